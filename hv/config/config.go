@@ -1,0 +1,53 @@
+// Package config describes a machine as the VMM builds it: everything is
+// resolved, nothing is opened by path. Descriptor names refer to the files that
+// come with the configuration over the start socket.
+package config
+
+// Machine is the hardware of one VM.
+type Machine struct {
+	Name   string `json:"name"`
+	UUID   string `json:"uuid"`
+	CPUs   int    `json:"cpus"`         // 1 to 8
+	Memory int64  `json:"memory_bytes"` // multiple of 4096, at least 16 MiB
+	Boot   Boot   `json:"boot"`
+	Disks  []Disk `json:"disks,omitempty"`
+	NICs   []NIC  `json:"nics,omitempty"`
+	Vsock  *Vsock `json:"vsock,omitempty"`
+	// ConsoleLog names the descriptor of the console ring file; "" keeps the
+	// console in memory only.
+	ConsoleLog string `json:"console_log,omitempty"`
+}
+
+// Boot is a Linux kernel started directly.
+type Boot struct {
+	Kernel  string `json:"kernel"`           // descriptor name
+	Initrd  string `json:"initrd,omitempty"` // descriptor name, "" for none
+	Cmdline string `json:"cmdline"`
+}
+
+// Disk is one virtio-blk device.
+type Disk struct {
+	ID       string `json:"id"`
+	File     string `json:"file"`   // descriptor name
+	Format   string `json:"format"` // "raw"
+	ReadOnly bool   `json:"readonly,omitempty"`
+	Serial   string `json:"serial,omitempty"` // at most 20 bytes
+	Queues   int    `json:"queues,omitempty"` // 1 to 64, 0 means 1
+	Cache    string `json:"cache,omitempty"`  // none, writeback (default), writethrough
+	Discard  bool   `json:"discard,omitempty"`
+}
+
+// NIC is one virtio-net device on a TAP.
+type NIC struct {
+	ID    string `json:"id"`
+	TAP   string `json:"tap"`             // descriptor name
+	Vhost string `json:"vhost,omitempty"` // descriptor name of /dev/vhost-net, "" to work in user space
+	MAC   string `json:"mac"`
+	MTU   int    `json:"mtu,omitempty"` // 0 means 1500
+}
+
+// Vsock is the virtio-vsock device.
+type Vsock struct {
+	CID   uint32 `json:"cid"`   // 3 and up
+	Vhost string `json:"vhost"` // descriptor name of /dev/vhost-vsock
+}
