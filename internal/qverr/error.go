@@ -1,8 +1,12 @@
 package qverr
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"syscall"
 )
 
@@ -47,7 +51,7 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 
 func (e *Error) Error() string { return e.Message }
 
-func (e *Error) Unwrap() error { return errors.Unwrap(e.cause) }
+func (e *Error) Unwrap() error { return e.cause }
 
 // Is makes errors.Is(err, code) work.
 func (e *Error) Is(target error) bool {
@@ -56,7 +60,8 @@ func (e *Error) Is(target error) bool {
 }
 
 // From returns the outermost Error in err's chain. An err without one gets the
-// code of its errno, or Generic. From(nil) is nil.
+// code of its errno or of its sentinel of the standard library, else Generic.
+// From(nil) is nil.
 func From(err error) *Error {
 	if err == nil {
 		return nil
@@ -69,12 +74,30 @@ func From(err error) *Error {
 	if errors.As(err, &code) {
 		return &Error{Code: code, Message: err.Error(), cause: err}
 	}
-	code = Generic
+	return &Error{Code: codeOfForeign(err), Message: err.Error(), cause: err}
+}
+
+func codeOfForeign(err error) Code {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
-		code = FromErrno(errno)
+		return FromErrno(errno)
 	}
-	return &Error{Code: code, Message: err.Error(), cause: err}
+	for _, known := range []struct {
+		sentinel error
+		code     Code
+	}{
+		{fs.ErrNotExist, NoEnt},
+		{fs.ErrExist, Exist},
+		{fs.ErrPermission, Perm},
+		{context.DeadlineExceeded, Timeout},
+		{os.ErrDeadlineExceeded, Timeout},
+		{io.ErrUnexpectedEOF, IO},
+	} {
+		if errors.Is(err, known.sentinel) {
+			return known.code
+		}
+	}
+	return Generic
 }
 
 // CodeOf is From(err).Code, and Success for nil.
