@@ -18,25 +18,26 @@ import (
 	"time"
 
 	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
 
 	"github.com/oapi-codegen/runtime"
 )
 
 // Defines values for BootConfigFirmware.
 const (
-	Direct  BootConfigFirmware = "direct"
-	Ovmf    BootConfigFirmware = "ovmf"
-	Seabios BootConfigFirmware = "seabios"
+	BootConfigFirmwareDirect  BootConfigFirmware = "direct"
+	BootConfigFirmwareOvmf    BootConfigFirmware = "ovmf"
+	BootConfigFirmwareSeabios BootConfigFirmware = "seabios"
 )
 
 // Valid indicates whether the value is a known member of the BootConfigFirmware enum.
 func (e BootConfigFirmware) Valid() bool {
 	switch e {
-	case Direct:
+	case BootConfigFirmwareDirect:
 		return true
-	case Ovmf:
+	case BootConfigFirmwareOvmf:
 		return true
-	case Seabios:
+	case BootConfigFirmwareSeabios:
 		return true
 	default:
 		return false
@@ -126,13 +127,13 @@ func (e GraphicsConfigType) Valid() bool {
 
 // Defines values for HealthStatus.
 const (
-	Ok HealthStatus = "ok"
+	HealthStatusOk HealthStatus = "ok"
 )
 
 // Valid indicates whether the value is a known member of the HealthStatus enum.
 func (e HealthStatus) Valid() bool {
 	switch e {
-	case Ok:
+	case HealthStatusOk:
 		return true
 	default:
 		return false
@@ -183,13 +184,13 @@ func (e MemoryConfigHugepages) Valid() bool {
 
 // Defines values for NICConfigType.
 const (
-	VirtioNet NICConfigType = "virtio-net"
+	NICConfigTypeVirtioNet NICConfigType = "virtio-net"
 )
 
 // Valid indicates whether the value is a known member of the NICConfigType enum.
 func (e NICConfigType) Valid() bool {
 	switch e {
-	case VirtioNet:
+	case NICConfigTypeVirtioNet:
 		return true
 	default:
 		return false
@@ -216,16 +217,16 @@ func (e PQCConfigQuac100) Valid() bool {
 
 // Defines values for PowerActionAction.
 const (
-	Poweroff PowerActionAction = "poweroff"
-	Reboot   PowerActionAction = "reboot"
+	PowerActionActionPoweroff PowerActionAction = "poweroff"
+	PowerActionActionReboot   PowerActionAction = "reboot"
 )
 
 // Valid indicates whether the value is a known member of the PowerActionAction enum.
 func (e PowerActionAction) Valid() bool {
 	switch e {
-	case Poweroff:
+	case PowerActionActionPoweroff:
 		return true
-	case Reboot:
+	case PowerActionActionReboot:
 		return true
 	default:
 		return false
@@ -291,22 +292,22 @@ func (e StorageConfigCache) Valid() bool {
 
 // Defines values for StorageConfigType.
 const (
-	Ahci      StorageConfigType = "ahci"
-	Ide       StorageConfigType = "ide"
-	Nvme      StorageConfigType = "nvme"
-	VirtioBlk StorageConfigType = "virtio-blk"
+	StorageConfigTypeAhci      StorageConfigType = "ahci"
+	StorageConfigTypeIde       StorageConfigType = "ide"
+	StorageConfigTypeNvme      StorageConfigType = "nvme"
+	StorageConfigTypeVirtioBlk StorageConfigType = "virtio-blk"
 )
 
 // Valid indicates whether the value is a known member of the StorageConfigType enum.
 func (e StorageConfigType) Valid() bool {
 	switch e {
-	case Ahci:
+	case StorageConfigTypeAhci:
 		return true
-	case Ide:
+	case StorageConfigTypeIde:
 		return true
-	case Nvme:
+	case StorageConfigTypeNvme:
 		return true
-	case VirtioBlk:
+	case StorageConfigTypeVirtioBlk:
 		return true
 	default:
 		return false
@@ -333,16 +334,16 @@ func (e SystemInfoCryptoProvider) Valid() bool {
 
 // Defines values for TLSInfoPolicy.
 const (
-	Compatible TLSInfoPolicy = "compatible"
-	PqOnly     TLSInfoPolicy = "pq-only"
+	TLSInfoPolicyCompatible TLSInfoPolicy = "compatible"
+	TLSInfoPolicyPQOnly     TLSInfoPolicy = "pq-only"
 )
 
 // Valid indicates whether the value is a known member of the TLSInfoPolicy enum.
 func (e TLSInfoPolicy) Valid() bool {
 	switch e {
-	case Compatible:
+	case TLSInfoPolicyCompatible:
 		return true
-	case PqOnly:
+	case TLSInfoPolicyPQOnly:
 		return true
 	default:
 		return false
@@ -378,19 +379,19 @@ func (e TaskState) Valid() bool {
 
 // Defines values for TokenOrigin.
 const (
-	API               TokenOrigin = "api"
-	FirstBoot         TokenOrigin = "first-boot"
-	KernelCommandLine TokenOrigin = "kernel-command-line"
+	TokenOriginAPI               TokenOrigin = "api"
+	TokenOriginFirstBoot         TokenOrigin = "first-boot"
+	TokenOriginKernelCommandLine TokenOrigin = "kernel-command-line"
 )
 
 // Valid indicates whether the value is a known member of the TokenOrigin enum.
 func (e TokenOrigin) Valid() bool {
 	switch e {
-	case API:
+	case TokenOriginAPI:
 		return true
-	case FirstBoot:
+	case TokenOriginFirstBoot:
 		return true
-	case KernelCommandLine:
+	case TokenOriginKernelCommandLine:
 		return true
 	default:
 		return false
@@ -399,16 +400,16 @@ func (e TokenOrigin) Valid() bool {
 
 // Defines values for TokenRole.
 const (
-	Admin  TokenRole = "admin"
-	Viewer TokenRole = "viewer"
+	TokenRoleAdmin  TokenRole = "admin"
+	TokenRoleViewer TokenRole = "viewer"
 )
 
 // Valid indicates whether the value is a known member of the TokenRole enum.
 func (e TokenRole) Valid() bool {
 	switch e {
-	case Admin:
+	case TokenRoleAdmin:
 		return true
-	case Viewer:
+	case TokenRoleViewer:
 		return true
 	default:
 		return false
@@ -417,16 +418,16 @@ func (e TokenRole) Valid() bool {
 
 // Defines values for UplinkInfoMode.
 const (
-	DHCP   UplinkInfoMode = "dhcp"
-	Static UplinkInfoMode = "static"
+	UplinkInfoModeDHCP   UplinkInfoMode = "dhcp"
+	UplinkInfoModeStatic UplinkInfoMode = "static"
 )
 
 // Valid indicates whether the value is a known member of the UplinkInfoMode enum.
 func (e UplinkInfoMode) Valid() bool {
 	switch e {
-	case DHCP:
+	case UplinkInfoModeDHCP:
 		return true
-	case Static:
+	case UplinkInfoModeStatic:
 		return true
 	default:
 		return false
@@ -474,19 +475,19 @@ func (e VMConfigConsole) Valid() bool {
 
 // Defines values for VMConfigRestart.
 const (
-	Always  VMConfigRestart = "always"
-	Never   VMConfigRestart = "never"
-	OnCrash VMConfigRestart = "on-crash"
+	VMConfigRestartAlways  VMConfigRestart = "always"
+	VMConfigRestartNever   VMConfigRestart = "never"
+	VMConfigRestartOnCrash VMConfigRestart = "on-crash"
 )
 
 // Valid indicates whether the value is a known member of the VMConfigRestart enum.
 func (e VMConfigRestart) Valid() bool {
 	switch e {
-	case Always:
+	case VMConfigRestartAlways:
 		return true
-	case Never:
+	case VMConfigRestartNever:
 		return true
-	case OnCrash:
+	case VMConfigRestartOnCrash:
 		return true
 	default:
 		return false
@@ -495,31 +496,31 @@ func (e VMConfigRestart) Valid() bool {
 
 // Defines values for VMState.
 const (
-	CRASHED   VMState = "CRASHED"
-	CREATED   VMState = "CREATED"
-	DESTROYED VMState = "DESTROYED"
-	MIGRATING VMState = "MIGRATING"
-	PAUSED    VMState = "PAUSED"
-	RUNNING   VMState = "RUNNING"
-	STOPPED   VMState = "STOPPED"
+	VMStateCRASHED   VMState = "CRASHED"
+	VMStateCREATED   VMState = "CREATED"
+	VMStateDESTROYED VMState = "DESTROYED"
+	VMStateMIGRATING VMState = "MIGRATING"
+	VMStatePAUSED    VMState = "PAUSED"
+	VMStateRUNNING   VMState = "RUNNING"
+	VMStateSTOPPED   VMState = "STOPPED"
 )
 
 // Valid indicates whether the value is a known member of the VMState enum.
 func (e VMState) Valid() bool {
 	switch e {
-	case CRASHED:
+	case VMStateCRASHED:
 		return true
-	case CREATED:
+	case VMStateCREATED:
 		return true
-	case DESTROYED:
+	case VMStateDESTROYED:
 		return true
-	case MIGRATING:
+	case VMStateMIGRATING:
 		return true
-	case PAUSED:
+	case VMStatePAUSED:
 		return true
-	case RUNNING:
+	case VMStateRUNNING:
 		return true
-	case STOPPED:
+	case VMStateSTOPPED:
 		return true
 	default:
 		return false
@@ -717,32 +718,10 @@ type DiskList struct {
 }
 
 // Error defines model for Error.
-type Error struct {
-	Error ErrorBody `json:"error"`
-}
+type Error = qverr.Body
 
 // ErrorBody defines model for ErrorBody.
-type ErrorBody struct {
-	Code int32 `json:"code"`
-
-	// Detail what was attempted on what
-	Detail string `json:"detail"`
-
-	// Details machine-readable context, e.g. "path"
-	Details map[string]interface{} `json:"details,omitempty,omitzero"`
-
-	// Hint what to do about it
-	Hint string `json:"hint,omitempty,omitzero"`
-
-	// Message the catalogue's summary
-	Message   string `json:"message"`
-	Name      string `json:"name"`
-	RequestID string `json:"request_id"`
-	Subsystem string `json:"subsystem"`
-
-	// Transient trying again later may work
-	Transient bool `json:"transient"`
-}
+type ErrorBody = qverr.Payload
 
 // ErrorCatalogue defines model for ErrorCatalogue.
 type ErrorCatalogue struct {
@@ -750,19 +729,7 @@ type ErrorCatalogue struct {
 }
 
 // ErrorEntry defines model for ErrorEntry.
-type ErrorEntry struct {
-	Causes     []string `json:"causes"`
-	Code       int32    `json:"code"`
-	Errno      int      `json:"errno"`
-	ExitCode   int      `json:"exit_code"`
-	HTTPStatus int      `json:"http_status"`
-	Name       string   `json:"name"`
-	Recovery   []string `json:"recovery"`
-	Severity   string   `json:"severity"`
-	Subsystem  string   `json:"subsystem"`
-	Summary    string   `json:"summary"`
-	Transient  bool     `json:"transient"`
-}
+type ErrorEntry = qverr.Entry
 
 // Feature defines model for Feature.
 type Feature struct {
