@@ -1,0 +1,109 @@
+// Command agent is the init of the test guest: it loads the modules of
+// /modules, mounts what it needs, says "guest: ready" on its console and then
+// answers one command a line with one line, "ok …" or "error …".
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	started := uptime()
+	mounts()
+	loadModules("/modules")
+	console, err := os.OpenFile(consolePath(), os.O_RDWR, 0)
+	if err != nil {
+		console = os.Stdout
+	}
+	raw(int(console.Fd()))
+	go powerButton()
+	fmt.Fprintf(console, "guest: ready init=%.2f now=%.2f cpus=%d\n", started, uptime(), cpus())
+	lines := bufio.NewScanner(console)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		if len(words) == 0 {
+			continue
+		}
+		answer, err := run(words[0], words[1:])
+		if err != nil {
+			fmt.Fprintf(console, "error %s: %v\n", words[0], err)
+			continue
+		}
+		fmt.Fprintf(console, "ok %s %s\n", words[0], answer)
+	}
+	select {} // an init must not end
+}
+
+// consolePath is the device that the agent talks on: the word agent= of the
+// kernel command line, else the virtio console.
+func consolePath() string {
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	for word := range strings.FieldsSeq(string(cmdline)) {
+		if device, ok := strings.CutPrefix(word, "agent="); ok {
+			return "/dev/" + device
+		}
+	}
+	return "/dev/hvc0"
+}
+
+// raw switches echo and line editing off, so that the test reads only answers.
+func raw(fd int) {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return
+	}
+	t.Lflag &^= unix.ECHO
+	t.Oflag &^= unix.ONLCR
+	t.Iflag |= unix.ICRNL
+	_ = unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}
+
+func mounts() {
+	for _, m := range []struct{ source, target, kind string }{
+		{"proc", "/proc", "proc"},
+		{"sysfs", "/sys", "sysfs"},
+		{"devtmpfs", "/dev", "devtmpfs"},
+		{"tmpfs", "/tmp", "tmpfs"},
+	} {
+		_ = os.MkdirAll(m.target, 0o755)
+		_ = unix.Mount(m.source, m.target, m.kind, 0, "")
+	}
+}
+
+// loadModules loads the files named in dir/order.
+func loadModules(dir string) {
+	order, err := os.ReadFile(dir + "/order")
+	if err != nil {
+		return
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		f, err := os.Open(dir + "/" + name)
+		if err != nil {
+			continue
+		}
+		if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+			fmt.Printf("agent: %s: %v\n", name, err)
+		}
+		_ = f.Close()
+	}
+}
+
+func uptime() float64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return (time.Duration(ts.Nano())).Seconds()
+}
+
+func cpus() int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0
+	}
+	return set.Count()
+}

@@ -1,0 +1,170 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Console is an attached console of a VM: lines come out of Expect, what is
+// written goes to the guest.
+type Console struct {
+	conn net.Conn
+
+	mu    sync.Mutex
+	lines []string
+	seen  int
+	more  chan struct{} // closed and renewed at each line
+	err   error
+}
+
+// Attach opens the console of a VM over HTTP Upgrade. The first lines are what
+// its ring kept.
+func (n *Node) Attach(ctx context.Context, vm string) (*Console, error) {
+	dialer := tls.Dialer{Config: n.TLS()}
+	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(n.URL, "https://"))
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(conn, "GET /api/v1/vms/%s/console HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer %s\r\n"+
+		"Connection: Upgrade\r\nUpgrade: quantavirt-console\r\n\r\n", vm, n.Token)
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		body, _ := io.ReadAll(resp.Body)
+		_ = conn.Close()
+		return nil, fmt.Errorf("attach to the console of %s: %s %s", vm, resp.Status, body)
+	}
+	c := &Console{conn: conn, more: make(chan struct{})}
+	go c.read(r)
+	return c, nil
+}
+
+func (c *Console) read(r *bufio.Reader) {
+	for {
+		line, err := r.ReadString('\n')
+		c.mu.Lock()
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			c.lines = append(c.lines, line)
+		}
+		c.err = err
+		close(c.more)
+		c.more = make(chan struct{})
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Expect waits for a line that contains text, after the one that the last
+// Expect returned, and returns it from text on.
+func (c *Console) Expect(ctx context.Context, text string) (string, error) {
+	for {
+		c.mu.Lock()
+		for c.seen < len(c.lines) {
+			line := c.lines[c.seen]
+			c.seen++
+			if i := strings.Index(line, text); i >= 0 {
+				c.mu.Unlock()
+				return line[i:], nil
+			}
+		}
+		err, more := c.err, c.more
+		c.mu.Unlock()
+		if err != nil {
+			return "", fmt.Errorf("waiting for %q on the console: %w; it said:\n%s", text, err, c.Text())
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for %q on the console: %w; it said:\n%s", text, context.Cause(ctx), c.Text())
+		}
+	}
+}
+
+// Text is all that the console said so far.
+func (c *Console) Text() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.lines, "\n")
+}
+
+// Run gives the test guest's agent a command and returns its answer.
+func (c *Console) Run(ctx context.Context, command string) (string, error) {
+	if _, err := fmt.Fprintf(c.conn, "%s\n", command); err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(command, " ")
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	for {
+		line, err := c.Expect(ctx, " "+name)
+		if err != nil {
+			return "", err
+		}
+		c.mu.Lock()
+		whole := c.lines[c.seen-1]
+		c.mu.Unlock()
+		if rest, ok := strings.CutPrefix(line, " "+name+": "); ok && strings.HasPrefix(whole, "error ") {
+			return "", errors.New(rest)
+		}
+		if strings.HasPrefix(whole, "ok ") {
+			return strings.TrimSpace(strings.TrimPrefix(line, " "+name)), nil
+		}
+	}
+}
+
+// Send writes a command that has no answer, as poweroff.
+func (c *Console) Send(command string) error {
+	_, err := fmt.Fprintf(c.conn, "%s\n", command)
+	return err
+}
+
+// Close detaches.
+func (c *Console) Close() error { return c.conn.Close() }
+
+// Shell runs a command in the rescue shell that an appliance started with
+// quantavirt.rescue has on its serial console, and returns what it printed.
+func (n *Node) Shell(ctx context.Context, command string) (string, error) {
+	conn, err := net.Dial("unix", n.SerialSocket)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	// The shell echoes what it reads: the markers are split there, so that
+	// only their output matches.
+	fmt.Fprintf(conn, "\necho BE''GIN; %s; echo E''ND\n", command)
+	r := bufio.NewReader(conn)
+	var out []string
+	begun := false
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return "", fmt.Errorf("shell of %s: %q: %w; it said %q", n.Name, command, err, out)
+		}
+		line = strings.TrimRight(line, "\r\n")
+		switch {
+		case strings.HasSuffix(line, "BEGIN"):
+			begun = true
+		case strings.HasSuffix(line, "END") && begun:
+			return strings.Join(out, "\n"), nil
+		case begun:
+			out = append(out, line)
+		}
+	}
+}

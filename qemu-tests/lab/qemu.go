@@ -1,0 +1,117 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// launch is everything that the command line of QEMU is made from.
+type launch struct {
+	opts    Options
+	dir     string // the node's directory
+	kernel  string
+	initrd  string
+	apiPort int
+	hash    string // of the token; "" when the node makes its own
+	tapFD   int    // descriptor of the outside card in QEMU, 0 for none
+}
+
+func (l launch) path(name string) string { return filepath.Join(l.dir, name) }
+
+// args builds QEMU's command line. The IOMMU stands before the devices behind
+// it, and an emulated machine reports AMD's SVM, so that guests run nested.
+func (l launch) args() []string {
+	o := l.opts
+	a := []string{
+		"-name", o.Name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
+		"-M", "q35,kernel-irqchip=split,memory-backend=mem",
+		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", o.Memory),
+		"-m", fmt.Sprintf("%dM", o.Memory), "-smp", fmt.Sprint(o.CPUs),
+		"-pidfile", l.path("qemu.pid"),
+		"-qmp", "unix:" + l.path("qmp.sock") + ",server=on,wait=off",
+		"-chardev", "socket,id=serial,path=" + l.path("serial.sock") + ",server=on,wait=off,logfile=" + l.path("console.log"),
+		"-serial", "chardev:serial",
+		"-rtc", "base=utc",
+		"-kernel", l.kernel, "-initrd", l.initrd, "-append", l.cmdline(),
+	}
+	a = append(a, l.cpuArgs()...)
+	switch o.IOMMU {
+	case IOMMUIntel:
+		a = append(a, "-device", "intel-iommu,intremap=on,caching-mode=on")
+	case IOMMUAMD:
+		a = append(a, "-device", "amd-iommu,dma-remap=on,intremap=on")
+	}
+	a = append(a,
+		"-netdev", fmt.Sprintf("user,id=uplink,hostfwd=tcp:127.0.0.1:%d-:9400", l.apiPort),
+		"-device", "virtio-net-pci,netdev=uplink,mac=52:54:00:71:76:01,romfile=",
+		"-device", "virtio-rng-pci",
+	)
+	if l.tapFD != 0 {
+		a = append(a, "-netdev", fmt.Sprintf("tap,id=outside,fd=%d,vhost=off", l.tapFD),
+			"-device", "virtio-net-pci,netdev=outside,mac=52:54:00:71:76:02,romfile=")
+	}
+	if o.DataDisk > 0 {
+		a = append(a,
+			"-drive", "if=none,id=data,format=raw,cache=writeback,discard=unmap,file="+l.path("data.img"),
+			"-device", "virtio-blk-pci,drive=data,serial=lab-data")
+	}
+	if o.Card {
+		a = append(a, "-device", fmt.Sprintf(
+			`{"driver":"vfio-user-pci","socket":{"path":%q,"type":"unix"},"addr":"0x8","x-msg-timeout":60000}`, l.path("card.sock")))
+	}
+	return append(a, o.Extra...)
+}
+
+func (l launch) cpuArgs() []string {
+	model := "max"
+	accel := "tcg,thread=multi"
+	if hardwareKVM() {
+		accel = "kvm"
+	}
+	if l.opts.NoKVM {
+		model += ",svm=off,vmx=off"
+	}
+	return []string{"-accel", accel, "-cpu", model}
+}
+
+// hardwareKVM trusts /proc/cpuinfo, not /dev/kvm: a device node is no proof of
+// hardware that can run an ordinary kernel.
+func hardwareKVM() bool {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(info) {
+		name, flags, ok := strings.Cut(string(line), ":")
+		if ok && strings.TrimSpace(name) == "flags" {
+			for _, flag := range strings.Fields(flags) {
+				if flag == "svm" || flag == "vmx" {
+					f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+					if err != nil {
+						return false
+					}
+					return f.Close() == nil
+				}
+			}
+			return false
+		}
+	}
+	return false
+}
+
+func (l launch) cmdline() string {
+	words := []string{"console=ttyS0", "quiet", "panic=10"}
+	if l.opts.IOMMU == IOMMUIntel {
+		words = append(words, "intel_iommu=on")
+	}
+	if l.hash != "" {
+		words = append(words, "quantavirt.token-hash="+l.hash)
+	}
+	if l.opts.Cmdline != "" {
+		words = append(words, l.opts.Cmdline)
+	}
+	return strings.Join(words, " ")
+}
