@@ -13,10 +13,19 @@ type Machine struct {
 	Disks  []Disk `json:"disks,omitempty"`
 	NICs   []NIC  `json:"nics,omitempty"`
 	Vsock  *Vsock `json:"vsock,omitempty"`
-	// ConsoleLog names the descriptor of the console ring file; "" keeps the
+	// ConsoleLog and SerialLog name the descriptors of the ring files of the
+	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
 	ConsoleLog string `json:"console_log,omitempty"`
+	SerialLog  string `json:"serial_log,omitempty"`
 }
+
+// Names of the descriptors that every VM process gets, whatever its machine.
+const (
+	FileKVM     = "kvm"         // /dev/kvm
+	FileControl = "control"     // the listening control socket
+	FileExit    = "exit-report" // where the last words go
+)
 
 // Boot is a Linux kernel started directly.
 type Boot struct {

@@ -1,0 +1,96 @@
+package vmm
+
+import "time"
+
+// The names of a VM's two consoles. Both are in every guest.
+const (
+	ConsoleSerial = "serial"
+	ConsoleVirtio = "virtio-console"
+)
+
+// Info is what a VM process says about itself.
+type Info struct {
+	Name    string    `json:"name"`
+	UUID    string    `json:"uuid"`
+	Version string    `json:"version"` // of the hv binary
+	State   State     `json:"state"`
+	Since   time.Time `json:"state_since"`
+	Started time.Time `json:"started_at"` // when the vCPUs began to run
+	CPUs    int       `json:"cpus"`
+	Memory  int64     `json:"memory_bytes"`
+	// Resets counts the resets since the start, by the guest and by Reset.
+	Resets int `json:"resets"`
+	// PowerButton is when the guest was last asked to power off; nil if it never was
+	// or was reset since.
+	PowerButton *time.Time `json:"power_button_at,omitempty"`
+	CID         uint32     `json:"cid,omitempty"`
+	Devices     []Device   `json:"devices"`
+}
+
+// Device is one device of the machine.
+type Device struct {
+	ID      string `json:"id"`
+	Kind    string `json:"kind"`              // "virtio-blk", "virtio-net", …
+	Address string `json:"address,omitempty"` // PCI address in the guest, "00:03.0"
+	Backend string `json:"backend,omitempty"` // "raw", "vhost-net", "tap", "vhost-vsock"
+	Ready   bool   `json:"ready"`             // the guest's driver has it in use
+}
+
+// Stats are the counters of a VM process. They start at 0 with the process and
+// keep counting over a reset of the guest.
+type Stats struct {
+	State         State       `json:"state"`
+	Time          time.Time   `json:"time"`
+	UptimeSeconds float64     `json:"uptime_seconds"` // since the vCPUs began to run
+	CPU           CPUStats    `json:"cpu"`
+	VCPUs         []VCPUStats `json:"vcpus"`
+	Disks         []DiskStats `json:"disks"`
+	NICs          []NICStats  `json:"nics"`
+	Process       ProcStats   `json:"process"`
+}
+
+// CPUStats is the processor time of the whole process in microseconds (getrusage).
+type CPUStats struct {
+	UserUS   int64 `json:"user_us"`
+	SystemUS int64 `json:"system_us"`
+}
+
+// VCPUStats counts the exits of one vCPU to user space.
+type VCPUStats struct {
+	ID    int    `json:"id"`
+	Exits uint64 `json:"exits"`
+}
+
+// DiskStats counts what the guest asked of one disk.
+type DiskStats struct {
+	ID         string `json:"id"`
+	Reads      uint64 `json:"reads"`
+	ReadBytes  uint64 `json:"read_bytes"`
+	Writes     uint64 `json:"writes"`
+	WriteBytes uint64 `json:"write_bytes"`
+	Flushes    uint64 `json:"flushes"`
+	Discards   uint64 `json:"discards"`
+	Errors     uint64 `json:"errors"`
+}
+
+// NICStats counts the packets of one network device as the guest sees them. With
+// vhost-net the kernel moves them unseen, and Offloaded is true and the rest 0:
+// read the TAP's statistics instead.
+type NICStats struct {
+	ID        string `json:"id"`
+	Offloaded bool   `json:"offloaded"`
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+	RxDropped uint64 `json:"rx_dropped"`
+	TxErrors  uint64 `json:"tx_errors"`
+}
+
+// ProcStats is the VM process beside guest RAM.
+type ProcStats struct {
+	HeapBytes    uint64 `json:"heap_bytes"`    // live Go heap
+	RuntimeBytes uint64 `json:"runtime_bytes"` // all memory the Go runtime holds
+	Goroutines   int    `json:"goroutines"`
+	GCs          uint32 `json:"gcs"`
+}
