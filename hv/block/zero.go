@@ -1,0 +1,114 @@
+package block
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/internal/qverr"
+)
+
+// zeroes is what a range is overwritten with where the file system cannot do it.
+// It is larger than a page so that a big range does not take a call a page.
+var zeroes [64 << 10]byte
+
+// Discard implements Device by punching a hole.
+func (r *Raw) Discard(off, n int64) error {
+	if err := r.writable(); err != nil {
+		return err
+	}
+	if err := checkRange(off, n, r.size); err != nil {
+		return err
+	}
+	if n == 0 {
+		return nil
+	}
+	err := r.punch(off, n)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return qverr.New(qverr.StrDiscard, "disk %s: its file system cannot free a range: %w", r.file.Name(), err)
+	}
+	if err != nil {
+		return storageError(err, "discard %d bytes at %d of disk %s", n, off, r.file.Name())
+	}
+	return nil
+}
+
+// WriteZeroes implements Device: a hole, a zeroed range, or zeroes written out,
+// the first that the file system can.
+func (r *Raw) WriteZeroes(off, n int64, unmap bool) error {
+	if err := r.writable(); err != nil {
+		return err
+	}
+	if err := checkRange(off, n, r.size); err != nil {
+		return err
+	}
+	if n == 0 {
+		return nil
+	}
+	err := error(unix.EOPNOTSUPP)
+	if unmap {
+		err = r.punch(off, n)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = r.zeroRange(off, n)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return r.writeZeroBytes(off, n)
+	}
+	if err == nil && r.sync {
+		err = unix.Fdatasync(r.fd)
+	}
+	if err != nil {
+		return storageError(err, "zero %d bytes at %d of disk %s", n, off, r.file.Name())
+	}
+	return nil
+}
+
+func (r *Raw) punch(off, n int64) error {
+	return r.fallocate(&r.noPunch, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+func (r *Raw) zeroRange(off, n int64) error {
+	return r.fallocate(&r.noZero, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+// fallocate remembers in never that the file system cannot do it.
+func (r *Raw) fallocate(never *bool, mode uint32, off, n int64) error {
+	r.mu.Lock()
+	skip := *never
+	r.mu.Unlock()
+	if skip {
+		return unix.EOPNOTSUPP
+	}
+	for {
+		err := unix.Fallocate(r.fd, mode, off, n)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENODEV):
+			r.mu.Lock()
+			*never = true
+			r.mu.Unlock()
+			return unix.EOPNOTSUPP
+		}
+		return err
+	}
+}
+
+func (r *Raw) writeZeroBytes(off, n int64) error {
+	iov := make([][]byte, 0, 16)
+	for n > 0 {
+		iov = iov[:0]
+		var length int64
+		for len(iov) < cap(iov) && length < n {
+			part := min(n-length, int64(len(zeroes)))
+			iov = append(iov, zeroes[:part])
+			length += part
+		}
+		if err := r.WriteVec(iov, off); err != nil {
+			return err
+		}
+		off, n = off+length, n-length
+	}
+	return nil
+}
