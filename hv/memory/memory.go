@@ -1,0 +1,161 @@
+package memory
+
+import (
+	"fmt"
+	"os"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/internal/qverr"
+)
+
+// Layout of the guest's physical address space.
+const (
+	PageSize = 4096
+	// GapStart is where RAM below 4 GiB ends at the latest; ECAM and 32-bit
+	// BARs, the IOAPIC and the LAPICs lie between it and GapEnd.
+	GapStart = 0xc000_0000
+	GapEnd   = 0x1_0000_0000
+)
+
+// Region is one run of guest physical addresses backed by the memfd.
+type Region struct {
+	GPA    uint64 // first guest physical address
+	Size   uint64 // bytes, a multiple of PageSize
+	Offset int64  // where the region begins in the memfd
+	Data   []byte // the region in this process
+}
+
+// End is the first address after the region.
+func (r Region) End() uint64 { return r.GPA + r.Size }
+
+// Memory is all RAM of one guest. Its methods are safe for concurrent use; the
+// content is shared with the guest and has no lock.
+type Memory struct {
+	file    *os.File
+	mapping []byte
+	regions []Region
+}
+
+// New makes size bytes of guest RAM, a multiple of PageSize.
+func New(size int64) (*Memory, error) {
+	if size <= 0 || size%PageSize != 0 {
+		return nil, qverr.New(qverr.Inval, "guest memory of %d bytes: a multiple of %d is needed", size, PageSize)
+	}
+	fd, err := unix.MemfdCreate("guest-ram", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, qverr.New(qverr.NoMem, "create memfd for guest memory: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "guest-ram")
+	m := &Memory{file: file}
+	if err := m.init(size); err != nil {
+		file.Close()
+		return nil, qverr.New(qverr.NoMem, "%d bytes of guest memory: %w", size, err)
+	}
+	return m, nil
+}
+
+func (m *Memory) init(size int64) error {
+	fd := int(m.file.Fd())
+	if err := unix.Ftruncate(fd, size); err != nil {
+		return fmt.Errorf("set size of memfd: %w", err)
+	}
+	// A memfd that somebody shrinks would kill us with SIGBUS.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		return fmt.Errorf("seal memfd: %w", err)
+	}
+	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("map memfd: %w", err)
+	}
+	m.mapping = data
+	// Guest memory has no place in a core dump. Both are advice, so an old
+	// kernel that refuses them changes nothing.
+	_ = unix.Madvise(data, unix.MADV_DONTDUMP)
+	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
+	low := min(uint64(size), GapStart)
+	m.regions = []Region{{GPA: 0, Size: low, Data: data[:low:low]}}
+	if high := uint64(size) - low; high > 0 {
+		m.regions = append(m.regions, Region{GPA: GapEnd, Size: high, Offset: int64(low), Data: data[low:]})
+	}
+	return nil
+}
+
+// Close unmaps the memory. Nothing may use it afterwards, KVM included.
+func (m *Memory) Close() error {
+	err := unix.Munmap(m.mapping)
+	m.mapping, m.regions = nil, nil
+	if e := m.file.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// Regions lists all RAM by ascending address. The caller must not change it.
+func (m *Memory) Regions() []Region { return m.regions }
+
+// FD is the memfd, for vhost-user and VFIO; Region.Offset says where in it.
+func (m *Memory) FD() int { return int(m.file.Fd()) }
+
+// Size is the RAM in bytes.
+func (m *Memory) Size() uint64 { return uint64(len(m.mapping)) }
+
+// LowEnd is the first address after the RAM below 4 GiB.
+func (m *Memory) LowEnd() uint64 { return m.regions[0].End() }
+
+// Slice gives the n bytes at gpa, which must lie in one region. The slice is
+// the guest's memory itself.
+func (m *Memory) Slice(gpa, n uint64) ([]byte, error) {
+	i := sort.Search(len(m.regions), func(i int) bool { return gpa < m.regions[i].End() })
+	if i < len(m.regions) {
+		r := &m.regions[i]
+		// gpa < End, so End-gpa cannot wrap; comparing against it keeps gpa+n
+		// out of the arithmetic, where it could.
+		if gpa >= r.GPA && n <= r.End()-gpa {
+			off := gpa - r.GPA
+			return r.Data[off : off+n : off+n], nil
+		}
+	}
+	return nil, qverr.New(qverr.EPTViolation, "%d bytes at guest address %#x are not RAM", n, gpa)
+}
+
+// ReadAt copies len(p) bytes from gpa.
+func (m *Memory) ReadAt(p []byte, gpa uint64) error {
+	s, err := m.Slice(gpa, uint64(len(p)))
+	if err != nil {
+		return err
+	}
+	copy(p, s)
+	return nil
+}
+
+// WriteAt copies p to gpa.
+func (m *Memory) WriteAt(p []byte, gpa uint64) error {
+	s, err := m.Slice(gpa, uint64(len(p)))
+	if err != nil {
+		return err
+	}
+	copy(s, p)
+	return nil
+}
+
+// Zero clears n bytes at gpa.
+func (m *Memory) Zero(gpa, n uint64) error {
+	s, err := m.Slice(gpa, n)
+	if err != nil {
+		return err
+	}
+	clear(s)
+	return nil
+}
+
+// Discard gives every page back to the host; all RAM then reads as zero. Nothing
+// may run on the memory meanwhile, and no device may have it pinned (VFIO).
+func (m *Memory) Discard() error {
+	err := unix.Fallocate(int(m.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(m.mapping)))
+	if err != nil {
+		return qverr.New(qverr.Generic, "discard guest memory: %w", err)
+	}
+	return nil
+}
