@@ -1,0 +1,63 @@
+package virtio
+
+// Feature bits of every device, section 6.
+const (
+	FeatureIndirect uint64 = 1 << 28
+	FeatureEventIdx uint64 = 1 << 29
+	FeatureVersion1 uint64 = 1 << 32
+	FeatureReset    uint64 = 1 << 40 // a queue can be reset by itself; not offered
+)
+
+// commonFeatures are what the transport and the queues bring to every device.
+const commonFeatures = FeatureIndirect | FeatureEventIdx | FeatureVersion1
+
+// Device types, section 5.
+const (
+	TypeNet     = 1
+	TypeBlock   = 2
+	TypeConsole = 3
+	TypeEntropy = 4
+	TypeVsock   = 19
+)
+
+// Device is what is particular to one kind of device. The transport calls its
+// methods one at a time, except ReadConfig, which may come at any time.
+type Device interface {
+	// Type is the device type of section 5.
+	Type() uint16
+	// Features are the device's own feature bits.
+	Features() uint64
+	// QueueSizes is the largest size of each queue; its length is their number.
+	QueueSizes() []uint16
+	// ReadConfig fills p from the device's configuration space at off. What lies
+	// behind its end reads as zero.
+	ReadConfig(off uint32, p []byte)
+	// WriteConfig is a write of the guest to the configuration space.
+	WriteConfig(off uint32, p []byte)
+	// Activate starts the device with what the driver accepted: queues[i] is nil
+	// when the driver does not use queue i. An error makes the device need a reset.
+	Activate(features uint64, queues []*Queue, host Host) error
+	// Deactivate stops it. When it returns, no queue is touched any more. It is
+	// also called when the device was never activated.
+	Deactivate()
+	// Pause stops the device's work, without losing any, and returns when no guest
+	// memory is touched. Resume goes on. Both come in either state.
+	Pause() error
+	Resume() error
+}
+
+// Host is what a device may ask of its transport.
+type Host interface {
+	// ConfigChanged tells the driver that the configuration space is another.
+	ConfigChanged()
+	// NeedsReset tells the driver that the device stopped because of err.
+	NeedsReset(err error)
+}
+
+// ConfigBytes helps ReadConfig: it copies from a space of fixed bytes.
+func ConfigBytes(space []byte, off uint32, p []byte) {
+	clear(p)
+	if uint64(off) < uint64(len(space)) {
+		copy(p, space[off:])
+	}
+}
