@@ -219,9 +219,9 @@ func (a *app) ask() ([]byte, error) {
 	boot["cmdline"] = q.text("Kernel command line", "console=hvc0")
 	config["boot"] = boot
 	var disks []any
-	for {
+	for q.err == nil {
 		disk := q.text("Disk (see quantavirt disk list), empty for no more", "-")
-		if disk == "-" {
+		if disk == "-" || disk == "" {
 			break
 		}
 		disks = append(disks, map[string]any{"disk": disk})
