@@ -1,0 +1,210 @@
+package tools
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// packages are those of the root; their dependencies come with them.
+var packages = []string{
+	"qemu-system-x86", "qemu-utils", "qemu-system-data", "seabios", "ovmf", "ipxe-qemu", // the machine under test
+	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
+	"e2fsprogs", "zstd", // file systems and the archive
+	"ca-certificates",  // into the image
+	"busybox-static",   // the bare init that the benchmark compares with
+	"swtpm",            // a TPM for machines under test
+	"systemd-boot-efi", // stub and boot loader for UEFI
+}
+
+// pins prefers backports for QEMU, which has vfio-user from 10.1 on, and for
+// the firmware that belongs to it.
+const pins = `Package: src:qemu src:seabios\nPin: release n=` + suite + `-backports\nPin-Priority: 990\n`
+
+// packagesFile, in the root, lists what was unpacked.
+const packagesFile = "packages.txt"
+
+// CacheDir is where the project keeps what it downloads and unpacks:
+// $XDG_CACHE_HOME/quantavirt, by default ~/.cache/quantavirt.
+func CacheDir() (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("tools: where to cache: %w", err)
+	}
+	return filepath.Join(base, "quantavirt"), nil
+}
+
+// Ensure returns the root of Debian packages. It unpacks it if the cache does
+// not hold it, which takes from half a minute to a few minutes, and then writes
+// what it does to progress at least every few seconds.
+func Ensure(ctx context.Context, progress io.Writer) (Root, error) {
+	return ensure(ctx, progress, false)
+}
+
+// Refresh is Ensure with a root that is made anew, to take over newer versions
+// of the packages.
+func Refresh(ctx context.Context, progress io.Writer) (Root, error) {
+	return ensure(ctx, progress, true)
+}
+
+func ensure(ctx context.Context, progress io.Writer, anew bool) (Root, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return Root{}, err
+	}
+	root := Root{Dir: filepath.Join(cache, "root-"+suite+"-amd64-"+key())}
+	if !anew && root.complete() {
+		return root, nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return Root{}, fmt.Errorf("tools: %w", err)
+	}
+	unlock, err := lock(ctx, root.Dir+".lock", progress)
+	if err != nil {
+		return Root{}, err
+	}
+	defer unlock()
+	if !anew && root.complete() { // made by the one we waited for
+		return root, nil
+	}
+	if err := root.make(ctx, progress); err != nil {
+		return Root{}, fmt.Errorf("tools: make the root of Debian packages: %w", err)
+	}
+	return root, nil
+}
+
+// complete tells whether the root is there. It gets its name when it is
+// complete, so one file stands for all.
+func (r Root) complete() bool {
+	_, err := os.Stat(r.Path(packagesFile))
+	return err == nil
+}
+
+// Packages lists the packages of the root, one a line: name, version,
+// architecture and SHA-256 of the file.
+func (r Root) Packages() (string, error) {
+	data, err := os.ReadFile(r.Path(packagesFile))
+	return string(data), err
+}
+
+func (r Root) make(ctx context.Context, progress io.Writer) error {
+	started := time.Now()
+	// A temporary name, cleared of what an interrupted run has left.
+	temp := Root{Dir: r.Dir + ".part"}
+	if err := os.RemoveAll(temp.Dir); err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp.Dir)
+	fmt.Fprintf(progress, "Unpacking QEMU, kernels and tools of Debian 13 into %s\n", r.Dir)
+	if err := temp.unpack(ctx, progress); err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "Listing packages and indexing kernel modules (%s)\n", since(started))
+	if err := temp.index(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(r.Dir); err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Dir, r.Dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "Unpacked in %s\n", since(started))
+	return nil
+}
+
+func (r Root) unpack(ctx context.Context, progress io.Writer) error {
+	sources, err := Sources()
+	if err != nil {
+		return err
+	}
+	args := arguments()
+	if len(sources) == 0 {
+		// mmdebstrap takes its default mirror; backports are beside it.
+		args = append(args, `--setup-hook=sed -n "s/ `+suite+` main\$/ `+suite+`-backports main/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
+	}
+	for _, option := range aptOptions() {
+		args = append(args, "--aptopt="+option)
+	}
+	args = append(append(args, suite, r.Dir), sources...)
+	watch := newWatch(progress, r.Dir)
+	defer watch.stop()
+	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+	cmd.Stdout, cmd.Stderr = watch, watch
+	// mmdebstrap removes its directory when it is interrupted.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("mmdebstrap is missing; make setup installs it: %w", err)
+	case err != nil:
+		return fmt.Errorf("mmdebstrap: %w; its last words:\n%s", err, watch.tail())
+	}
+	return nil
+}
+
+// arguments are those of mmdebstrap that decide what the root contains.
+//
+// The variant extract runs no maintainer scripts, so that nothing of the root
+// is run and no rights are needed: mode chrootless suits every user.
+func arguments() []string {
+	return []string{
+		"--mode=chrootless", "--variant=extract", "--architectures=amd64", "--format=directory",
+		"--include=" + strings.Join(packages, ","),
+		`--aptopt=Apt::Install-Recommends "false"`,
+		`--aptopt=Acquire::Retries "3"`,
+		`--aptopt=APT::Sandbox::User "root"`, // the user _apt cannot enter a home directory
+		`--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && printf "` + pins + `" > "$1/etc/apt/preferences.d/quantavirt"`,
+		`--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/` + packagesFile + `.sums"`,
+	}
+}
+
+// key names the root by what goes into it.
+func key() string {
+	sum := sha256.Sum256([]byte(strings.Join(arguments(), "\x00") + "\x00index 1"))
+	return hex.EncodeToString(sum[:6])
+}
+
+// lock takes the file lock that keeps two runs from making the same root.
+func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("tools: %w", err)
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for waited := 0; ; waited++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			_ = f.Close()
+			return nil, fmt.Errorf("tools: lock %s: %w", path, err)
+		}
+		if waited%5 == 0 {
+			fmt.Fprintf(progress, "Waiting for another run that unpacks the same root (%d s)\n", waited)
+		}
+		select {
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func since(t time.Time) string { return fmt.Sprintf("%.1f s", time.Since(t).Seconds()) }
