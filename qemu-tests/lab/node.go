@@ -29,7 +29,9 @@ type Node struct {
 	ModelPID     int            `json:"model_pid,omitempty"`
 	Namespace    string         `json:"namespace,omitempty"`
 
-	// BootTime is from the start of QEMU to the API's readiness.
+	// Started is when QEMU was started; BootTime is from there to the API's
+	// readiness.
+	Started  time.Time     `json:"started"`
 	BootTime time.Duration `json:"boot_ns"`
 }
 

@@ -38,6 +38,9 @@ type Options struct {
 
 	Cmdline string // appended to the kernel command line
 
+	// Archive is a cpio archive that is unpacked before the image's own.
+	Archive string
+
 	// Outside gives the node a second network card in a network namespace of
 	// its own, for peers that QEMU's user network cannot play. Needs root.
 	Outside bool

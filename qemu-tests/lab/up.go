@@ -46,6 +46,11 @@ func Up(ctx context.Context, o Options) (n *Node, err error) {
 	l := launch{opts: o, dir: n.Dir}
 	image := filepath.Join(root, "build", "image", o.Build)
 	l.kernel, l.initrd = filepath.Join(image, "vmlinuz"), filepath.Join(image, "initramfs.zst")
+	if o.Archive != "" {
+		if l.initrd, err = n.join(o.Archive, l.initrd); err != nil {
+			return nil, err
+		}
+	}
 	if !o.FirstToken {
 		n.Token, l.hash = newToken()
 	}
@@ -103,6 +108,44 @@ func (n *Node) prepare(o Options, root tools.Root) error {
 		return fmt.Errorf("lab: mkfs.ext4 %s: %w: %s", n.DataDisk, err, out)
 	}
 	return nil
+}
+
+// join puts two archives into one file: the kernel unpacks one after the other,
+// if each begins at a multiple of four bytes.
+func (n *Node) join(first, second string) (string, error) {
+	path := filepath.Join(n.Dir, "initramfs")
+	out, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	for _, name := range []string{first, second} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		data = append(data, make([]byte, -len(data)&3)...)
+		if _, err := out.Write(data); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
+// WaitLine waits until the console says a text.
+func (n *Node) WaitLine(ctx context.Context, text string) (string, error) {
+	var found string
+	err := follow(ctx, n.ConsoleLog, 0, func(line string) bool {
+		if strings.Contains(line, text) {
+			found = line
+			return true
+		}
+		return false
+	})
+	if err != nil {
+		return "", fmt.Errorf("lab: waiting for %q on the console of %s: %w; it ends with:\n%s", text, n.Name, err, Tail(n.ConsoleLog, 20))
+	}
+	return found, nil
 }
 
 // startModel starts the model of the card and waits until it listens, which it
@@ -166,7 +209,7 @@ func (n *Node) startQEMU(root tools.Root, l launch) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("lab: start QEMU: %w", err)
 	}
-	n.PID = cmd.Process.Pid
+	n.PID, n.Started = cmd.Process.Pid, time.Now()
 	return nil
 }
 
@@ -211,7 +254,6 @@ func (n *Node) WaitReadyAfter(ctx context.Context, mark int64) error {
 		return err
 	}
 	defer stop()
-	started := time.Now()
 	err = follow(ctx, n.ConsoleLog, mark, func(line string) bool {
 		if _, token, ok := strings.Cut(line, "quantavirt: token "); ok && n.Token == "" {
 			n.Token = strings.TrimSpace(token)
@@ -227,7 +269,9 @@ func (n *Node) WaitReadyAfter(ctx context.Context, mark int64) error {
 		}
 		return true
 	})
-	n.BootTime = time.Since(started)
+	if n.BootTime == 0 {
+		n.BootTime = time.Since(n.Started)
+	}
 	if err == nil {
 		return nil
 	}

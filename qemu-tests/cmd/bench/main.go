@@ -1,0 +1,24 @@
+// Command bench measures what SPECIFICATION.md promises; see package bench.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"quantavirt/qemu-tests/bench"
+)
+
+func main() {
+	runs := flag.Int("runs", 3, "runs of each measurement")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench.Run(ctx, bench.Options{Out: os.Stdout, Runs: *runs}); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
