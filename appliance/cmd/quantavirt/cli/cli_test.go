@@ -355,3 +355,18 @@ func TestOutputFails(t *testing.T) {
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") }
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if r := runIn(t, nil, nil, "completion", shell); r.exit != 0 || !strings.Contains(r.out, "quantavirt") {
+			t.Errorf("%s: %d %s", shell, r.exit, r.err)
+		}
+	}
+	env := node(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerJSON(w, 200, `{"items":[`+vmJSON+`]}`) }))
+	if r := runIn(t, env, nil, "__complete", "vm", "start", ""); !strings.HasPrefix(r.out, "web\n") {
+		t.Errorf("names: %+v", r)
+	}
+	if r := runIn(t, env, nil, "__complete", "vm", "st"); !strings.Contains(r.out, "start") {
+		t.Errorf("verbs: %+v", r)
+	}
+}

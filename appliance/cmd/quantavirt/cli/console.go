@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -20,6 +21,9 @@ const (
 	consoleProtocol = "quantavirt-console"
 	// leaveKey is Ctrl-].
 	leaveKey = 0x1d
+	// consoleSettle is how long after the end of its console a VM may still be
+	// called running: the node hears of its end a moment later.
+	consoleSettle = 3 * time.Second
 )
 
 func (a *app) vmConsoleCmd() *cobra.Command {
@@ -110,14 +114,26 @@ func (a *app) consoleEnded(ctx context.Context, c *client, name string, err erro
 	if ctx.Err() != nil {
 		return nil
 	}
-	vm, vmErr := a.getVM(ctx, name)
-	if errors.Is(vmErr, qverr.NoEnt) {
-		fmt.Fprintf(a.Err, "\n[VM %s is gone]\n", name)
-		return nil
-	}
-	if vmErr == nil && vm.value.State != spec.VMStateRUNNING && vm.value.State != spec.VMStatePAUSED {
-		fmt.Fprintf(a.Err, "\n[VM %s is %s%s]\n", name, vm.value.State, reason(vm.value))
-		return nil
+	for settled := time.After(consoleSettle); ; {
+		vm, vmErr := a.getVM(ctx, name)
+		if errors.Is(vmErr, qverr.NoEnt) {
+			fmt.Fprintf(a.Err, "\n[VM %s is gone]\n", name)
+			return nil
+		}
+		if vmErr != nil {
+			break
+		}
+		if vm.value.State != spec.VMStateRUNNING && vm.value.State != spec.VMStatePAUSED {
+			fmt.Fprintf(a.Err, "\n[VM %s is %s%s]\n", name, vm.value.State, reason(vm.value))
+			return nil
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+		case <-time.After(retryDelay):
+			continue
+		}
+		break
 	}
 	if err == nil {
 		err = io.ErrUnexpectedEOF
