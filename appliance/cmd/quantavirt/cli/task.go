@@ -56,6 +56,9 @@ func (a *app) await(ctx context.Context, label string, ans answer[spec.Task]) (a
 		case spec.TaskStateSucceeded:
 			return ans, nil
 		case spec.TaskStateCancelled:
+			if t.Error.Code != qverr.Success {
+				return ans, t.Error.Err()
+			}
 			return ans, qverr.New(qverr.State, "%s: task %s was cancelled", label, id).WithHint("start it again when it is wanted")
 		case spec.TaskStateFailed:
 			e := t.Error.Err()
