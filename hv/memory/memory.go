@@ -159,3 +159,34 @@ func (m *Memory) Discard() error {
 	}
 	return nil
 }
+
+// Touched is the RAM in use in bytes: what the guest, a device or the loader
+// wrote since New or Discard.
+func (m *Memory) Touched() int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(m.file.Fd()), &st) != nil {
+		return 0
+	}
+	return st.Blocks * 512
+}
+
+// DiscardRange gives the whole pages of [gpa, gpa+n) back to the host; they
+// read as zero afterwards.
+func (m *Memory) DiscardRange(gpa, n uint64) error {
+	s, err := m.Slice(gpa, n)
+	if err != nil {
+		return err
+	}
+	skip := -gpa % PageSize
+	if n < skip {
+		return nil
+	}
+	s = s[skip : skip+(n-skip)&^(PageSize-1)]
+	if len(s) == 0 {
+		return nil
+	}
+	if err := unix.Madvise(s, unix.MADV_REMOVE); err != nil {
+		return qverr.New(qverr.Generic, "discard %d bytes of guest memory: %w", n, err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package machine
+
+import (
+	"errors"
+	"sort"
+	"sync"
+	"unsafe"
+
+	"quantavirt/hv/kvm"
+	"quantavirt/hv/pci"
+	"quantavirt/internal/qverr"
+)
+
+// Interrupt lines of the devices on ports.
+const (
+	irqCOM1 = 4
+	irqSCI  = 9
+
+	ioapicPins = 24
+)
+
+// host implements pci.Host over the VM of the kernel, and remembers everything,
+// so that it can do it again on another VM.
+type host struct {
+	mu      sync.Mutex
+	vm      *kvm.VM
+	nextGSI uint32
+	routes  map[uint32]pci.Message
+	irqs    map[irq]bool
+	bells   map[bell]bool
+}
+
+type irq struct {
+	gsi uint32
+	fd  int
+}
+
+type bell struct {
+	addr     uint64
+	size, fd int
+}
+
+var _ pci.Host = (*host)(nil)
+
+func newHost(vm *kvm.VM) *host {
+	return &host{vm: vm, nextGSI: ioapicPins, routes: map[uint32]pci.Message{}, irqs: map[irq]bool{}, bells: map[bell]bool{}}
+}
+
+func hostAddr(data []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&data[0]))) }
+
+// chipRoutes connect GSIs with the pins of PICs and IOAPIC as on a PC: the timer
+// is on IOAPIC pin 2, all else on the pin of its number.
+func chipRoutes() []kvm.Route {
+	var list []kvm.Route
+	for gsi := uint32(0); gsi < 16; gsi++ {
+		if gsi != 2 { // the cascade
+			list = append(list, kvm.Route{GSI: gsi, Chip: kvm.ChipPICMaster + gsi/8, Pin: gsi % 8})
+		}
+	}
+	for gsi := uint32(0); gsi < ioapicPins; gsi++ {
+		switch gsi {
+		case 0:
+			list = append(list, kvm.Route{GSI: 0, Chip: kvm.ChipIOAPIC, Pin: 2})
+		case 2:
+		default:
+			list = append(list, kvm.Route{GSI: gsi, Chip: kvm.ChipIOAPIC, Pin: gsi})
+		}
+	}
+	return list
+}
+
+func (h *host) routeChips() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.setRoutes()
+}
+
+func (h *host) setRoutes() error {
+	list := chipRoutes()
+	first := len(list)
+	for gsi, msg := range h.routes {
+		list = append(list, kvm.Route{GSI: gsi, MSI: true, Addr: msg.Addr, Data: msg.Data})
+	}
+	sort.Slice(list[first:], func(i, j int) bool { return list[first+i].GSI < list[first+j].GSI })
+	return h.vm.SetRoutes(list)
+}
+
+// move does again on vm all that was done on the VM before.
+func (h *host) move(vm *kvm.VM) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.vm = vm
+	errs := []error{h.setRoutes()}
+	for i := range h.irqs {
+		errs = append(errs, vm.AttachIRQ(i.fd, i.gsi))
+	}
+	for b := range h.bells {
+		errs = append(errs, vm.AttachIOEvent(b.addr, b.size, b.fd))
+	}
+	return errors.Join(errs...)
+}
+
+func (h *host) setLine(gsi uint32, high bool) {
+	h.mu.Lock()
+	vm := h.vm
+	h.mu.Unlock()
+	// It fails for a pin that does not exist, and these do.
+	_ = vm.SetIRQLine(gsi, high)
+}
+
+func (h *host) AllocGSI() (uint32, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.nextGSI >= kvm.MaxRoutes-16 { // the PICs' routes count too
+		return 0, qverr.New(qverr.Limit, "no interrupt is left: KVM has %d routes", kvm.MaxRoutes)
+	}
+	h.nextGSI++
+	return h.nextGSI - 1, nil
+}
+
+func (h *host) RouteMSI(gsi uint32, msg pci.Message) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old, had := h.routes[gsi]
+	h.routes[gsi] = msg
+	err := h.setRoutes()
+	if err != nil {
+		delete(h.routes, gsi)
+		if had {
+			h.routes[gsi] = old
+		}
+	}
+	return err
+}
+
+func (h *host) AttachIRQ(gsi uint32, fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.vm.AttachIRQ(fd, gsi); err != nil {
+		return err
+	}
+	h.irqs[irq{gsi, fd}] = true
+	return nil
+}
+
+func (h *host) DetachIRQ(gsi uint32, fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.irqs, irq{gsi, fd})
+	return h.vm.DetachIRQ(fd, gsi)
+}
+
+func (h *host) AttachDoorbell(addr uint64, size, fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.vm.AttachIOEvent(addr, size, fd); err != nil {
+		return err
+	}
+	h.bells[bell{addr, size, fd}] = true
+	return nil
+}
+
+func (h *host) DetachDoorbell(addr uint64, size, fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.bells, bell{addr, size, fd})
+	return h.vm.DetachIOEvent(addr, size, fd)
+}

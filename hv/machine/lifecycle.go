@@ -1,0 +1,217 @@
+package machine
+
+import (
+	"errors"
+
+	"quantavirt/internal/qverr"
+)
+
+// event is what a vCPU, a device or KVM wants of the machine as a whole.
+type event struct {
+	generation int // of the vCPUs that sent it; -1 from elsewhere
+	kind       eventKind
+	err        error
+}
+
+type eventKind int
+
+const (
+	eventReset eventKind = iota + 1
+	eventPowerOff
+	eventTripleFault
+	eventFailure
+)
+
+// post never blocks: each vCPU has at most one event under way, and a failure
+// that finds the queue full comes after another that ends the machine.
+func (m *Machine) post(e event) {
+	select {
+	case m.events <- e:
+	default:
+	}
+}
+
+// Fail ends the machine because of err, which carries a catalogue code.
+func (m *Machine) Fail(err error) {
+	m.post(event{generation: -1, kind: eventFailure, err: err})
+}
+
+// Start places the BARs, loads the kernel and runs the vCPUs.
+func (m *Machine) Start() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if s := m.State(); s != Built {
+		return qverr.New(qverr.State, "start: the machine is %s", s)
+	}
+	if err := m.bus.Place(); err != nil {
+		return err
+	}
+	if err := m.launch(Running); err != nil {
+		return err
+	}
+	m.wg.Go(m.supervise)
+	m.setState(Running)
+	return nil
+}
+
+// launch loads the kernel and makes one generation of vCPUs; m.ctl is held.
+func (m *Machine) launch(s State) error {
+	entry, err := m.loadGuest()
+	if err != nil {
+		return err
+	}
+	vcpus, err := m.makeVCPUs(entry)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.generation++
+	m.vcpus = vcpus
+	for _, v := range vcpus {
+		v.generation = m.generation
+		if s == Paused {
+			v.request = requestPause
+		}
+		go v.main()
+	}
+	return nil
+}
+
+// supervise does what the guest asks for, one thing after the other.
+func (m *Machine) supervise() {
+	for {
+		select {
+		case <-m.done:
+			return
+		case e := <-m.events:
+			m.handle(e)
+		}
+	}
+}
+
+func (m *Machine) handle(e event) {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if m.State() == Ended || e.generation >= 0 && e.generation != m.generation {
+		return // another vCPU was first
+	}
+	switch e.kind {
+	case eventReset:
+		m.log.Info("the guest resets the machine")
+		if err := m.reset(); err != nil {
+			m.end(Exit{Failed, err})
+		}
+	case eventPowerOff:
+		m.end(Exit{Reason: PoweredOff})
+	case eventTripleFault:
+		m.end(Exit{TripleFault, e.err})
+	case eventFailure:
+		m.end(Exit{Failed, e.err})
+	}
+}
+
+// Pause stops all vCPUs. When it returns, none runs guest code. Time goes on for
+// the guest: its clocks show the wall clock after Resume.
+func (m *Machine) Pause() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if s := m.State(); s != Running {
+		return qverr.New(qverr.State, "pause: the machine is %s", s)
+	}
+	m.ask(requestPause)
+	m.setState(Paused)
+	return nil
+}
+
+// Resume lets the vCPUs of a paused machine run on.
+func (m *Machine) Resume() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if s := m.State(); s != Paused {
+		return qverr.New(qverr.State, "resume: the machine is %s", s)
+	}
+	m.ask(requestRun)
+	m.setState(Running)
+	return nil
+}
+
+// Reset is the reset button. A paused machine stays paused.
+func (m *Machine) Reset() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if s := m.State(); s != Running && s != Paused {
+		return qverr.New(qverr.State, "reset: the machine is %s", s)
+	}
+	if err := m.reset(); err != nil {
+		m.end(Exit{Failed, err})
+		return err
+	}
+	return nil
+}
+
+// reset runs under m.ctl in state Running or Paused.
+func (m *Machine) reset() error {
+	m.ask(requestStop)
+	fresh, err := m.newVM()
+	if err != nil {
+		return err
+	}
+	old := m.vm
+	m.vm = fresh
+	// The new VM takes over all eventfds first: the devices' reset then
+	// undoes them one by one as it would on any other day.
+	if err := errors.Join(m.host.move(fresh), old.Close()); err != nil {
+		return err
+	}
+	m.uart.Reset()
+	m.pm.reset()
+	m.rtc.reset()
+	if err := m.bus.Reset(); err != nil {
+		return err
+	}
+	if err := m.mem.Discard(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.resets++
+	m.mu.Unlock()
+	return m.launch(m.State())
+}
+
+// PowerButton presses the ACPI power button. Whether the guest heeds it is its
+// own affair.
+func (m *Machine) PowerButton() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if s := m.State(); s != Running {
+		return qverr.New(qverr.State, "power button: the machine is %s", s)
+	}
+	m.pm.pressPowerButton()
+	return nil
+}
+
+// Quit ends the machine at once, as pulling the plug would. It does nothing when
+// it has ended.
+func (m *Machine) Quit() {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if m.State() != Ended {
+		m.end(Exit{Reason: Quit})
+	}
+}
+
+// end stops the vCPUs for good; m.ctl is held.
+func (m *Machine) end(e Exit) {
+	m.ask(requestStop)
+	m.mu.Lock()
+	m.exit = e
+	m.mu.Unlock()
+	if e.Err != nil {
+		m.log.Error("the machine ends", "reason", e.Reason.String(), "err", e.Err)
+	} else {
+		m.log.Info("the machine ends", "reason", e.Reason.String())
+	}
+	m.setState(Ended)
+	close(m.done)
+}

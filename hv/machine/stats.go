@@ -1,0 +1,95 @@
+package machine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/hv/kvm"
+)
+
+// VCPUStats counts what one vCPU did since Start, over all resets.
+type VCPUStats struct {
+	Exits       uint64        // returns of KVM_RUN for whatever reason
+	IO          uint64        // exits for a port access
+	MMIO        uint64        // exits for a memory-mapped register
+	Interrupted uint64        // exits by a signal
+	CPUTime     time.Duration // of its thread, guest and host together
+}
+
+// Stats are the counters of the machine.
+type Stats struct {
+	VCPUs  []VCPUStats
+	Resets uint64
+	// Touched is the guest memory in use, in bytes.
+	Touched int64
+}
+
+// Stats reads the counters.
+func (m *Machine) Stats() Stats {
+	m.mu.Lock()
+	s := Stats{Resets: m.resets}
+	m.mu.Unlock()
+	for _, c := range m.counters {
+		s.VCPUs = append(s.VCPUs, c.read())
+	}
+	s.Touched = m.mem.Touched()
+	return s
+}
+
+type counters struct {
+	exits, io, mmio, intr atomic.Uint64
+
+	mu    sync.Mutex
+	tid   int
+	spent time.Duration // by earlier threads
+}
+
+func (c *counters) count(reason uint32) {
+	c.exits.Add(1)
+	switch reason {
+	case kvm.ExitIO:
+		c.io.Add(1)
+	case kvm.ExitMMIO:
+		c.mmio.Add(1)
+	case kvm.ExitIntr:
+		c.intr.Add(1)
+	}
+}
+
+// follow and unfollow run in the thread whose time is to be counted.
+func (c *counters) follow(tid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tid = tid
+	c.spent -= threadTime(tid) // what the thread did before
+}
+
+func (c *counters) unfollow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spent += threadTime(c.tid)
+	c.tid = 0
+}
+
+func (c *counters) read() VCPUStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := VCPUStats{Exits: c.exits.Load(), IO: c.io.Load(), MMIO: c.mmio.Load(), Interrupted: c.intr.Load(), CPUTime: c.spent}
+	if c.tid != 0 {
+		s.CPUTime += threadTime(c.tid)
+	}
+	return s
+}
+
+// threadTime reads the CPU clock of a thread of this process.
+func threadTime(tid int) time.Duration {
+	// <linux/posix-timers.h>: CPUCLOCK_PERTHREAD_MASK 4, CPUCLOCK_SCHED 2.
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^tid<<3|4|2), &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
