@@ -1,147 +1,204 @@
 package virtio
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Worker serves one queue: it sleeps until the guest kicks, then takes requests
 // until there are none. With a depth above 1, further goroutines help while
 // requests wait, and end when none do: an idle queue costs one goroutine and no
 // thread.
 type Worker struct {
-	// Handle does one request and returns how many bytes it wrote to the chain.
+	// Handle does one request and returns how many bytes it wrote to the chain. An
+	// error stops the device until it is reset.
 	Handle func(*Chain) (uint32, error)
 	// Depth is how many requests are worked on at once; 0 means 1.
 	Depth int
+	// Ready tells whether Handle has something for the guest; nil means always. It
+	// is for queues that bring data in: whoever makes it true calls Wake.
+	Ready func() bool
 
-	queue *Queue
-	host  Host
-
-	mu     sync.Mutex // guards queue and active
-	active int
-	// gate is held for reading while guest memory is touched and for writing
-	// while the device is paused.
-	gate    sync.RWMutex
+	host    Host
+	running atomic.Pointer[Queue] // queue from Start to Stop, for Wake
 	wg      sync.WaitGroup
-	stopped chan struct{}
+
+	mu       sync.Mutex // guards all below, and the queue
+	changed  sync.Cond  // paused, stopping or inFlight
+	queue    *Queue
+	paused   bool
+	stopping bool
+	inFlight int // requests taken and not given back
+	helpers  int
 }
 
 // Start begins to serve q.
 func (w *Worker) Start(q *Queue, host Host) {
-	w.queue, w.host, w.stopped = q, host, make(chan struct{})
+	w.mu.Lock()
+	w.changed.L = &w.mu
+	w.queue, w.host, w.stopping = q, host, false
+	w.mu.Unlock()
 	q.Kick.Rearm()
 	// The driver may have put requests in before it set DRIVER_OK.
 	q.Kick.Signal()
-	w.wg.Go(w.lead)
+	w.running.Store(q)
+	w.wg.Go(func() { w.lead(q) })
 }
 
 // Stop ends the work and returns when what was taken is given back. It does
 // nothing when the worker was not started.
 func (w *Worker) Stop() {
-	if w.queue == nil {
+	q := w.running.Swap(nil)
+	if q == nil {
 		return
 	}
-	close(w.stopped)
-	w.queue.Kick.Interrupt()
+	w.mu.Lock()
+	w.stopping = true
+	w.changed.Broadcast()
+	w.mu.Unlock()
+	q.Kick.Interrupt()
 	w.wg.Wait()
-	w.queue = nil
+}
+
+// Wake makes a started worker look again.
+func (w *Worker) Wake() {
+	if q := w.running.Load(); q != nil {
+		q.Kick.Signal()
+	}
 }
 
 // Pause returns when no request is worked on; none is begun until Resume.
-func (w *Worker) Pause() { w.gate.Lock() }
+func (w *Worker) Pause() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changed.L = &w.mu
+	w.paused = true
+	for w.inFlight > 0 {
+		w.changed.Wait()
+	}
+}
 
 // Resume ends a Pause.
-func (w *Worker) Resume() { w.gate.Unlock() }
+func (w *Worker) Resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused = false
+	if w.changed.L != nil {
+		w.changed.Broadcast()
+	}
+}
+
+// mayWork waits while the worker is paused, and tells whether to go on. The lock
+// is held.
+func (w *Worker) mayWork() bool {
+	for w.paused && !w.stopping {
+		w.changed.Wait()
+	}
+	return !w.stopping
+}
+
+func (w *Worker) ready() bool { return w.Ready == nil || w.Ready() }
 
 // lead is the goroutine that waits for the guest.
-func (w *Worker) lead() {
-	for w.queue.Kick.Wait() {
-		w.locked(w.queue.DisableKick)
-		for {
-			if !w.drain() {
-				return
-			}
-			if !w.moreAfterEnable() {
-				break
-			}
+func (w *Worker) lead(q *Queue) {
+	for q.Kick.Wait() {
+		if !w.exhaust() {
+			return
 		}
 	}
 }
 
-func (w *Worker) locked(f func()) {
-	w.gate.RLock()
-	defer w.gate.RUnlock()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f()
-}
-
-func (w *Worker) moreAfterEnable() (more bool) {
-	w.locked(func() {
-		if more = w.queue.EnableKick(); more {
+// exhaust works until the queue is empty and the guest will say when it is not.
+// It returns false when there is nothing more to do for this worker.
+func (w *Worker) exhaust() bool {
+	for {
+		w.mu.Lock()
+		ok := w.mayWork()
+		if ok {
 			w.queue.DisableKick()
 		}
-	})
-	return more
+		w.mu.Unlock()
+		if !ok || !w.drain() {
+			return false
+		}
+		w.mu.Lock()
+		ok = w.mayWork()
+		more := ok && w.queue.EnableKick() && w.ready()
+		w.mu.Unlock()
+		if !more {
+			return ok
+		}
+	}
 }
 
-// drain works until the queue is empty. It returns false when there is nothing
-// more to do for this worker: it was stopped, or the queue is broken.
+// drain takes requests until there are none. It returns false when the worker
+// was stopped or the driver broke the queue.
 func (w *Worker) drain() bool {
 	var c Chain
 	for {
-		select {
-		case <-w.stopped:
-			return false
-		default:
-		}
 		more, err := w.one(&c)
 		if err != nil {
-			w.host.NeedsReset(err)
+			w.mu.Lock()
+			stopped := w.stopping
+			w.stopping = true // the helpers need not find out by themselves
+			w.mu.Unlock()
+			if !stopped {
+				w.host.NeedsReset(err)
+			}
 			return false
 		}
 		if !more {
-			return true
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return !w.stopping
 		}
 	}
 }
 
 // one does one request.
 func (w *Worker) one(c *Chain) (bool, error) {
-	w.gate.RLock()
-	defer w.gate.RUnlock()
-	w.mu.Lock()
-	ok, err := w.queue.Pop(c)
-	if ok {
-		w.help()
-	}
-	w.mu.Unlock()
-	if !ok || err != nil {
+	if ok, err := w.take(c); !ok || err != nil {
 		return false, err
 	}
 	n, err := w.Handle(c)
-	if err != nil {
-		return false, err
-	}
 	w.mu.Lock()
-	w.queue.Push(c, n)
-	interrupt := w.queue.NeedsInterrupt()
+	interrupt := false
+	if err == nil {
+		w.queue.Push(c, n)
+		interrupt = w.queue.NeedsInterrupt()
+	}
+	if w.inFlight--; w.inFlight == 0 {
+		w.changed.Broadcast()
+	}
 	w.mu.Unlock()
 	if interrupt {
 		w.queue.Interrupt()
 	}
+	return true, err
+}
+
+// take pops a request, and calls for help if another one waits.
+func (w *Worker) take(c *Chain) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.mayWork() || !w.ready() {
+		return false, nil
+	}
+	ok, err := w.queue.Pop(c)
+	if !ok || err != nil {
+		return false, err
+	}
+	w.inFlight++
+	if w.helpers+1 < w.Depth && w.queue.Pending() {
+		w.helpers++
+		w.wg.Go(w.help)
+	}
 	return true, nil
 }
 
-// help starts another goroutine if a request waits and one more may run. The
-// lock is held.
 func (w *Worker) help() {
-	if w.active+1 >= w.Depth || !w.queue.Pending() {
-		return
-	}
-	w.active++
-	w.wg.Go(func() {
-		w.drain()
-		w.mu.Lock()
-		w.active--
-		w.mu.Unlock()
-	})
+	w.drain()
+	w.mu.Lock()
+	w.helpers--
+	w.mu.Unlock()
 }
