@@ -283,7 +283,7 @@ func (m *Manager) Close(ctx context.Context) {
 	}
 }
 
-// Progress is how a task reports.
+// Progress is how a task reports. The zero value reports to nobody.
 type Progress struct {
 	m *Manager
 	e *entry
@@ -291,11 +291,17 @@ type Progress struct {
 
 // Phase names what the task does now; it is stored.
 func (p *Progress) Phase(name string) {
+	if p.m == nil {
+		return
+	}
 	p.m.change(p.e, true, func(t *spec.Task) { t.Progress.Phase = name })
 }
 
 // Set tells how far the task is; it is not stored.
 func (p *Progress) Set(done, total int64, unit string) {
+	if p.m == nil {
+		return
+	}
 	p.m.change(p.e, false, func(t *spec.Task) {
 		t.Progress.Done, t.Progress.Total, t.Progress.Unit = done, total, unit
 	})

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 
@@ -626,9 +627,12 @@ type Card struct {
 	Address string `json:"address"`
 
 	// Bound bound to vfio-pci
-	Bound      bool   `json:"bound"`
-	Firmware   string `json:"firmware,omitempty,omitzero"`
-	Hardware   string `json:"hardware,omitempty,omitzero"`
+	Bound    bool   `json:"bound"`
+	Firmware string `json:"firmware,omitempty,omitzero"`
+	Hardware string `json:"hardware,omitempty,omitzero"`
+
+	// Health as the firmware says: ok, degraded, warning, critical, failed
+	Health     string `json:"health,omitempty,omitzero"`
 	Healthy    bool   `json:"healthy,omitempty,omitzero"`
 	IOMMUGroup int    `json:"iommu_group"`
 
@@ -951,10 +955,10 @@ type QRNG struct {
 	// Available a card's QRNG serves
 	Available bool `json:"available"`
 
-	// FedBytes given to the kernel's entropy pool
-	FedBytes  int64 `json:"fed_bytes,omitempty,omitzero"`
-	Healthy   bool  `json:"healthy,omitempty,omitzero"`
-	PoolBytes int   `json:"pool_bytes,omitempty,omitzero"`
+	// DeliveredBytes given out by the card since its reset
+	DeliveredBytes int64 `json:"delivered_bytes,omitempty,omitzero"`
+	Healthy        bool  `json:"healthy,omitempty,omitzero"`
+	PoolBytes      int   `json:"pool_bytes,omitempty,omitzero"`
 
 	// Problem something missing or failed
 	Problem  Problem      `json:"problem,omitempty,omitzero"`
@@ -1246,6 +1250,9 @@ type VMList struct {
 	Items []VM `json:"items"`
 }
 
+// VMMStats counters of the VM process itself, of its vCPUs, disks and NICs
+type VMMStats = vmm.Stats
+
 // VMMemoryStats defines model for VMMemoryStats.
 type VMMemoryStats struct {
 	// CurrentBytes charged to the VM's cgroup
@@ -1278,8 +1285,8 @@ type VMStats struct {
 	Time          time.Time     `json:"time"`
 	UptimeSeconds float64       `json:"uptime_seconds,omitempty,omitzero"`
 
-	// VMM counters of the VM process itself
-	VMM map[string]interface{} `json:"vmm,omitempty,omitzero"`
+	// VMM counters of the VM process itself, of its vCPUs, disks and NICs
+	VMM VMMStats `json:"vmm,omitempty,omitzero"`
 }
 
 // PathName defines model for PathName.

@@ -1,0 +1,195 @@
+package crypto
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+	"quantavirt/pqc"
+	"quantavirt/quac100"
+)
+
+// provider is what the service needs of pqc.Service.
+type provider interface {
+	Status(ctx context.Context) pqc.Status
+	FeedEntropy(ctx context.Context) error
+	Close() error
+}
+
+// Service is the cryptography of the node.
+type Service struct {
+	log  *slog.Logger
+	open func(ctx context.Context, opts pqc.Options) (provider, error)
+
+	mu    sync.Mutex
+	cards []initapi.Card // as PID 1 found them
+	pqc   provider
+	err   error // why pqc is nil
+}
+
+// New makes the service; Start opens the cards.
+func New(log *slog.Logger) *Service {
+	return &Service{
+		log: log,
+		err: qverr.New(qverr.Again, "the cards are being looked at"),
+		open: func(ctx context.Context, opts pqc.Options) (provider, error) {
+			s, err := pqc.Open(ctx, opts)
+			if s == nil {
+				return nil, err
+			}
+			return s, err
+		},
+	}
+}
+
+// Start brings up the cards that PID 1 bound to vfio-pci. It returns when it is
+// known what serves.
+func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
+	var bound []string
+	for _, c := range cards {
+		if c.Bound {
+			bound = append(bound, c.Address)
+		}
+	}
+	p, err := s.open(ctx, pqc.Options{Cards: bound, Log: s.log})
+	if err != nil {
+		s.log.Error("post-quantum cryptography", "err", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cards, s.pqc, s.err = cards, p, err
+}
+
+// Feed gives the kernel randomness of the card until ctx ends.
+func (s *Service) Feed(ctx context.Context) error {
+	p, _, err := s.current()
+	if err != nil {
+		return err
+	}
+	return p.FeedEntropy(ctx)
+}
+
+// Close gives the cards back.
+func (s *Service) Close() error {
+	p, _, err := s.current()
+	if err != nil {
+		return nil
+	}
+	return p.Close()
+}
+
+func (s *Service) current() (provider, []initapi.Card, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pqc == nil {
+		return nil, s.cards, s.err
+	}
+	return s.pqc, s.cards, nil
+}
+
+// QRNG shows where randomness comes from.
+func (s *Service) QRNG(ctx context.Context) (spec.QRNG, error) {
+	p, cards, err := s.current()
+	if err != nil {
+		return spec.QRNG{}, err
+	}
+	st := p.Status(ctx)
+	q := spec.QRNG{Provider: spec.QRNGProviderSoftware}
+	if st.Card != nil {
+		q.Healthy = st.Card.QRNG.Healthy
+		q.PoolBytes = int(st.Card.QRNG.PoolBits / 8)
+		q.DeliveredBytes = int64(st.Card.QRNG.Bytes)
+	}
+	if st.Card != nil && st.CardError == nil && st.Card.QRNG.Ready {
+		q.Provider, q.Available = spec.QRNGProviderQuac100, true
+	}
+	if !q.Available {
+		q.Problem = problemOf(reason(st, cards))
+	}
+	return q, nil
+}
+
+// reason is why the card does not serve: PID 1 knows best when it could not
+// even bind it.
+func reason(st pqc.Status, cards []initapi.Card) error {
+	for _, c := range cards {
+		if c.Problem != nil {
+			return qverr.New(qverr.Code(c.Problem.Code), "%s: %s", c.Address, c.Problem.Message)
+		}
+	}
+	if st.CardError != nil {
+		return st.CardError
+	}
+	return qverr.New(qverr.QUACQRNGHealth, "the card's QRNG is not ready")
+}
+
+// Cards shows the cards; QUAC100_ERR_NOT_FOUND when the node has none.
+func (s *Service) Cards(ctx context.Context) (spec.QUAC100, error) {
+	out := spec.QUAC100{Provider: spec.QUAC100Provider(s.Provider(ctx)), Cards: s.Overview(ctx)}
+	if len(out.Cards) == 0 {
+		if _, _, err := s.current(); err != nil {
+			return spec.QUAC100{}, err
+		}
+		return spec.QUAC100{}, qverr.New(qverr.QUACNotFound, "PID 1 found no QUAC 100 (PCI 1db7:0100); cryptography runs in software")
+	}
+	return out, nil
+}
+
+// Provider names who serves now.
+func (s *Service) Provider(ctx context.Context) string {
+	p, _, err := s.current()
+	if err != nil {
+		return string(spec.QUAC100ProviderSoftware)
+	}
+	return p.Status(ctx).Provider
+}
+
+// Overview lists the cards with what they say of themselves.
+func (s *Service) Overview(ctx context.Context) []spec.Card {
+	p, cards, err := s.current()
+	var st pqc.Status
+	if err == nil {
+		st = p.Status(ctx)
+	}
+	out := make([]spec.Card, 0, len(cards))
+	for _, c := range cards {
+		card := spec.Card{Address: c.Address, IOMMUGroup: c.Group, Bound: c.Bound, SelfTest: spec.CardSelfTestUnknown}
+		switch {
+		case c.Problem != nil:
+			card.Problem = *c.Problem
+		case st.Card != nil && st.Card.Address == c.Address:
+			fill(&card, st.Card)
+			card.Problem = problemOf(st.CardError)
+		case err == nil && st.Card == nil:
+			card.Problem = problemOf(st.CardError)
+		}
+		card.Healthy = card.Problem.Code == 0 && card.SelfTest == spec.CardSelfTestPassed
+		out = append(out, card)
+	}
+	return out
+}
+
+func fill(card *spec.Card, st *quac100.Status) {
+	celsius := float64(st.TempCore) / 1000
+	card.Serial, card.Hardware, card.Firmware = st.Serial, st.Model, st.Firmware
+	card.TemperatureC = &celsius
+	card.Health = st.Health
+	switch st.SelfTest {
+	case "passed":
+		card.SelfTest = spec.CardSelfTestPassed
+	case "failed":
+		card.SelfTest = spec.CardSelfTestFailed
+	}
+}
+
+// problemOf is err as the API shows it; the zero Problem for nil.
+func problemOf(err error) initapi.Problem {
+	if err == nil {
+		return initapi.Problem{}
+	}
+	p := qverr.NewPayload(err, "")
+	return initapi.Problem{Code: int32(p.Code), Name: p.Name, Message: p.Detail, Recovery: qverr.HintOf(err)}
+}

@@ -1,0 +1,74 @@
+package crypto
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+	"quantavirt/pqc"
+	"quantavirt/quac100"
+)
+
+type fixed struct{ status pqc.Status }
+
+func (f fixed) Status(context.Context) pqc.Status { return f.status }
+func (f fixed) FeedEntropy(context.Context) error { return nil }
+func (f fixed) Close() error                      { return nil }
+
+func started(t *testing.T, st pqc.Status, cards ...initapi.Card) *Service {
+	t.Helper()
+	s := New(slog.New(slog.DiscardHandler))
+	s.open = func(_ context.Context, opts pqc.Options) (provider, error) { return fixed{st}, nil }
+	if _, err := s.QRNG(t.Context()); !errors.Is(err, qverr.Again) {
+		t.Errorf("before Start: %v", err)
+	}
+	s.Start(t.Context(), cards)
+	return s
+}
+
+func TestNoCard(t *testing.T) {
+	s := started(t, pqc.Status{Provider: "software", CardError: qverr.New(qverr.QUACNotFound, "none")})
+	if _, err := s.Cards(t.Context()); !errors.Is(err, qverr.QUACNotFound) {
+		t.Errorf("Cards: %v", err)
+	}
+	q, err := s.QRNG(t.Context())
+	if err != nil || q.Available || q.Provider != spec.QRNGProviderSoftware || q.Problem.Code != int32(qverr.QUACNotFound) || q.Problem.Recovery == "" {
+		t.Errorf("QRNG: %+v, %v", q, err)
+	}
+}
+
+func TestCards(t *testing.T) {
+	card := quac100.Status{Address: "0000:00:05.0", Serial: "QC1", Firmware: "1.2.3", SelfTest: "passed", TempCore: 41500,
+		QRNG: quac100.QRNG{Ready: true, Healthy: true, PoolBits: 4096}}
+	s := started(t, pqc.Status{Provider: "quac100", Card: &card},
+		initapi.Card{Address: "0000:00:05.0", Group: 3, Bound: true},
+		initapi.Card{Address: "0000:00:06.0", Group: 4, Problem: &initapi.Problem{Code: int32(qverr.NoIOMMU), Name: "QV_ERR_NOIOMMU", Message: "no group"}})
+	got, err := s.Cards(t.Context())
+	if err != nil || got.Provider != spec.QUAC100ProviderQuac100 || len(got.Cards) != 2 {
+		t.Fatalf("Cards: %+v, %v", got, err)
+	}
+	if c := got.Cards[0]; !c.Healthy || c.SelfTest != spec.CardSelfTestPassed || *c.TemperatureC != 41.5 || c.Serial != "QC1" {
+		t.Errorf("working card: %+v", c)
+	}
+	if c := got.Cards[1]; c.Healthy || c.Bound || c.Problem.Name != "QV_ERR_NOIOMMU" {
+		t.Errorf("card without a group: %+v", c)
+	}
+}
+
+func TestRealSoftware(t *testing.T) {
+	s := New(slog.New(slog.DiscardHandler))
+	s.Start(t.Context(), nil)
+	if p := s.Provider(t.Context()); p != "software" {
+		t.Errorf("provider %s", p)
+	}
+	if err := s.Feed(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"quantavirt/appliance/network"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/version"
+)
+
+// console shows the banner: on the node's consoles through PID 1, or on
+// standard output.
+type console struct {
+	init *pid1 // nil: standard output
+	out  io.Writer
+}
+
+func newConsole(init *pid1) *console { return &console{init: init, out: os.Stdout} }
+
+func (c *console) show(ctx context.Context, lines []string) error {
+	if c.init != nil {
+		return c.init.Console(ctx, initapi.Banner{Lines: lines})
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(c.out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// banner is short: a character on a serial console costs its time. The two
+// lines that begin with "quantavirt:" are for machines. token is "" but at the
+// first boot.
+func banner(hostname, url, authority, token string) []string {
+	lines := []string{
+		"QuantaVirt " + version.Version + " on " + hostname,
+		"quantavirt: ready url=" + url + " ca=" + authority,
+	}
+	if token != "" {
+		lines = append(lines, "quantavirt: token "+token, "  shown once; log in: quantavirt --host "+url+" --token TOKEN system info")
+	}
+	return lines
+}
+
+// url is where the API is reached over the network.
+func url(n *network.Service, listen string) string {
+	if a, ok := n.Address(); ok {
+		return "https://" + a.String() + portOf(listen)
+	}
+	return "https://127.0.0.1" + portOf(listen)
+}

@@ -1,0 +1,394 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"quantavirt/appliance/api"
+	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/auth"
+	"quantavirt/appliance/crypto"
+	"quantavirt/appliance/event"
+	"quantavirt/appliance/network"
+	"quantavirt/appliance/storage"
+	"quantavirt/appliance/store"
+	"quantavirt/appliance/system"
+	"quantavirt/appliance/task"
+	"quantavirt/appliance/vm"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+	"quantavirt/internal/qvlog"
+)
+
+const (
+	logSize = 16 << 20
+	// endTime bounds what the daemon does after its VMs are stopped.
+	endTime = 5 * time.Second
+)
+
+// Main runs the daemon with the arguments after "quantavirt daemon" and
+// returns its exit status.
+func Main(args []string) int {
+	o, err := parse(args, os.Stderr)
+	if err != nil {
+		return report(os.Stderr, err)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	if err := Run(o, os.Stderr, signals); err != nil {
+		return report(os.Stderr, err)
+	}
+	return 0
+}
+
+func report(w io.Writer, err error) int {
+	_, _ = fmt.Fprintln(w, qverr.Line(err))
+	return qverr.ExitCode(err)
+}
+
+// daemon is everything that runs.
+type daemon struct {
+	o       options
+	log     *slog.Logger
+	ring    *qvlog.Ring
+	db      *store.DB
+	bus     *event.Bus
+	tasks   *task.Manager
+	tokens  *auth.Tokens
+	ca      *auth.Authority
+	storage *storage.Service
+	net     *network.Service
+	vms     *vm.Service
+	crypto  *crypto.Service
+	sys     *system.Service
+	init    *pid1 // nil on an ordinary host
+	console *console
+	server  *api.Server
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	failed chan error // a listener that ended by itself
+
+	booted chan struct{} // closed when PID 1's boot steps are known
+}
+
+// Run runs the daemon until a signal comes or it cannot go on.
+func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
+	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{})}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	defer d.cancel()
+	if err := d.openLog(logTo); err != nil {
+		return err
+	}
+	defer func() { _ = d.ring.Close() }()
+	boot, token, err := d.open()
+	if err != nil {
+		d.log.Error("start", "err", err)
+		return err
+	}
+	if err := d.serve(boot); err != nil {
+		d.log.Error("start", "err", err)
+		return errors.Join(err, d.close())
+	}
+	d.spawn(func() { d.bringUp(boot, token) })
+	var end error
+	select {
+	case sig := <-signals:
+		d.log.Info("the daemon ends", "signal", sig.String())
+		if sig == syscall.SIGTERM {
+			d.stopGuests(signals)
+		}
+	case end = <-d.failed:
+		d.log.Error("the daemon ends", "err", end)
+	}
+	return errors.Join(end, d.close())
+}
+
+func (d *daemon) spawn(fn func()) {
+	d.wg.Go(fn)
+}
+
+func (d *daemon) openLog(to io.Writer) error {
+	level, err := qvlog.ParseLevel(d.o.logLevel)
+	if err != nil {
+		return err
+	}
+	d.ring, err = qvlog.OpenRing(filepath.Join(d.o.dataDir, "logs", "quantavirt.log"), logSize)
+	if err != nil {
+		return err
+	}
+	d.log = qvlog.New(to, qvlog.Options{Level: level, Ring: d.ring})
+	return nil
+}
+
+func (d *daemon) logger(subsystem string) *slog.Logger {
+	return d.log.With(qvlog.KeySubsystem, subsystem)
+}
+
+// open makes all services. The store, the authority and PID 1's first answer
+// do not depend on each other.
+func (d *daemon) open() (boot initapi.Boot, token string, err error) {
+	if !d.o.noInit {
+		d.init = newPID1(d.o.initSock)
+	}
+	d.console = newConsole(d.init)
+	var wg sync.WaitGroup
+	var dbErr, caErr error
+	wg.Go(func() { d.db, dbErr = store.Open(filepath.Join(d.o.dataDir, "state.db")) })
+	wg.Go(func() {
+		if d.ca, caErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")); caErr == nil {
+			_, caErr = d.ca.Certificate()
+		}
+	})
+	wg.Wait()
+	if err := errors.Join(dbErr, caErr); err != nil {
+		return boot, "", err
+	}
+	if err := d.services(); err != nil {
+		return boot, "", err
+	}
+	if boot, err = d.sys.LoadBoot(d.ctx, false); err != nil {
+		return boot, "", err
+	}
+	token, err = d.openTokens(boot.Options)
+	return boot, token, err
+}
+
+// openTokens returns the secret of the first token when it makes one.
+func (d *daemon) openTokens(options map[string]string) (string, error) {
+	var err error
+	if d.tokens, err = auth.OpenTokens(d.db); err != nil {
+		return "", err
+	}
+	if hash := options["token-hash"]; hash != "" {
+		if err := d.tokens.Trust(hash); err != nil {
+			d.log.Error("quantavirt.token-hash is ignored", "err", err)
+		}
+	}
+	if !d.tokens.Empty() {
+		return "", nil
+	}
+	first, err := d.tokens.Create("made at first boot", spec.TokenRoleAdmin, 0, spec.TokenOriginFirstBoot)
+	return first.Token, err
+}
+
+func (d *daemon) services() (err error) {
+	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
+		return err
+	}
+	d.crypto = crypto.New(d.logger("pqc"))
+	hostname, _ := os.Hostname()
+	resolv := "/etc/resolv.conf"
+	if d.o.noInit {
+		resolv = ""
+	}
+	d.net = network.New(d.db, network.Options{
+		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
+	})
+	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
+		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, CheckKernel: checkKernel,
+	}); err != nil {
+		return err
+	}
+	vmDeps := vm.Deps{
+		Log: d.logger("vm"), DB: d.db, Bus: d.bus, Tasks: d.tasks, Schema: schemaOnce(),
+		Storage: d.storage, Network: d.net, VMM: vm.Real{}, KVM: d.kvm, Memory: system.Memory,
+		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
+	}
+	if d.init != nil {
+		vmDeps.Exit = d.init.Exit
+	}
+	if d.vms, err = vm.Open(vmDeps); err != nil {
+		return err
+	}
+	d.net.NameVMs(d.vms.VMOf)
+	sysDeps := system.Deps{Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink}
+	if d.init != nil {
+		sysDeps.Init = d.init
+	}
+	if d.sys, err = system.New(d.db, sysDeps); err != nil {
+		return err
+	}
+	return nil
+}
+
+// usersOf names the VMs that have an image or a disk in their configuration.
+func (d *daemon) usersOf(kind storage.Kind, name string) (all, running []string) {
+	return d.vms.UsersOf(func(c *spec.VMConfig) bool {
+		if kind == storage.KindImage && (c.Boot.Kernel == name || c.Boot.Initrd == name) {
+			return true
+		}
+		path := d.storage.Path(kind, name)
+		for _, s := range c.Storage {
+			if kind == storage.KindDisk && s.Disk == name || s.Path != "" && filepath.Clean(s.Path) == path {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// ramLeft bounds files by memory where the data directory is in RAM.
+func (d *daemon) ramLeft() int64 {
+	if d.sys.Boot().Data.Persistent {
+		return 1<<63 - 1
+	}
+	return d.vms.Admissible()
+}
+
+// kvm is nil when guests can run. It waits for PID 1 to know.
+func (d *daemon) kvm(ctx context.Context) error {
+	select {
+	case <-d.booted:
+	case <-ctx.Done():
+		return qverr.New(qverr.Again, "PID 1 is still looking for KVM: %w", ctx.Err())
+	}
+	k := d.sys.Boot().KVM
+	switch {
+	case k.Available:
+		return nil
+	case k.Problem != nil:
+		return qverr.New(qverr.Code(k.Problem.Code), "%s", k.Problem.Message)
+	}
+	return qverr.New(qverr.NoVMX, "the node has no working KVM")
+}
+
+// serve opens the listeners. On the network and on the local socket the daemon
+// must be heard; vsock may come later, with its module.
+func (d *daemon) serve(boot initapi.Boot) error {
+	policy, err := d.o.policy(boot.Options)
+	if err != nil {
+		d.log.Error("TLS policy", "err", err)
+	}
+	d.sys.TLS = spec.TLSInfo{Policy: policy, CaFingerprint: d.ca.Fingerprint()}
+	for _, c := range auth.Curves(policy) {
+		d.sys.TLS.KeyExchanges = append(d.sys.TLS.KeyExchanges, c.String())
+	}
+	d.nameNode()
+	d.server = api.New(api.Deps{
+		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys,
+	})
+	local, err := listenUnix(d.o.runDir)
+	if err != nil {
+		return err
+	}
+	d.listen(local)
+	if d.o.listen == "" {
+		return nil
+	}
+	remote, err := d.listenTLS(d.ca.TLSConfig(policy))
+	if err != nil {
+		return err
+	}
+	d.listen(remote)
+	return nil
+}
+
+func (d *daemon) listenTLS(config *tls.Config) (net.Listener, error) {
+	l, err := listenTLS(d.o.listen, config)
+	if err == nil {
+		d.o.listen = l.Addr().String() // port 0 becomes a real one
+	}
+	return l, err
+}
+
+func (d *daemon) listen(l net.Listener) {
+	d.log.Info("the API is served", "on", l.Addr().Network()+" "+l.Addr().String())
+	d.spawn(func() {
+		if err := d.server.Serve(l); err != nil {
+			d.failed <- err
+		}
+	})
+}
+
+func (d *daemon) listenVsock() bool {
+	l, err := listenVsock(uint32(d.o.vsockPort))
+	if err != nil {
+		d.log.Warn("no API over vsock", "err", err)
+		return false
+	}
+	d.listen(l)
+	return true
+}
+
+// nameNode gives the server certificate the names and addresses of the moment.
+func (d *daemon) nameNode() { d.ca.SetNames(d.sys.Names()) }
+
+func portOf(listen string) string {
+	if _, port, err := net.SplitHostPort(listen); err == nil {
+		return ":" + port
+	}
+	return ""
+}
+
+// schemaOnce parses the API description in the background, so that neither the
+// start nor the first request waits for it.
+func schemaOnce() func() (*schemaSet, error) {
+	lazy := api.LazySchema()
+	go func() { _, _ = lazy() }()
+	return lazy
+}
+
+// stopGuests lets the VMs end because the node goes down. A second SIGTERM
+// ends the patience.
+func (d *daemon) stopGuests(signals <-chan os.Signal) {
+	d.sys.SetReady(qverr.New(qverr.Again, "the node goes down"))
+	ctx, cancel := context.WithTimeout(d.ctx, d.o.stopTime)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.vms.Shutdown(ctx)
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGTERM {
+				cancel()
+			}
+		}
+	}
+}
+
+// close ends everything but the VMs.
+func (d *daemon) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	d.cancel()
+	if d.server != nil {
+		d.server.Shutdown(ctx)
+	}
+	d.vms.Close()
+	d.tasks.Close(ctx)
+	errs := []error{d.net.Close(), d.crypto.Close()}
+	d.wg.Wait()
+	return errors.Join(append(errs, d.db.Close())...)
+}
+
+// ntpServers are those of the kernel command line, or a public pool.
+func ntpServers(options map[string]string) []string {
+	switch v := options["ntp"]; v {
+	case "off":
+		return nil
+	case "":
+		return []string{"pool.ntp.org"}
+	default:
+		return strings.Split(v, ",")
+	}
+}

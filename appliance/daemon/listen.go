@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
+
+	"quantavirt/internal/qverr"
+)
+
+// listenUnix opens the local socket. Everybody may connect: the peer's uid
+// decides, and who is refused gets to know why.
+func listenUnix(runDir string) (net.Listener, error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return nil, qverr.New(qverr.IO, "make the run directory: %w", err)
+	}
+	path := filepath.Join(runDir, "api.sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, qverr.New(qverr.IO, "remove the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, qverr.New(qverr.IO, "listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(qverr.New(qverr.IO, "listen on %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+func listenTLS(address string, config *tls.Config) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, qverr.New(qverr.IO, "listen on %s: %w", address, err)
+	}
+	return tls.NewListener(l, config), nil
+}
+
+// listenVsock serves guests, and plain: bytes between a guest and its host pass
+// no network, and the host sees all of the guest anyway.
+func listenVsock(port uint32) (net.Listener, error) {
+	l, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, port, nil)
+	if err != nil {
+		return nil, qverr.New(qverr.IO, "listen on vsock port %d: %w", port, err)
+	}
+	return l, nil
+}

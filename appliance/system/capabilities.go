@@ -1,0 +1,66 @@
+package system
+
+import (
+	"context"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/qverr"
+)
+
+// Limits of one VM, as the API tells them.
+const (
+	MaxVCPUs  = 8
+	MaxDisks  = 16
+	MaxNICs   = 16
+	MinMemory = 16 << 20
+	bodyLimit = 1 << 20
+)
+
+// Capabilities lists what the node can do and names what it cannot.
+func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
+	boot := s.Boot()
+	c := spec.Capabilities{
+		APIVersion:           "v1",
+		ConfigSchemaVersions: []string{"1.0"},
+		Limits: spec.Limits{
+			VcpusPerVM: MaxVCPUs, DisksPerVM: MaxDisks, NicsPerVM: MaxNICs,
+			MemoryMinBytes: MinMemory, JSONBodyBytes: bodyLimit,
+		},
+	}
+	add := func(name string, err error) {
+		f := spec.Feature{Name: name, Available: err == nil}
+		if err != nil {
+			f.Problem = *problem(err)
+		}
+		c.Features = append(c.Features, f)
+	}
+	var kvm, iommu, card error
+	if p := boot.KVM.Problem; !boot.KVM.Available {
+		kvm = qverr.New(qverr.NoVMX, "KVM is not available")
+		if p != nil {
+			kvm = qverr.New(qverr.Code(p.Code), "%s", p.Message)
+		}
+	}
+	if !boot.IOMMU.Available {
+		iommu = qverr.New(qverr.NoIOMMU, "the node has no IOMMU groups")
+	}
+	if s.Cards.Provider(ctx) != string(spec.SystemInfoCryptoProviderQuac100) {
+		card = qverr.New(qverr.QUACNotFound, "no card serves; cryptography runs in software")
+	}
+	add("kvm", kvm)
+	add("iommu", iommu)
+	add("quac100", card)
+	for _, name := range []string{
+		"firmware:direct", "disk:raw", "device:virtio-blk", "device:virtio-net", "device:virtio-console", "device:serial",
+		"device:virtio-rng", "device:virtio-vsock", "network:nat", "network:dhcp", "kem:ML-KEM-768", "tls:X25519MLKEM768", "tls:SecP384r1MLKEM1024",
+	} {
+		add(name, nil)
+	}
+	for _, name := range []string{
+		"firmware:seabios", "firmware:ovmf", "disk:qcow2", "device:nvme", "device:ahci", "device:ide", "graphics", "usb",
+		"passthrough", "snapshots", "migration", "memory:hugepages", "memory:balloon", "memory:hotplug", "security:sev-snp", "security:tdx",
+	} {
+		add(name, qverr.New(qverr.Unsupported, "%s does not exist in this version", name))
+	}
+	return c, nil
+}

@@ -1,0 +1,102 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/hv/vmm"
+	"quantavirt/internal/qverr"
+)
+
+// consoleOf is the console that a request means: the named one or the VM's own.
+func consoleOf(c *spec.VMConfig, device string) string {
+	if device == "" {
+		device = string(c.Console)
+	}
+	if device == string(spec.VMConfigConsoleSerial) {
+		return vmm.ConsoleSerial
+	}
+	return vmm.ConsoleVirtio
+}
+
+// Console attaches to a console of a running VM; QV_ERR_STATE when it does not
+// run.
+func (s *Service) Console(ctx context.Context, name, device string) (io.ReadWriteCloser, error) {
+	r, console, err := s.running(name, device)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := r.proc.Control().Console(ctx, console)
+	if err != nil {
+		return nil, coded(qverr.Generic, err, "attach to VM %s", name)
+	}
+	return conn, nil
+}
+
+func (s *Service) running(name, device string) (*run, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.find(name)
+	if err != nil {
+		return nil, "", err
+	}
+	if m.run == nil {
+		return nil, "", qverr.New(qverr.State, "VM %s has no process: it is %s", name, m.rec.State).With("state", string(m.rec.State))
+	}
+	return m.run, consoleOf(&m.rec.Config, device), nil
+}
+
+// Stats reads what a VM uses; QV_ERR_STATE when it does not run.
+func (s *Service) Stats(ctx context.Context, name string) (spec.VMStats, error) {
+	r, _, err := s.running(name, "")
+	if err != nil {
+		return spec.VMStats{}, err
+	}
+	v, err := r.proc.Control().Stats(ctx)
+	if err != nil {
+		return spec.VMStats{}, coded(qverr.Generic, err, "stats of VM %s", name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.find(name)
+	if err != nil {
+		return spec.VMStats{}, err
+	}
+	cpu := s.cgroupTable(name, "cpu.stat")
+	return spec.VMStats{
+		State: m.rec.State, Time: v.Time.UTC(), UptimeSeconds: v.UptimeSeconds, VMM: v,
+		CPU: spec.VMCPUStats{UsageUs: cpu["usage_usec"], UserUs: cpu["user_usec"], SystemUs: cpu["system_usec"]},
+		Memory: spec.VMMemoryStats{
+			CurrentBytes: s.cgroupValue(name, "memory.current"), LimitBytes: m.limit, GuestBytes: int64(m.rec.Config.Memory.Size),
+		},
+	}, nil
+}
+
+// ConsoleLog is what the ring of a console keeps, also of a VM that does not
+// run.
+func (s *Service) ConsoleLog(name, device string) ([]byte, error) {
+	s.mu.Lock()
+	m, err := s.find(name)
+	console := ""
+	if err == nil {
+		console = consoleOf(&m.rec.Config, device)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.readConsole(name, console)
+}
+
+func (s *Service) readConsole(name, console string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(s.consoleDir(name), console))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, qverr.New(qverr.StrIO, "console log of VM %s: %w", name, err)
+	}
+	return data, nil
+}

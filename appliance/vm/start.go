@@ -1,0 +1,324 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/task"
+	"quantavirt/hv/config"
+	"quantavirt/hv/vmm"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+	"quantavirt/netstack"
+)
+
+// firstUID is the user of the VM with context id 0; each VM runs as its own.
+const firstUID = 1 << 17
+
+// Names of descriptors that a VM gets.
+const (
+	fileKernel  = "kernel"
+	fileInitrd  = "initrd"
+	fileConsole = "console-log"
+	fileSerial  = "serial-log"
+	fileVsock   = "vhost-vsock"
+)
+
+// Start starts a VM. What can be known before is refused at once: the state, no
+// KVM, names that lead nowhere, memory, locked disks.
+func (s *Service) Start(ctx context.Context, name, requestID string) (spec.Task, error) {
+	return s.start(ctx, name, requestID, false)
+}
+
+func (s *Service) start(ctx context.Context, name, requestID string, again bool) (spec.Task, error) {
+	if err := s.startable(name); err != nil {
+		return spec.Task{}, err
+	}
+	if err := s.KVM(ctx); err != nil {
+		return spec.Task{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.find(name)
+	if err != nil {
+		return spec.Task{}, err
+	}
+	if err := m.free(ActStart); err != nil {
+		return spec.Task{}, err
+	}
+	if err := s.checkReferences(&m.rec.Config); err != nil {
+		return spec.Task{}, err
+	}
+	if err := s.admit(m); err != nil {
+		return spec.Task{}, err
+	}
+	plan, err := s.build(m)
+	if err != nil {
+		m.limit = 0
+		return spec.Task{}, err
+	}
+	t, err := s.launch(m, ActStart, "vm.start", requestID, false, func(ctx context.Context, p *task.Progress) error {
+		return s.boot(ctx, m, plan, p, again)
+	})
+	if err != nil {
+		m.limit = 0
+		return spec.Task{}, errors.Join(err, closeAll(plan.Files))
+	}
+	return t, nil
+}
+
+// startable is what is wrong from the state alone.
+func (s *Service) startable(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	if s.closing {
+		return qverr.New(qverr.Again, "start VM %s: the node goes down", name)
+	}
+	return m.free(ActStart)
+}
+
+// build opens everything that the VM gets but its network ports.
+func (s *Service) build(m *machine) (vmm.Spec, error) {
+	c := &m.rec.Config
+	plan := vmm.Spec{
+		Binary:    s.Binary,
+		Name:      c.Name,
+		Files:     make(map[string]*os.File),
+		Cgroup:    s.cgroup(c.Name),
+		MemoryMax: m.limit,
+		CPUWeight: uint64(c.CPU.Shares),
+		CPULimit:  c.CPU.Limit,
+		UID:       firstUID + m.rec.CID,
+		GID:       firstUID + m.rec.CID,
+		RunDir:    s.RunDir,
+		NoJail:    s.NoJail,
+		Machine: config.Machine{
+			Name: c.Name, UUID: c.UUID, CPUs: c.CPU.Count, Memory: int64(c.Memory.Size),
+			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline},
+		},
+	}
+	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {
+		if err := open(m, &plan); err != nil {
+			return vmm.Spec{}, errors.Join(err, closeAll(plan.Files))
+		}
+	}
+	return plan, nil
+}
+
+func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
+	b := &m.rec.Config.Boot
+	kernel, err := s.Storage.OpenImage(b.Kernel, spec.ImageKindKernel)
+	if err != nil {
+		return err
+	}
+	plan.Files[fileKernel] = kernel
+	if b.Initrd == "" {
+		return nil
+	}
+	initrd, err := s.Storage.OpenImage(b.Initrd, spec.ImageKindInitrd)
+	if err != nil {
+		return err
+	}
+	plan.Files[fileInitrd] = initrd
+	plan.Machine.Boot.Initrd = fileInitrd
+	return nil
+}
+
+func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
+	for i, d := range m.rec.Config.Storage {
+		var f *os.File
+		var err error
+		if d.Disk != "" {
+			f, err = s.Storage.OpenDisk(d.Disk, d.Readonly)
+		} else {
+			f, err = s.Storage.OpenPath(d.Path, d.Readonly)
+		}
+		if errors.Is(err, qverr.StrLock) {
+			return s.lockedBy(m, d, err)
+		}
+		if err != nil {
+			return err
+		}
+		id := "disk" + strconv.Itoa(i)
+		plan.Files[id] = f
+		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
+			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
+			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard,
+		})
+	}
+	return nil
+}
+
+// lockedBy says which VM has a disk; it needs the lock.
+func (s *Service) lockedBy(m *machine, d spec.StorageConfig, err error) error {
+	for name, other := range s.vms {
+		if other == m || other.limit == 0 {
+			continue
+		}
+		for _, theirs := range other.rec.Config.Storage {
+			if theirs.Disk == d.Disk && theirs.Path == d.Path {
+				return qverr.New(qverr.StrLock, "disk %s is locked by VM '%s' (pid %d)", d.Disk+d.Path, name, other.rec.PID).
+					With("disk", d.Disk+d.Path).With("locked_by", name)
+			}
+		}
+	}
+	return err
+}
+
+func (s *Service) consoleDir(name string) string {
+	return filepath.Join(s.DataDir, "logs", "consoles", name)
+}
+
+func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
+	dir := s.consoleDir(m.rec.Config.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return qverr.New(qverr.StrOpen, "console log: %w", err)
+	}
+	for _, console := range []struct{ file, name string }{{fileConsole, vmm.ConsoleVirtio}, {fileSerial, vmm.ConsoleSerial}} {
+		f, err := os.OpenFile(filepath.Join(dir, console.name), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return qverr.New(qverr.StrOpen, "console log: %w", err)
+		}
+		plan.Files[console.file] = f
+	}
+	plan.Machine.ConsoleLog, plan.Machine.SerialLog = fileConsole, fileSerial
+	return nil
+}
+
+// openVsock gives the VM its vsock device where the node has vhost-vsock.
+func (s *Service) openVsock(m *machine, plan *vmm.Spec) error {
+	f, err := openDevice("/dev/vhost-vsock")
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		s.Log.Warn("VM " + m.rec.Config.Name + " gets no vsock: the node has no /dev/vhost-vsock")
+		return nil
+	}
+	plan.Files[fileVsock] = f
+	plan.Machine.Vsock = &config.Vsock{CID: m.rec.CID, Vhost: fileVsock}
+	return nil
+}
+
+// openDevice is nil for a device that is not there.
+func openDevice(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, qverr.New(qverr.NoDev, "open %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// boot is the task of a start.
+func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
+	name := m.rec.Config.Name
+	defer func() {
+		if closeErr := closeAll(plan.Files); closeErr != nil {
+			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
+		}
+		if err != nil {
+			s.failed(m, err)
+		}
+	}()
+	p.Phase("network")
+	if err := s.addPorts(ctx, m, &plan); err != nil {
+		return coded(qverr.VMStart, err, "start VM %s", name)
+	}
+	s.mu.Lock()
+	m.rec.Starting, m.rec.BootID = true, s.bootID
+	err = s.save(m)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	p.Phase("VM process")
+	proc, err := s.VMM.Spawn(ctx, plan)
+	if err != nil {
+		return coded(qverr.VMStart, err, "start VM %s", name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if again {
+		m.rec.Restarts++
+	} else {
+		m.rec.Restarts = 0
+	}
+	s.runs(m, proc, spec.VMStateRUNNING)
+	return nil
+}
+
+// runs records that m has a process and watches it; it needs the lock.
+func (s *Service) runs(m *machine, proc Process, state spec.VMState) {
+	if m.rec.StartedAt == nil || m.rec.PID != proc.PID() {
+		t := now()
+		m.rec.StartedAt = &t
+	}
+	m.rec.PID, m.rec.Starting, m.rec.BootID = proc.PID(), false, s.bootID
+	m.run = &run{proc: proc, done: make(chan struct{})}
+	s.enter(m, state, "", initapi.Problem{})
+	s.wg.Add(1)
+	go s.watch(m, m.run)
+}
+
+// failed puts a VM back after a start that led to no process.
+func (s *Service) failed(m *machine, err error) {
+	s.removePorts(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.limit, m.rec.Starting = 0, false
+	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
+}
+
+func (s *Service) addPorts(ctx context.Context, m *machine, plan *vmm.Spec) error {
+	c := &m.rec.Config
+	for i, n := range c.Network {
+		var port netstack.Port
+		port.ID, port.MTU, port.Hostname = portOf(c, i), n.MTU, c.Name
+		if err := port.MAC.UnmarshalText([]byte(macOf(c, i))); err != nil {
+			return err
+		}
+		tap, _, err := s.Network.AddPort(ctx, n.Network, port)
+		if err != nil {
+			return err
+		}
+		id := "nic" + strconv.Itoa(i)
+		plan.Files[id] = tap
+		nic := config.NIC{ID: id, TAP: id, MAC: macOf(c, i), MTU: n.MTU}
+		if nic.MTU == 0 {
+			if network, err := s.Network.Get(n.Network); err == nil {
+				nic.MTU = network.MTU
+			}
+		}
+		vhost, err := openDevice("/dev/vhost-net")
+		if err != nil {
+			return err
+		}
+		if vhost != nil {
+			nic.Vhost = id + "-vhost"
+			plan.Files[nic.Vhost] = vhost
+		}
+		plan.Machine.NICs = append(plan.Machine.NICs, nic)
+	}
+	return nil
+}
+
+func (s *Service) removePorts(m *machine) {
+	c := &m.rec.Config
+	for i, n := range c.Network {
+		if err := s.Network.RemovePort(context.Background(), n.Network, portOf(c, i)); err != nil && qverr.CodeOf(err) != qverr.NoEnt {
+			s.Log.Warn("remove a port of VM "+c.Name, "err", err)
+		}
+	}
+}
