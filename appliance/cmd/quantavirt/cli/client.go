@@ -33,18 +33,33 @@ func (a *app) node() (*client, error) {
 	}
 	c, err := spec.NewClient(t.base,
 		spec.WithHTTPClient(&http.Client{Transport: t.transport(), CheckRedirect: noRedirect}),
-		spec.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
-			if t.token != "" {
-				r.Header.Set("Authorization", "Bearer "+t.token)
-			}
-			r.Header.Set("User-Agent", "quantavirt/"+version.Version)
-			return nil
-		}))
+		spec.WithRequestEditorFn(t.authorize), spec.WithRequestEditorFn(dropEmpty))
 	if err != nil {
 		return nil, qverr.New(qverr.Inval, "host %q: %w", t.name, err)
 	}
 	a.api = &client{Client: c, target: t}
 	return a.api, nil
+}
+
+func (t target) authorize(_ context.Context, r *http.Request) error {
+	if t.token != "" {
+		r.Header.Set("Authorization", "Bearer "+t.token)
+	}
+	r.Header.Set("User-Agent", "quantavirt/"+version.Version)
+	return nil
+}
+
+// dropEmpty leaves out parameters that nobody set: the generated client writes
+// optional ones as "name=".
+func dropEmpty(_ context.Context, r *http.Request) error {
+	q := r.URL.Query()
+	for key := range q {
+		if q.Get(key) == "" {
+			q.Del(key)
+		}
+	}
+	r.URL.RawQuery = q.Encode()
+	return nil
 }
 
 // noRedirect: the token goes to no other place.

@@ -56,10 +56,8 @@ func (a *app) rawCall(cmd *cobra.Command, method, path, contentType string, body
 	if len(body) > 0 {
 		r.Header.Set("Content-Type", contentType)
 	}
-	for _, edit := range c.RequestEditors {
-		if err := edit(cmd.Context(), r); err != nil {
-			return err
-		}
+	if err := c.target.authorize(cmd.Context(), r); err != nil {
+		return err
 	}
 	resp, err := c.Client.Client.Do(r)
 	if err != nil {
