@@ -45,7 +45,7 @@ func Open(ctx context.Context, bus Bus) (*Card, error) {
 
 func (c *Card) bringUp(ctx context.Context) error {
 	steps := []func(context.Context) error{
-		c.identify, c.enableBus, c.checkInterface, c.softReset, c.testRegisters,
+		c.identify, c.enableBus, c.awaitReset, c.checkInterface, c.softReset, c.testRegisters,
 		c.startRings, c.startInterrupts, c.run, c.tryOut,
 	}
 	for _, step := range steps {
@@ -115,20 +115,32 @@ func (c *Card) checkInterface(context.Context) error {
 	return nil
 }
 
-// softReset is step 5.
-func (c *Card) softReset(ctx context.Context) error {
-	c.bus.Write32(regs.Reset, regs.ResetSoft)
-	var status regs.Status
-	err := c.poll(ctx, resetLimit, func() (bool, error) {
-		status = regs.Status(c.bus.Read32(regs.DevStatus))
-		if c.bus.Read32(regs.DevID) == regs.GoneWord {
-			return false, qverr.New(qverr.QUACNotFound, "card %s is gone", c.bus.Address())
+// awaitReset waits for the end of a reset under way, as opening the device
+// through VFIO makes one: until then most registers read 0.
+func (c *Card) awaitReset(ctx context.Context) error {
+	_, err := c.settle(ctx)
+	return err
+}
+
+// settle polls until the card is READY or in ERROR.
+func (c *Card) settle(ctx context.Context) (status regs.Status, err error) {
+	err = c.poll(ctx, resetLimit, func() (bool, error) {
+		if id := c.bus.Read32(regs.DevID); id != regs.IDWord {
+			return false, qverr.New(qverr.QUACNotFound, "card %s answers DEV_ID %#08x", c.bus.Address(), id)
 		}
+		status = regs.Status(c.bus.Read32(regs.DevStatus))
 		return status&(regs.StatusReady|regs.StatusError) != 0 && status&regs.StatusInitializing == 0, nil
 	})
 	if errors.Is(err, errPoll) {
-		return qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), resetLimit, uint32(status))
+		err = qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), resetLimit, uint32(status))
 	}
+	return status, err
+}
+
+// softReset is step 5.
+func (c *Card) softReset(ctx context.Context) error {
+	c.bus.Write32(regs.Reset, regs.ResetSoft)
+	status, err := c.settle(ctx)
 	if err != nil {
 		return err
 	}

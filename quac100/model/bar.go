@@ -96,7 +96,8 @@ func (c *Card) read32(off uint64) uint32 {
 func (c *Card) readInReset(r regs.Reg) uint32 {
 	switch r {
 	case regs.DevID, regs.DevRev:
-		return c.readReg(r)
+		info, _ := regs.Lookup(r) // also right after power-up, before the registers are filled
+		return info.Reset
 	case regs.DevStatus:
 		return uint32(regs.StatusInitializing)
 	}
