@@ -3,56 +3,320 @@ package netstack
 import (
 	"context"
 	"errors"
-	"os"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"quantavirt/internal/qverr"
+	"quantavirt/netstack/dhcp"
+	"quantavirt/netstack/rtnl"
+	"quantavirt/netstack/uplink"
 )
 
-var errNotYet = errors.New("netstack: under construction")
+// Back-off of a reconcile step that failed.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// leaseFile is the uplink's lease in Options.RunDir.
+const leaseFile = "uplink-lease.json"
 
 // Manager brings the kernel's network to the wanted State and keeps it there.
 // Its methods may be called from any goroutine.
-type Manager struct{}
+type Manager struct {
+	opts Options
+	log  *slog.Logger
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	kick   chan struct{} // reconcile soon
+	news   chan struct{} // call OnChange soon
+	once   sync.Once     // starts the goroutines
+
+	mu    sync.Mutex
+	state State
+	nets  map[string]*network // by id
+	up    *runningUplink
+	upIf  string       // interface to translate to, the last one known
+	upNet netip.Prefix // uplink's address, the last one known
+	dns   []netip.Addr // uplink's servers, the last ones known
+}
+
+// network is what the manager knows of one network.
+type network struct {
+	Network
+	server  *dhcp.Server
+	problem *qverr.Error
+}
+
+type runningUplink struct {
+	*uplink.Uplink
+	cfg    UplinkConfig
+	cancel context.CancelFunc
+	done   chan struct{}
+}
 
 // New makes a manager that has not touched anything yet.
-func New(opts Options) *Manager { return &Manager{} }
+func New(opts Options) *Manager {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	opts.Logger = opts.Logger.With("subsystem", "network")
+	if opts.Leases == nil {
+		opts.Leases = new(dhcp.Memory)
+	}
+	m := &Manager{opts: opts, log: opts.Logger, nets: make(map[string]*network),
+		kick: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	return m
+}
 
 // Apply makes state the wanted state and reconciles at once. It returns when
 // bridges, DHCP servers and rules are as wanted, or with the first problem
 // (which Status shows too, and which is tried again in the background with
 // back-off). It does not wait for the uplink: see Settled. A state that is
 // wrong in itself (overlapping subnets, bad addresses) is refused with
-// QV_NET_ERR_CREATE and changes nothing.
-func (m *Manager) Apply(ctx context.Context, state State) error { return errNotYet }
+// QV_NET_ERR_CREATE, QV_NET_ERR_MTU or QV_ERR_INVAL and changes nothing.
+func (m *Manager) Apply(ctx context.Context, state State) error {
+	state = normal(state)
+	if err := check(state); err != nil {
+		return err
+	}
+	if err := errors.Join(ctx.Err(), m.ctx.Err()); err != nil {
+		return qverr.New(qverr.State, "apply the network's state: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.up == nil { // what an earlier process left must not flap
+		m.upIf, m.dns = uplink.KnownInterface(state.Uplink), uplink.KnownDNS(m.opts.ResolvConf)
+	}
+	m.state = state
+	m.startUplink()
+	err := m.reconcile()
+	m.once.Do(func() {
+		m.wg.Add(2)
+		go m.run()
+		go m.notify()
+	})
+	if err != nil {
+		m.wake(m.kick) // the back-off begins
+	}
+	m.wake(m.news)
+	return err
+}
+
+// startUplink replaces the running uplink if another one is wanted; mu is held.
+func (m *Manager) startUplink() {
+	want := m.state.Uplink
+	if m.up != nil {
+		if reflect.DeepEqual(m.up.cfg, want) {
+			return
+		}
+		m.up.cancel()
+		<-m.up.done
+		if want.Mode == uplink.Off || want.Interface != "" && want.Interface != m.up.Status().Interface {
+			if err := m.up.Teardown(); err != nil {
+				m.log.Error("old uplink keeps its address", "err", err)
+			}
+		}
+	}
+	file := ""
+	if m.opts.RunDir != "" {
+		file = filepath.Join(m.opts.RunDir, leaseFile)
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	up := &runningUplink{cfg: want, cancel: cancel, done: make(chan struct{})}
+	up.Uplink = uplink.New(want, uplink.Options{Logger: m.log, ResolvConf: m.opts.ResolvConf, LeaseFile: file,
+		Hostname: m.opts.Hostname, OnChange: func(UplinkStatus) { m.wake(m.kick); m.wake(m.news) }})
+	m.up = up
+	go func() {
+		defer close(up.done)
+		delay := firstRetry
+		for {
+			err := up.Run(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			m.log.Error("uplink stopped", "err", err)
+			if !pause(ctx, delay) {
+				return
+			}
+			delay = min(2*delay, lastRetry)
+		}
+	}()
+}
+
+// run reconciles after each change of the links or the uplink, and after
+// failures with back-off.
+func (m *Manager) run() {
+	defer m.wg.Done()
+	delay, retry := firstRetry, time.NewTimer(0)
+	retry.Stop()
+	defer retry.Stop()
+	var w *rtnl.Watcher
+	var changed <-chan struct{}
+	for {
+		if w == nil {
+			var err error
+			if w, err = rtnl.Watch(m.ctx); err != nil {
+				w = nil
+				m.log.Error("links not watched", "err", err)
+				retry.Reset(delay)
+			} else {
+				defer w.Wait()
+			}
+		}
+		if w != nil {
+			var err error
+			if _, changed, err = w.Links(); err != nil {
+				w = nil
+				continue
+			}
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-changed:
+		case <-m.kick:
+		case <-retry.C:
+		}
+		m.mu.Lock()
+		err := m.reconcile()
+		m.mu.Unlock()
+		if err == nil {
+			delay = firstRetry
+			continue
+		}
+		retry.Reset(delay)
+		delay = min(2*delay, lastRetry)
+	}
+}
+
+// notify calls OnChange, always with the newest status.
+func (m *Manager) notify() {
+	defer m.wg.Done()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-m.news:
+			if m.opts.OnChange != nil {
+				m.opts.OnChange(m.Status())
+			}
+		}
+	}
+}
+
+// wake leaves a mark in a channel of capacity one.
+func (m *Manager) wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
 
 // Settled waits until the uplink has its address or its failure is known (no
-// carrier, no answer), and returns the status. The error is ctx's.
+// interface or carrier within 5 s, no answer to four requests within 8 s), and
+// returns its status. The error is ctx's.
 func (m *Manager) Settled(ctx context.Context) (UplinkStatus, error) {
-	return UplinkStatus{}, errNotYet
-}
-
-// AddPort makes the TAP device of a port and attaches it to the bridge of the
-// network. The returned file is the only thing that keeps the device: it goes
-// away with the last copy of the descriptor, so the caller passes it to the VM
-// process and closes it. The device has IFF_VNET_HDR set with the 12 byte
-// header of virtio 1.0 and one queue; offloads are off until the VM process
-// sets them. Errors: QV_ERR_NOENT for an unknown network, QV_NET_ERR_MAC,
-// QV_NET_ERR_MTU, QV_NET_ERR_TAP, QV_NET_ERR_BRIDGE.
-func (m *Manager) AddPort(ctx context.Context, network string, p Port) (tap *os.File, name string, err error) {
-	return nil, "", errNotYet
-}
-
-// RemovePort removes the TAP device of a port if it is still there. It is
-// needed only when the VM process cannot be trusted to be gone.
-func (m *Manager) RemovePort(ctx context.Context, network, portID string) error {
-	return errNotYet
+	m.mu.Lock()
+	up := m.up
+	m.mu.Unlock()
+	if up == nil {
+		return UplinkStatus{}, qverr.New(qverr.State, "the network has no wanted state yet")
+	}
+	select {
+	case <-up.Settled():
+		return up.Status(), nil
+	case <-ctx.Done():
+		return up.Status(), ctx.Err()
+	}
 }
 
 // Leases returns the unexpired leases of a network, ordered by address.
 // QV_ERR_NOENT if there is no such network.
-func (m *Manager) Leases(network string) ([]Lease, error) { return nil, errNotYet }
+func (m *Manager) Leases(network string) ([]Lease, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find(network)
+	if err != nil {
+		return nil, err
+	}
+	if n.server == nil {
+		return nil, nil
+	}
+	return n.server.Leases(), nil
+}
 
 // Status is what the node's network really is.
-func (m *Manager) Status() Status { return Status{} }
+func (m *Manager) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var st Status
+	if m.up != nil {
+		st.Uplink = m.up.Status()
+	}
+	ports, err := ports()
+	for _, want := range m.state.Networks {
+		ns := NetworkStatus{Network: want, Ports: []PortInfo{}}
+		if n := m.nets[want.ID]; n != nil {
+			ns.Problem = n.problem
+			ns.Ready = n.problem == nil
+		}
+		if err != nil && ns.Problem == nil {
+			ns.Problem = qverr.From(err)
+		}
+		for _, p := range ports {
+			if p.Network == want.ID {
+				ns.Ports = append(ns.Ports, PortInfo{ID: p.PortID, MAC: p.MAC, TAP: p.tap, Attached: p.master == want.Bridge})
+			}
+		}
+		slices.SortFunc(ns.Ports, func(a, b PortInfo) int { return slices.Compare([]byte(a.TAP), []byte(b.TAP)) })
+		st.Networks = append(st.Networks, ns)
+	}
+	return st
+}
 
 // Close ends all goroutines and leaves the kernel's state alone, so that a new
 // manager can adopt it.
-func (m *Manager) Close() error { return nil }
+func (m *Manager) Close() error {
+	m.cancel()
+	m.wg.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.up != nil {
+		<-m.up.done
+	}
+	for _, n := range m.nets {
+		n.stop()
+	}
+	return nil
+}
+
+// find looks a network up by its name; mu is held.
+func (m *Manager) find(name string) (*network, error) {
+	for _, want := range m.state.Networks {
+		if want.Name == name && m.nets[want.ID] != nil {
+			return m.nets[want.ID], nil
+		}
+	}
+	return nil, qverr.New(qverr.NoEnt, "there is no network %q", name)
+}
+
+// pause waits; false if ctx ended before.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -21,7 +21,7 @@ type Config struct {
 	Name    string
 	Network string       // name of the network, kept in the link's alias
 	MAC     mac.Addr     // of the bridge itself
-	Address netip.Prefix // of the bridge, with the length of the subnet
+	Address netip.Prefix // of the bridge, with the length of the subnet; zero: none
 	MTU     int          // bytes
 }
 
@@ -137,8 +137,8 @@ func ensureAddress(link netlink.Link, cfg Config) (changed bool, err error) {
 		}
 		changed = true
 	}
-	if found && !changed {
-		return false, nil
+	if found && !changed || !cfg.Address.IsValid() {
+		return changed, nil
 	}
 	// Removing a primary address takes its secondaries along, so this comes last.
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: rtnl.IPNet(cfg.Address)}); err != nil {

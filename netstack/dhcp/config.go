@@ -1,0 +1,118 @@
+package dhcp
+
+import (
+	"net/netip"
+	"time"
+
+	"quantavirt/internal/qverr"
+	"quantavirt/netstack/mac"
+)
+
+// DefaultLeaseTime is how long a guest keeps its address without renewal.
+const DefaultLeaseTime = time.Hour
+
+const (
+	// offerTime is how long an offered address waits for its request.
+	offerTime = 30 * time.Second
+	// declineTime keeps an address back that a client found in use.
+	declineTime = 10 * time.Minute
+)
+
+// Config is the wanted state of a server.
+type Config struct {
+	NetworkID string       // key of the leases in the store
+	Bridge    string       // interface to listen on
+	Subnet    netip.Prefix // address of the server with the length of the subnet
+	Router    bool         // the server's address is the guests' default route
+	DNS       []netip.Addr
+	Domain    string
+	MTU       int           // bytes; 0: not told
+	LeaseTime time.Duration // 0 means DefaultLeaseTime
+	Fixed     []Fixed
+	Names     map[mac.Addr]string // host names for guests; Fixed goes first
+}
+
+// Check refuses what cannot be served. Errors carry QV_NET_ERR_DHCP.
+func (c Config) Check() error {
+	s := c.Subnet
+	if !s.IsValid() || !s.Addr().Is4() || s.Bits() < 16 || s.Bits() > 30 {
+		return qverr.New(qverr.NetDHCP, "subnet %s has no room for guests; it needs an IPv4 length of 16 to 30", s)
+	}
+	macs, addrs := make(map[mac.Addr]bool), make(map[netip.Addr]bool)
+	for _, f := range c.Fixed {
+		switch {
+		case f.MAC.Check() != nil:
+			return qverr.New(qverr.NetDHCP, "fixed lease of %s: %w", f.Address, f.MAC.Check())
+		case !c.usable(f.Address):
+			return qverr.New(qverr.NetDHCP, "fixed lease %s is not an address for guests of %s", f.Address, s)
+		case macs[f.MAC] || addrs[f.Address]:
+			return qverr.New(qverr.NetDHCP, "fixed lease of %s for %s is there twice", f.Address, f.MAC)
+		case f.Hostname != "" && !validHostname(f.Hostname):
+			return qverr.New(qverr.NetDHCP, "fixed lease of %s: %q is not a host name", f.MAC, f.Hostname)
+		}
+		macs[f.MAC], addrs[f.Address] = true, true
+	}
+	return nil
+}
+
+func (c Config) leaseTime() time.Duration {
+	if c.LeaseTime > 0 {
+		return c.LeaseTime
+	}
+	return DefaultLeaseTime
+}
+
+// usable reports whether a guest may have the address at all.
+func (c Config) usable(a netip.Addr) bool {
+	return a.Is4() && c.Subnet.Contains(a) && a != c.Subnet.Addr() && a != c.Subnet.Masked().Addr() && a != c.broadcast()
+}
+
+func (c Config) broadcast() netip.Addr {
+	b := c.Subnet.Masked().Addr().As4()
+	for i := c.Subnet.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+func (c Config) fixedFor(m mac.Addr) (Fixed, bool) {
+	for _, f := range c.Fixed {
+		if f.MAC == m {
+			return f, true
+		}
+	}
+	return Fixed{}, false
+}
+
+// reserved is the MAC that has the address as a fixed lease.
+func (c Config) reserved(a netip.Addr) (mac.Addr, bool) {
+	for _, f := range c.Fixed {
+		if f.Address == a {
+			return f.MAC, true
+		}
+	}
+	return mac.Addr{}, false
+}
+
+func (c Config) hostname(m mac.Addr) string {
+	if f, ok := c.fixedFor(m); ok && f.Hostname != "" {
+		return f.Hostname
+	}
+	if n := c.Names[m]; validHostname(n) {
+		return n
+	}
+	return ""
+}
+
+// validHostname accepts one label of letters, digits and hyphens (RFC 1123).
+func validHostname(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,140 @@
+package uplink
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"quantavirt/internal/qverr"
+	"quantavirt/netstack/rtnl"
+)
+
+// pick waits for an interface with a carrier. avoid is the index of one that
+// did not work and comes last; 0 for none.
+func (u *Uplink) pick(ctx context.Context, w *rtnl.Watcher, avoid int) (netlink.Link, error) {
+	last := 0 // preferred for a while after its carrier was lost
+	if u.link != nil && avoid == 0 {
+		last = u.link.Attrs().Index
+	}
+	grace := time.NewTimer(u.time.grace)
+	defer grace.Stop()
+	failover := time.NewTimer(u.time.failover)
+	defer failover.Stop()
+	for {
+		links, changed, err := w.Links()
+		if err != nil {
+			return nil, err
+		}
+		cands := candidates(links, u.cfg.Interface)
+		if l := choose(cands, last, avoid); l != nil {
+			return l, nil
+		}
+		u.raise(cands)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-changed:
+		case <-failover.C:
+			last = 0
+		case <-grace.C:
+			u.problem(nil, u.missing(cands))
+		}
+	}
+}
+
+// raise sets links up: before that they have no carrier to look for.
+func (u *Uplink) raise(links []netlink.Link) {
+	for _, l := range links {
+		if rtnl.IsUp(l) {
+			continue
+		}
+		if err := netlink.LinkSetUp(l); err != nil && !rtnl.IsNotFound(err) {
+			u.log.Error("interface not up", "interface", l.Attrs().Name,
+				"err", qverr.New(qverr.NetCreate, "set %s up: %w", l.Attrs().Name, err))
+		}
+	}
+}
+
+// missing says what pick waits for.
+func (u *Uplink) missing(cands []netlink.Link) *qverr.Error {
+	switch {
+	case len(cands) > 0:
+		return qverr.New(qverr.NoDev, "no carrier on %s", names(cands)).
+			WithHint("check the cable and the port of the switch")
+	case u.cfg.Interface != "":
+		return qverr.New(qverr.NoDev, "there is no interface %s for the uplink", u.cfg.Interface)
+	default:
+		return qverr.New(qverr.NoDev, "there is no Ethernet interface for the uplink").
+			WithHint("check that the driver of the network card is in the image")
+	}
+}
+
+func names(links []netlink.Link) string {
+	s := ""
+	for i, l := range links {
+		if i > 0 {
+			s += ", "
+		}
+		s += l.Attrs().Name
+	}
+	return s
+}
+
+// candidates are the interface with this name, or all physical Ethernets in
+// the order in which the kernel found them.
+func candidates(links []netlink.Link, name string) []netlink.Link {
+	var out []netlink.Link
+	for _, l := range links {
+		if name != "" && l.Attrs().Name == name || name == "" && physical(l) {
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b netlink.Link) int { return cmp.Compare(a.Attrs().Index, b.Attrs().Index) })
+	return out
+}
+
+// physical reports whether a link is a network card: virtual devices have a
+// kind (IFLA_INFO_KIND), the loopback has another hardware type.
+func physical(l netlink.Link) bool {
+	return l.Type() == "device" && l.Attrs().EncapType == "ether" && l.Attrs().MasterIndex == 0
+}
+
+// choose takes the first candidate with a carrier: last alone while that is
+// set, and avoid only if there is no other.
+func choose(cands []netlink.Link, last, avoid int) netlink.Link {
+	var fallback netlink.Link
+	for _, l := range after(cands, avoid) {
+		i := l.Attrs().Index
+		switch {
+		case !rtnl.HasCarrier(l):
+		case last != 0 && i != last && byIndex(cands, last) != nil:
+		case i == avoid:
+			fallback = l
+		default:
+			return l
+		}
+	}
+	return fallback
+}
+
+// after rotates links so that those behind index come first: each gets its turn.
+func after(links []netlink.Link, index int) []netlink.Link {
+	for i, l := range links {
+		if l.Attrs().Index > index {
+			return append(slices.Clone(links[i:]), links[:i]...)
+		}
+	}
+	return links
+}
+
+func byIndex(links []netlink.Link, index int) netlink.Link {
+	for _, l := range links {
+		if l.Attrs().Index == index {
+			return l
+		}
+	}
+	return nil
+}
