@@ -91,7 +91,7 @@ func TestBadInput(t *testing.T) {
 		if err := os.WriteFile(file, bytes.Repeat([]byte("no kernel "), 1000), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, stderr, exit := cli(t, n, "image", "upload", "--kind", "kernel", "--id", "nokernel", file)
+		_, stderr, exit := cli(t, n, "image", "upload", "nokernel", "--kind", "kernel", "--file", file)
 		if exit != 2 || !strings.Contains(stderr, "Error: QV_ERR_INVAL (-5): ") {
 			t.Errorf("exit %d: %s", exit, stderr)
 		}

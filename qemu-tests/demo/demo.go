@@ -144,9 +144,9 @@ func (d *demo) cli(ctx context.Context, progress io.Writer, args ...string) ([]b
 
 func (d *demo) upload(ctx context.Context) error {
 	for _, args := range [][]string{
-		{"image", "upload", "--id", "debian-kernel", "--kind", "kernel", d.files.Kernel},
-		{"image", "upload", "--id", "debian-initrd", "--kind", "initrd", d.files.Initrd},
-		{"disk", "upload", "--name", "debian", d.files.Disk},
+		{"image", "upload", "debian-kernel", "--kind", "kernel", "--file", d.files.Kernel},
+		{"image", "upload", "debian-initrd", "--kind", "initrd", "--file", d.files.Initrd},
+		{"disk", "upload", "debian", "--file", d.files.Disk},
 	} {
 		err := d.steps.Do("quantavirt "+strings.Join(args, " "), func(w io.Writer) error {
 			_, err := d.cli(ctx, w, args...)
