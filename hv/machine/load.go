@@ -1,0 +1,109 @@
+package machine
+
+import (
+	"io"
+	"os"
+
+	"quantavirt/hv/acpi"
+	"quantavirt/hv/memory"
+	"quantavirt/internal/qverr"
+)
+
+type initrdRange struct{ addr, size uint64 }
+
+// loadGuest fills the memory as a boot loader and firmware would have: kernel,
+// initrd, command line, ACPI tables, memory map. RAM is zero before.
+func (m *Machine) loadGuest() (entryPoint, error) {
+	k, err := parseKernel(m.opts.Kernel)
+	if err != nil {
+		return entryPoint{}, err
+	}
+	if err := m.writeACPI(); err != nil {
+		return entryPoint{}, err
+	}
+	if err := m.mem.WriteAt(append([]byte(m.opts.Cmdline), 0), cmdlineAddr); err != nil {
+		return entryPoint{}, err
+	}
+	if k.elf != nil {
+		if err := m.copySegments(k.elf, m.opts.Kernel); err != nil {
+			return entryPoint{}, err
+		}
+		return m.enterPVH(k.elf)
+	}
+	if m.opts.Boot != BzImage {
+		e, ok, err := m.unpackBz(k.bz)
+		if ok || err != nil {
+			return e, err
+		}
+	}
+	return m.loadBz(k.bz)
+}
+
+func (m *Machine) checkCmdline(limit int) error {
+	if n := len(m.opts.Cmdline); n > limit {
+		return qverr.New(qverr.Inval, "a kernel command line of %d bytes: this kernel takes %d", n, limit)
+	}
+	return nil
+}
+
+// loadInitrd puts the initrd as high as the kernel allows, above floor.
+func (m *Machine) loadInitrd(floor, limit uint64) (initrdRange, error) {
+	if m.opts.Initrd == nil {
+		return initrdRange{}, nil
+	}
+	size, err := fileSize(m.opts.Initrd)
+	if err != nil || size == 0 {
+		return initrdRange{}, err
+	}
+	top := min(m.mem.LowEnd(), limit+1)
+	if size > top || (top-size)&^(memory.PageSize-1) < floor {
+		return initrdRange{}, qverr.New(qverr.VMStart, "an initrd of %d bytes does not fit between %#x and %#x: the VM needs more memory", size, floor, top)
+	}
+	r := initrdRange{(top - size) &^ (memory.PageSize - 1), size}
+	dst, err := m.mem.Slice(r.addr, r.size)
+	if err != nil {
+		return r, err
+	}
+	return r, readFile(m.opts.Initrd, dst, 0)
+}
+
+func fileSize(f *os.File) (uint64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, qverr.New(qverr.IO, "size of %s: %w", f.Name(), err)
+	}
+	return uint64(st.Size()), nil
+}
+
+// readFile fills dst straight from the file. A file that has become shorter is
+// an error of its own.
+func readFile(r io.ReaderAt, dst []byte, off int64) error {
+	if n, err := r.ReadAt(dst, off); n < len(dst) {
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return qverr.New(qverr.IO, "load %d bytes at %d of a boot file: %w", len(dst), off, err)
+	}
+	return nil
+}
+
+// writeACPI puts the tables where the RSDP is looked for.
+func (m *Machine) writeACPI() error {
+	w := windows(m.mem, physBits(m.cpuid))
+	blob, err := acpi.Build(acpi.Config{
+		CPUs: m.opts.CPUs,
+		ECAM: acpi.Range{Base: ecamBase, Size: ecamSize},
+		Low:  acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
+		High: acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
+		PM:   portPM, Reset: portReset, ResetValue: cf9Reset | 2,
+		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
+		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
+	}, tablesStart)
+	if err != nil {
+		return err
+	}
+	if len(blob) > tablesEnd-tablesStart {
+		return qverr.New(qverr.VMCreate, "%d bytes of ACPI tables have no room", len(blob))
+	}
+	return m.mem.WriteAt(blob, tablesStart)
+}
