@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/qvlog"
 )
 
 type result struct {
@@ -368,5 +370,42 @@ func TestCompletion(t *testing.T) {
 	}
 	if r := runIn(t, env, nil, "__complete", "vm", "st"); !strings.Contains(r.out, "start") {
 		t.Errorf("verbs: %+v", r)
+	}
+}
+
+func TestLogTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.log")
+	ring, err := qvlog.OpenRing(path, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := qvlog.New(nil, qvlog.Options{Ring: ring})
+	log.Info("up", "subsystem", "api")
+	log.Error("start", "subsystem", "vm", "err", qverr.New(qverr.StrLock, "disk\tlocked"))
+	if err := ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "api: up\nvm: QV_STR_ERR_LOCK (-402): start: disk\\tlocked\n"},
+		{[]string{"--level", "error"}, "vm: QV_STR_ERR_LOCK (-402): start: disk\\tlocked\n"},
+		{[]string{"--grep", "QV_STR", "--last", "1h"}, "vm: QV_STR_ERR_LOCK (-402): start: disk\\tlocked\n"},
+		{[]string{"--subsystem", "api", "-n", "5"}, "api: up\n"},
+	} {
+		r := runIn(t, nil, nil, append([]string{"log", "tail", "--file", path}, c.args...)...)
+		got := regexp.MustCompile(`(?m)^\[.*?\] \[[A-Z]+\] `).ReplaceAllString(r.out, "")
+		if r.exit != 0 || got != c.want {
+			t.Errorf("%v: %+v", c.args, r)
+		}
+	}
+	for _, args := range [][]string{{"--level", "loud"}, {"--grep", "("}} {
+		if r := runIn(t, nil, nil, append([]string{"log", "tail", "--file", path}, args...)...); r.exit != 2 {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	if r := runIn(t, nil, nil, "log", "tail", "--host", "https://10.0.0.7"); r.exit != 125 {
+		t.Errorf("remote: %+v", r)
 	}
 }
