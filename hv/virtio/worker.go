@@ -6,9 +6,9 @@ import (
 )
 
 // Worker serves one queue: it sleeps until the guest kicks, then takes requests
-// until there are none. With a depth above 1, further goroutines help while
-// requests wait, and end when none do: an idle queue costs one goroutine and no
-// thread.
+// until there are none. With a depth above 1, requests are worked on by goroutines
+// that come as requests do and go when there are no more. An idle queue costs one
+// goroutine and no thread.
 type Worker struct {
 	// Handle does one request and returns how many bytes it wrote to the chain. An
 	// error stops the device until it is reset.
@@ -36,7 +36,7 @@ type Worker struct {
 func (w *Worker) Start(q *Queue, host Host) {
 	w.mu.Lock()
 	w.changed.L = &w.mu
-	w.queue, w.host, w.stopping = q, host, false
+	w.queue, w.host, w.stopping, w.inFlight, w.helpers = q, host, false, 0, 0
 	w.mu.Unlock()
 	q.Kick.Rearm()
 	// The driver may have put requests in before it set DRIVER_OK.
@@ -101,10 +101,35 @@ func (w *Worker) ready() bool { return w.Ready == nil || w.Ready() }
 
 // lead is the goroutine that waits for the guest.
 func (w *Worker) lead(q *Queue) {
+	work := w.exhaust
+	if w.Depth > 1 {
+		work = w.dispatch
+	}
 	for q.Kick.Wait() {
-		if !w.exhaust() {
+		if !work() {
 			return
 		}
+	}
+}
+
+// dispatch finds somebody for what waits. It returns false when there is nothing
+// more to do for this worker.
+func (w *Worker) dispatch() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.mayWork() {
+		return false
+	}
+	w.callHelp()
+	return true
+}
+
+// callHelp starts a goroutine if a request waits and one more may run; otherwise
+// it makes sure that the guest kicks for the next request. The lock is held.
+func (w *Worker) callHelp() {
+	if w.queue.EnableKick() && w.helpers < w.Depth {
+		w.helpers++
+		w.wg.Go(func() { w.drain() })
 	}
 }
 
@@ -177,28 +202,23 @@ func (w *Worker) one(c *Chain) (bool, error) {
 	return true, err
 }
 
-// take pops a request, and calls for help if another one waits.
-func (w *Worker) take(c *Chain) (bool, error) {
+// take pops a request. When there is none, a helper is done.
+func (w *Worker) take(c *Chain) (taken bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.mayWork() || !w.ready() {
-		return false, nil
+	if w.mayWork() && w.ready() {
+		taken, err = w.queue.Pop(c)
 	}
-	ok, err := w.queue.Pop(c)
-	if !ok || err != nil {
-		return false, err
+	switch {
+	case taken:
+		w.inFlight++
+		if w.Depth > 1 {
+			w.callHelp()
+		}
+	case w.Depth > 1:
+		// Counted under the same lock as the look at the queue: whoever sees a
+		// request later also sees that there is room for a helper.
+		w.helpers--
 	}
-	w.inFlight++
-	if w.helpers+1 < w.Depth && w.queue.Pending() {
-		w.helpers++
-		w.wg.Go(w.help)
-	}
-	return true, nil
-}
-
-func (w *Worker) help() {
-	w.drain()
-	w.mu.Lock()
-	w.helpers--
-	w.mu.Unlock()
+	return taken, err
 }
