@@ -38,7 +38,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close")
 	}
 	reply(w, status, qverr.NewBody(err, req.id))
-	if r.ContentLength > 0 && r.Header.Get("Expect") == "" {
+	if r.Body != nil && r.ContentLength != 0 && r.Header.Get("Expect") == "" {
 		linger(w, r)
 	}
 }
@@ -50,6 +50,11 @@ func linger(w http.ResponseWriter, r *http.Request) {
 	_ = c.Flush()
 	_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
 	_, _ = io.CopyN(io.Discard, r.Body, 256<<20)
+}
+
+// boundWrite gives a client that does not read a limit.
+func boundWrite(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTime))
 }
 
 func bounded(s string) string {
@@ -64,6 +69,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		panic(err)
 	}
+	boundWrite(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)+1))
 	w.WriteHeader(status)

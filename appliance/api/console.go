@@ -57,6 +57,7 @@ func (s *Server) consoleLog(w http.ResponseWriter, r *http.Request, name, device
 		s.fail(w, r, err)
 		return
 	}
+	boundWrite(w)
 	w.Header().Set("Content-Type", octets)
 	_, _ = w.Write(data)
 }

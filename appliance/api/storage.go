@@ -35,7 +35,7 @@ func (s *Server) UploadImage(w http.ResponseWriter, r *http.Request, params spec
 	if err == nil {
 		image, err = s.Storage.UploadImage(r.Context(), params.ID, params.Kind, body, r.ContentLength)
 	}
-	s.uploaded(w, r, image, err)
+	s.answer(w, r, http.StatusCreated, image, err)
 }
 
 // ListDisks shows all disks.
@@ -89,7 +89,7 @@ func (s *Server) uploadDisk(w http.ResponseWriter, r *http.Request, params spec.
 	if err == nil {
 		disk, err = s.Storage.UploadDisk(r.Context(), params.Name, body, r.ContentLength, int64(size))
 	}
-	s.uploaded(w, r, disk, err)
+	s.answer(w, r, http.StatusCreated, disk, err)
 }
 
 func mediaType(r *http.Request) string {
@@ -106,14 +106,6 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) (io.Reader, erro
 		return nil, qverr.New(qverr.Inval, "an upload needs a Content-Length above 0")
 	}
 	return &stallReader{c: http.NewResponseController(w), r: r.Body}, nil
-}
-
-// uploaded answers. A client that went away gets no answer: the log has it.
-func (s *Server) uploaded(w http.ResponseWriter, r *http.Request, v any, err error) {
-	if err != nil && qverr.CodeOf(err) == qverr.IO {
-		s.Log.Error("upload", "err", err, "request_id", requestOf(r).id, "who", requestOf(r).who.Name)
-	}
-	s.answer(w, r, http.StatusCreated, v, err)
 }
 
 // stallReader gives each piece of a body its own deadline.

@@ -36,14 +36,11 @@ func (c *console) show(ctx context.Context, lines []string) error {
 // lines that begin with "quantavirt:" are for machines. token is "" but at the
 // first boot.
 func banner(hostname, url, authority, token string) []string {
-	lines := []string{
-		"QuantaVirt " + version.Version + " on " + hostname,
-		"quantavirt: ready url=" + url + " ca=" + authority,
-	}
+	lines := []string{"QuantaVirt " + version.Version + " on " + hostname}
 	if token != "" {
 		lines = append(lines, "quantavirt: token "+token, "  shown once; log in: quantavirt --host "+url+" --token TOKEN system info")
 	}
-	return lines
+	return append(lines, "quantavirt: ready url="+url+" ca="+authority)
 }
 
 // url is where the API is reached over the network.

@@ -8,10 +8,14 @@ import (
 	"path/filepath"
 
 	"github.com/mdlayher/vsock"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"quantavirt/internal/qverr"
 )
+
+// maxConnections bounds what strangers on the network can make the daemon hold.
+const maxConnections = 512
 
 // listenUnix opens the local socket. Everybody may connect: the peer's uid
 // decides, and who is refused gets to know why.
@@ -38,7 +42,7 @@ func listenTLS(address string, config *tls.Config) (net.Listener, error) {
 	if err != nil {
 		return nil, qverr.New(qverr.IO, "listen on %s: %w", address, err)
 	}
-	return tls.NewListener(l, config), nil
+	return tls.NewListener(netutil.LimitListener(l, maxConnections), config), nil
 }
 
 // listenVsock serves guests, and plain: bytes between a guest and its host pass

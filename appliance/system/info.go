@@ -82,7 +82,8 @@ func (s *Service) dataVolume(d initapi.DataVolume) spec.DataVolume {
 	return out
 }
 
-// problems collects everything that is missing or failed, each once.
+// problems collects everything that is missing or failed, each once. A clock
+// that no time server has set yet is no fault of the node: it shows in clock.
 func problems(info spec.SystemInfo) []spec.Problem {
 	out := []spec.Problem{}
 	seen := make(map[spec.Problem]bool)
@@ -108,7 +109,6 @@ func problems(info spec.SystemInfo) []spec.Problem {
 	}
 	add(info.DataVolume.Problem)
 	add(info.Network.Problem)
-	add(info.Clock.Problem)
 	// A step repeats what the part itself says in other words.
 	for _, step := range info.BootSteps {
 		if step.Problem != nil && !codes[step.Problem.Code] {

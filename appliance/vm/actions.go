@@ -69,11 +69,8 @@ func (s *Service) end(m *machine, op *operation) {
 func (s *Service) control(name string, a Action, kind, requestID string, failed qverr.Code, call func(context.Context, Control) error) (spec.Task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
+	m, err := s.claim(name, a)
 	if err != nil {
-		return spec.Task{}, err
-	}
-	if err := m.free(a); err != nil {
 		return spec.Task{}, err
 	}
 	r := m.run
@@ -143,11 +140,8 @@ func (s *Service) Stop(name, requestID string, force bool, timeout time.Duration
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
+	m, err := s.claim(name, a)
 	if err != nil {
-		return spec.Task{}, err
-	}
-	if err := m.free(a); err != nil {
 		return spec.Task{}, err
 	}
 	r := m.run
@@ -261,11 +255,8 @@ func (s *Service) Destroy(name, requestID string, force bool) (spec.Task, error)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
+	m, err := s.claim(name, a)
 	if err != nil {
-		return spec.Task{}, err
-	}
-	if err := m.free(a); err != nil {
 		return spec.Task{}, err
 	}
 	r, runs := m.run, hasProcess(m.rec.State)

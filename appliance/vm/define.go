@@ -173,11 +173,8 @@ func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
+	m, err := s.claim(name, ActUpdate)
 	if err != nil {
-		return spec.VM{}, err
-	}
-	if err := m.free(ActUpdate); err != nil {
 		return spec.VM{}, err
 	}
 	old := m.rec.Config

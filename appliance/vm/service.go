@@ -105,6 +105,7 @@ type Service struct {
 	mu      sync.Mutex
 	vms     map[string]*machine
 	bootID  string
+	known   bool // Adopt is through
 	adopted int
 	closing bool
 }
@@ -184,6 +185,18 @@ func (s *Service) find(name string) (*machine, error) {
 		return m, nil
 	}
 	return nil, qverr.New(qverr.NoEnt, "there is no VM %.64q", name)
+}
+
+// claim finds a VM on which a may begin now; it needs the lock.
+func (s *Service) claim(name string, a Action) (*machine, error) {
+	m, err := s.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if !s.known {
+		return nil, qverr.New(qverr.Again, "the daemon is still looking for VMs that run")
+	}
+	return m, m.free(a)
 }
 
 // save stores the record of m; it needs the lock.

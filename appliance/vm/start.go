@@ -44,11 +44,8 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
+	m, err := s.claim(name, ActStart)
 	if err != nil {
-		return spec.Task{}, err
-	}
-	if err := m.free(ActStart); err != nil {
 		return spec.Task{}, err
 	}
 	if err := s.checkReferences(&m.rec.Config); err != nil {
@@ -76,14 +73,11 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 func (s *Service) startable(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.find(name)
-	if err != nil {
-		return err
-	}
-	if s.closing {
+	_, err := s.claim(name, ActStart)
+	if err == nil && s.closing {
 		return qverr.New(qverr.Again, "start VM %s: the node goes down", name)
 	}
-	return m.free(ActStart)
+	return err
 }
 
 // build opens everything that the VM gets but its network ports.

@@ -146,6 +146,9 @@ func (s *Service) Adopt(ctx context.Context, bootID string) {
 	for range open {
 		<-done
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = true
 }
 
 func (s *Service) adopt(ctx context.Context, m *machine) {

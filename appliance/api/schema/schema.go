@@ -12,6 +12,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/qverr"
 )
 
@@ -21,6 +22,7 @@ const refPrefix = "#/components/"
 type node struct {
 	Ref        string           `json:"$ref"`
 	Type       string           `json:"type"`
+	Format     string           `json:"format"`
 	Required   []string         `json:"required"`
 	Properties map[string]*node `json:"properties"`
 	Additional json.RawMessage  `json:"additionalProperties"`
@@ -215,10 +217,21 @@ func (s *Set) checkString(n *node, v, path string) error {
 	if !re.MatchString(v) {
 		return violation(path, "is %s and does not match %s", show(v), n.Pattern)
 	}
+	if n.Format == "size" {
+		if _, err := spec.ParseSize(v); err != nil {
+			return violation(path, "is %s, which is too large", show(v))
+		}
+	}
 	return nil
 }
 
+// maxExact is the largest integer up to which a float64 is exact.
+const maxExact = 1 << 53
+
 func checkNumber(n *node, v float64, path string) error {
+	if n.Type == "integer" && math.Abs(v) > maxExact {
+		return violation(path, "is %s, which is too large", show(v))
+	}
 	if n.Minimum != nil && v < *n.Minimum {
 		return violation(path, "is %s, the least is %s", show(v), show(*n.Minimum))
 	}

@@ -1,0 +1,744 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quantavirt/appliance/api/schema"
+	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/event"
+	"quantavirt/appliance/store"
+	"quantavirt/appliance/task"
+	"quantavirt/hv/vmm"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+	"quantavirt/netstack"
+)
+
+// fakeVMM stands in for hv/vmm: processes that do what a test says. It lives
+// longer than a service, as VM processes do.
+type fakeVMM struct {
+	mu      sync.Mutex
+	procs   map[string]*fakeProc
+	fail    error // of the next Spawn
+	specs   []vmm.Spec
+	deaf    bool // guests do not react to the power button
+	nextPID int
+}
+
+type fakeProc struct {
+	v      *fakeVMM
+	name   string
+	pid    int
+	mu     sync.Mutex
+	state  vmm.State
+	report vmm.ExitReport
+	done   chan struct{}
+}
+
+func (v *fakeVMM) Spawn(_ context.Context, s vmm.Spec) (Process, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.fail; err != nil {
+		v.fail = nil
+		return nil, err
+	}
+	v.specs = append(v.specs, s)
+	v.nextPID++
+	p := &fakeProc{v: v, name: s.Name, pid: 1000 + v.nextPID, state: vmm.StateRunning, done: make(chan struct{})}
+	v.procs[s.Name] = p
+	return p, nil
+}
+
+func (v *fakeVMM) Adopt(_ context.Context, s vmm.AdoptSpec) (Process, vmm.Info, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := v.procs[s.Name]
+	if p == nil {
+		return nil, vmm.Info{}, qverr.New(qverr.NoEnt, "VM %s does not run", s.Name)
+	}
+	return p, vmm.Info{Name: s.Name, State: p.state}, nil
+}
+
+func (v *fakeVMM) Cleanup(context.Context, string, string, string) error { return nil }
+
+func (v *fakeVMM) proc(t *testing.T, name string) *fakeProc {
+	t.Helper()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := v.procs[name]
+	if p == nil {
+		t.Fatalf("no process for %s", name)
+	}
+	return p
+}
+
+// end is the end of the process.
+func (p *fakeProc) end(status, signal int) {
+	p.v.mu.Lock()
+	defer p.v.mu.Unlock()
+	if p.v.procs[p.name] != p {
+		return
+	}
+	delete(p.v.procs, p.name)
+	p.report = vmm.Report(status, signal, vmm.ExitReport{})
+	close(p.done)
+}
+
+func (p *fakeProc) PID() int         { return p.pid }
+func (p *fakeProc) Control() Control { return p }
+func (p *fakeProc) Kill() error      { p.end(-1, 9); return nil }
+func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
+	select {
+	case <-p.done:
+		return p.report, nil
+	case <-ctx.Done():
+		return vmm.ExitReport{}, ctx.Err()
+	}
+}
+
+func (p *fakeProc) set(s vmm.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = s
+	return nil
+}
+func (p *fakeProc) Info(context.Context) (vmm.Info, error)   { return vmm.Info{State: p.state}, nil }
+func (p *fakeProc) Stats(context.Context) (vmm.Stats, error) { return vmm.Stats{UptimeSeconds: 5}, nil }
+func (p *fakeProc) Pause(context.Context) error              { return p.set(vmm.StatePaused) }
+func (p *fakeProc) Resume(context.Context) error             { return p.set(vmm.StateRunning) }
+func (p *fakeProc) Reset(context.Context) error              { return nil }
+func (p *fakeProc) PowerButton(context.Context) error {
+	if !p.v.deaf {
+		p.end(vmm.ExitGuestOff, 0)
+	}
+	return nil
+}
+func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }
+func (p *fakeProc) Console(context.Context, string) (io.ReadWriteCloser, error) {
+	ours, theirs := net.Pipe()
+	go func() { _, _ = io.Copy(theirs, theirs) }()
+	return ours, nil
+}
+
+// fakeStorage has every image and disk but "none"; disks lock each other out.
+type fakeStorage struct {
+	dir    string
+	mu     sync.Mutex
+	locked map[string]bool
+}
+
+func (s *fakeStorage) ImageKind(id string) (spec.ImageKind, error) {
+	if id == "none" {
+		return "", qverr.New(qverr.NoEnt, "there is no image none")
+	}
+	if strings.HasPrefix(id, "initrd") {
+		return spec.ImageKindInitrd, nil
+	}
+	return spec.ImageKindKernel, nil
+}
+func (s *fakeStorage) HasDisk(name string) error {
+	if name == "none" {
+		return qverr.New(qverr.NoEnt, "there is no disk none")
+	}
+	return nil
+}
+func (s *fakeStorage) CheckPath(path string) (string, error) { return path, nil }
+func (s *fakeStorage) OpenImage(string, spec.ImageKind) (*os.File, error) {
+	return os.Open(os.DevNull)
+}
+func (s *fakeStorage) OpenDisk(name string, _ bool) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locked[name] {
+		return nil, qverr.New(qverr.StrLock, "disk file is locked")
+	}
+	return os.Open(os.DevNull)
+}
+func (s *fakeStorage) OpenPath(path string, ro bool) (*os.File, error) { return s.OpenDisk(path, ro) }
+
+// fakeNetwork has the network default.
+type fakeNetwork struct {
+	mu      sync.Mutex
+	ports   map[string]bool
+	removed []string
+}
+
+func (n *fakeNetwork) Get(name string) (spec.Network, error) {
+	if name != "default" {
+		return spec.Network{}, qverr.New(qverr.NoEnt, "there is no network %s", name)
+	}
+	return spec.Network{Name: name, MTU: 1500}, nil
+}
+func (n *fakeNetwork) AddPort(_ context.Context, _ string, p netstack.Port) (*os.File, string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ports[p.ID] = true
+	f, err := os.Open(os.DevNull)
+	return f, netstack.TAPName(p.ID), err
+}
+func (n *fakeNetwork) RemovePort(_ context.Context, _, id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.ports, id)
+	n.removed = append(n.removed, id)
+	return nil
+}
+func (n *fakeNetwork) AddressesOf(string, string) []string { return nil }
+
+// rig is a service with everything around it; reopen is a new daemon.
+type rig struct {
+	*Service
+	t     *testing.T
+	dir   string
+	vmm   *fakeVMM
+	store *fakeStorage
+	net   *fakeNetwork
+	db    *store.DB
+	tasks *task.Manager
+	exit  func(ctx context.Context, pid int) (initapi.Exit, error)
+	free  int64
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
+	r.store = &fakeStorage{dir: r.dir, locked: map[string]bool{}}
+	r.open("boot-1")
+	t.Cleanup(r.close)
+	return r
+}
+
+func (r *rig) open(bootID string) {
+	r.t.Helper()
+	var err error
+	if r.db, err = store.Open(filepath.Join(r.dir, "state.db")); err != nil {
+		r.t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	bus := &event.Bus{}
+	if r.tasks, err = task.NewManager(r.db, bus, log); err != nil {
+		r.t.Fatal(err)
+	}
+	set := testSet(r.t)
+	r.Service, err = Open(Deps{
+		Log: log, DB: r.db, Bus: bus, Tasks: r.tasks, Schema: func() (*schema.Set, error) { return set, nil },
+		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
+		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
+		Memory:  func() (int64, int64) { return 8 << 30, r.free },
+		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv",
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.exit == nil {
+		r.exit = func(context.Context, int) (initapi.Exit, error) {
+			return initapi.Exit{}, qverr.New(qverr.NoEnt, "not known")
+		}
+	}
+	r.Adopt(r.t.Context(), bootID)
+}
+
+func (r *rig) close() {
+	r.Service.Close()
+	r.tasks.Close(context.Background())
+	_ = r.db.Close()
+}
+
+func (r *rig) reopen(bootID string) {
+	r.close()
+	r.open(bootID)
+}
+
+func (r *rig) create(doc string) spec.VM {
+	r.t.Helper()
+	v, err := r.Create(tree(r.t, doc), false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return v
+}
+
+// done waits for a task and checks how it ended.
+func (r *rig) done(t spec.Task, err error) spec.Task {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	t, err = r.tasks.Wait(ctx, t.ID)
+	if err != nil || !task.Final(t.State) {
+		r.t.Fatalf("task %+v, %v", t, err)
+	}
+	return t
+}
+
+func (r *rig) good(t spec.Task, err error) {
+	r.t.Helper()
+	if got := r.done(t, err); got.State != spec.TaskStateSucceeded {
+		r.t.Fatalf("task %s of %s %s: %+v", got.Kind, got.Target, got.State, got.Error)
+	}
+}
+
+// state waits for a state that comes by itself.
+func (r *rig) state(name string, want spec.VMState) spec.VM {
+	r.t.Helper()
+	sub := r.Bus.Subscribe(64)
+	defer sub.Close()
+	timeout := time.After(20 * time.Second)
+	for {
+		v, err := r.Get(name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if v.State == want {
+			return v
+		}
+		select {
+		case <-sub.C:
+		case <-timeout:
+			r.t.Fatalf("VM %s is %s (%s), want %s", name, v.State, v.Reason, want)
+		}
+	}
+}
+
+func (r *rig) start(name string) {
+	r.t.Helper()
+	r.good(r.Start(r.t.Context(), name, "req-1"))
+}
+
+func wantCode(t *testing.T, err error, code qverr.Code) {
+	t.Helper()
+	if !errors.Is(err, code) {
+		t.Errorf("got %v, want code %d", err, code)
+	}
+}
+
+func TestLife(t *testing.T) {
+	r := newRig(t)
+	v := r.create(with(`,"storage":[{"disk":"d","serial":"S1"}],"network":[{}],"cpu":{"count":2,"shares":200,"limit":1.5}`))
+	if v.State != spec.VMStateCREATED || v.CID != 3 {
+		t.Fatalf("%+v", v)
+	}
+	r.start("web")
+	v, _ = r.Get("web")
+	if v.State != spec.VMStateRUNNING || v.Pid == 0 || v.Nics[0].Tap == "" || v.StartedAt == nil {
+		t.Fatalf("%+v", v)
+	}
+	s := r.vmm.specs[0]
+	if m := s.Machine; m.CPUs != 2 || m.Memory != 128<<20 || len(m.Disks) != 1 || m.Disks[0].Serial != "S1" || len(m.NICs) != 1 ||
+		m.NICs[0].MAC != v.Nics[0].MAC || m.NICs[0].MTU != 1500 || m.Validate() != nil {
+		t.Errorf("machine %+v: %v", m, m.Validate())
+	}
+	for _, name := range s.Machine.Files() {
+		if s.Files[name] == nil {
+			t.Errorf("file %s is not passed", name)
+		}
+	}
+	if s.UID == 0 || s.CPUWeight != 200 || s.CPULimit != 1.5 || s.MemoryMax <= 128<<20 {
+		t.Errorf("spec %+v", s)
+	}
+	r.good(r.Pause("web", ""))
+	r.state("web", spec.VMStatePAUSED)
+	_, err := r.Stop("web", "", false, 0)
+	wantCode(t, err, qverr.State)
+	r.good(r.Reset("web", ""))
+	r.state("web", spec.VMStatePAUSED)
+	r.good(r.Resume("web", ""))
+	r.good(r.Reset("web", ""))
+	stats, err := r.Stats(t.Context(), "web")
+	if err != nil || stats.Memory.GuestBytes != 128<<20 || stats.VMM.UptimeSeconds != 5 {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
+	console, err := r.Console(t.Context(), "web", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = console.Close()
+	_, err = r.Start(t.Context(), "web", "")
+	wantCode(t, err, qverr.State)
+	r.good(r.Stop("web", "", false, 0))
+	v = r.state("web", spec.VMStateSTOPPED)
+	if v.Pid != 0 || v.Reason != "the guest powered off" || len(r.net.ports) != 0 || r.Committed() != 0 {
+		t.Errorf("after the stop: %+v, ports %v, committed %d", v, r.net.ports, r.Committed())
+	}
+	_, err = r.Console(t.Context(), "web", "")
+	wantCode(t, err, qverr.State)
+	_, err = r.Stats(t.Context(), "web")
+	wantCode(t, err, qverr.State)
+	r.good(r.Destroy("web", "", false))
+	_, err = r.Get("web")
+	wantCode(t, err, qverr.NoEnt)
+	for _, left := range []string{"configs/web.json", "logs/consoles/web"} {
+		if _, err := os.Stat(filepath.Join(r.dir, left)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", left, err)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	r := newRig(t)
+	r.create(with(`,"uuid":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","network":[{"mac":"02:00:00:00:00:01"}],"storage":[{"disk":"d"}]`))
+	before := len(r.List())
+	other := func(members string) string { return strings.Replace(with(members), `"web"`, `"other"`, 1) }
+	for name, c := range map[string]struct {
+		doc  string
+		code qverr.Code
+		path any
+	}{
+		"same name":      {with(""), qverr.Exist, nil},
+		"same uuid":      {other(`,"uuid":"1b4e28ba-2fa1-41d2-883f-0016d3cca427"`), qverr.Exist, "uuid"},
+		"same MAC":       {other(`,"network":[{"mac":"02:00:00:00:00:01"}]`), qverr.NetMAC, "network[0].mac"},
+		"no such disk":   {other(`,"storage":[{"disk":"d"},{"disk":"none"}]`), qverr.NoEnt, "storage[1].disk"},
+		"no such kernel": {strings.Replace(other(""), `"k"`, `"none"`, 1), qverr.NoEnt, "boot.kernel"},
+		"wrong kind":     {strings.Replace(other(""), `"k"`, `"initrd"`, 1), qverr.Config, "boot.kernel"},
+		"no such net":    {other(`,"network":[{"network":"lan"}]`), qverr.NoEnt, "network[0].network"},
+		"MTU":            {other(`,"network":[{"mtu":9000}]`), qverr.NetMTU, "network[0].mtu"},
+	} {
+		_, err := r.Create(tree(t, c.doc), false)
+		if !errors.Is(err, c.code) || qverr.From(err).Details["path"] != c.path {
+			t.Errorf("%s: %v (path %v), want %d at %v", name, err, qverr.From(err).Details["path"], c.code, c.path)
+		}
+	}
+	if len(r.List()) != before {
+		t.Error("a refused VM was made")
+	}
+	if _, err := r.Create(tree(t, other("")), true); err != nil {
+		t.Errorf("dry run: %v", err)
+	}
+	if len(r.List()) != before {
+		t.Error("a dry run made a VM")
+	}
+
+	_, err := r.Start(t.Context(), "nobody", "")
+	wantCode(t, err, qverr.NoEnt)
+	r.KVM = func(context.Context) error { return qverr.New(qverr.NoVMX, "no svm") }
+	_, err = r.Start(t.Context(), "web", "")
+	wantCode(t, err, qverr.NoVMX)
+	r.KVM = func(context.Context) error { return nil }
+	r.free = 200 << 20
+	_, err = r.Start(t.Context(), "web", "")
+	wantCode(t, err, qverr.NoMem)
+	r.free = 4 << 30
+	r.store.locked["d"] = true
+	_, err = r.Start(t.Context(), "web", "")
+	wantCode(t, err, qverr.StrLock)
+	if v, _ := r.Get("web"); v.State != spec.VMStateCREATED || r.Committed() != 0 {
+		t.Errorf("refused starts left %s, %d bytes", v.State, r.Committed())
+	}
+	if n := len(r.tasks.List(nil)); n != 0 {
+		t.Errorf("refused starts made %d tasks", n)
+	}
+}
+
+func TestLockNamesTheHolder(t *testing.T) {
+	r := newRig(t)
+	r.create(with(`,"storage":[{"disk":"d"}]`))
+	r.create(strings.Replace(with(`,"storage":[{"disk":"d"}]`), `"web"`, `"second"`, 1))
+	r.start("web")
+	r.store.locked["d"] = true
+	_, err := r.Start(t.Context(), "second", "")
+	wantCode(t, err, qverr.StrLock)
+	if !strings.Contains(err.Error(), "locked by VM 'web'") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAdmissionCountsWhatIsNotTakenYet(t *testing.T) {
+	r := newRig(t)
+	r.free = 96<<20 + headroom(8<<30) + 400<<20
+	r.create(strings.Replace(with(""), `"128M"`, `"256M"`, 1))
+	r.create(strings.Replace(with(""), `"web"`, `"second"`, 1))
+	r.start("web")
+	_, err := r.Start(t.Context(), "second", "")
+	wantCode(t, err, qverr.NoMem)
+	r.good(r.Stop("web", "", true, 0))
+	r.start("second")
+}
+
+func TestFailedStart(t *testing.T) {
+	r := newRig(t)
+	r.create(with(`,"network":[{}]`))
+	r.vmm.fail = qverr.New(qverr.Hugepage, "no pages")
+	got := r.done(r.Start(t.Context(), "web", "req-9"))
+	if got.State != spec.TaskStateFailed || got.Error.Code != qverr.Hugepage || got.Error.RequestID != "req-9" {
+		t.Errorf("task %+v", got)
+	}
+	v, _ := r.Get("web")
+	if v.State != spec.VMStateCREATED || v.Error.Code != int32(qverr.Hugepage) || len(r.net.ports) != 0 || r.Committed() != 0 {
+		t.Errorf("%+v, ports %v", v, r.net.ports)
+	}
+	r.vmm.fail = errors.New("something")
+	if got := r.done(r.Start(t.Context(), "web", "")); got.Error.Code != qverr.VMStart {
+		t.Errorf("an error without a code: %+v", got.Error)
+	}
+	r.start("web")
+	if v, _ := r.Get("web"); v.Error.Code != 0 {
+		t.Errorf("an old error stays: %+v", v.Error)
+	}
+}
+
+func TestStopTimeoutAndForce(t *testing.T) {
+	r := newRig(t)
+	r.vmm.deaf = true
+	r.create(with(""))
+	r.start("web")
+	got := r.done(r.Stop("web", "", false, 50*time.Millisecond))
+	if got.Error.Code != qverr.Timeout {
+		t.Fatalf("%+v", got)
+	}
+	r.state("web", spec.VMStateRUNNING)
+	slow, err := r.Stop("web", "", false, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Pause("web", "")
+	wantCode(t, err, qverr.Busy)
+	_, err = r.Stop("web", "", false, 0)
+	wantCode(t, err, qverr.Busy)
+	r.good(r.Stop("web", "", true, 0))
+	if got := r.done(slow, nil); got.State == spec.TaskStateSucceeded {
+		t.Errorf("the interrupted stop %s", got.State)
+	}
+	if v := r.state("web", spec.VMStateSTOPPED); v.Reason != "ended on request" {
+		t.Errorf("reason %q", v.Reason)
+	}
+}
+
+func TestCancelStop(t *testing.T) {
+	r := newRig(t)
+	r.vmm.deaf = true
+	r.create(with(""))
+	r.start("web")
+	slow, err := r.Stop("web", "", false, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.tasks.Cancel(slow.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.done(slow, nil); got.State != spec.TaskStateCancelled {
+		t.Errorf("state %s", got.State)
+	}
+	r.state("web", spec.VMStateRUNNING)
+}
+
+func TestForceDestroy(t *testing.T) {
+	r := newRig(t)
+	r.create(with(""))
+	r.start("web")
+	_, err := r.Destroy("web", "", false)
+	wantCode(t, err, qverr.State)
+	r.good(r.Destroy("web", "", true))
+	_, err = r.Get("web")
+	wantCode(t, err, qverr.NoEnt)
+	r.create(with(""))
+}
+
+func TestEndsByThemselves(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		status, signal int
+		state          spec.VMState
+		code           qverr.Code
+	}{
+		{"guest off", vmm.ExitGuestOff, 0, spec.VMStateSTOPPED, 0},
+		{"quit", vmm.ExitQuit, 0, spec.VMStateSTOPPED, 0},
+		{"triple fault", vmm.ExitTripleFault, 0, spec.VMStateCRASHED, qverr.TripleFault},
+		{"internal", vmm.ExitInternal, 0, spec.VMStateCRASHED, qverr.Generic},
+		{"killed", -1, 9, spec.VMStateCRASHED, qverr.Generic},
+		{"unknown status", 77, 0, spec.VMStateCRASHED, qverr.Generic},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			r.create(with(`,"network":[{}]`))
+			r.start("web")
+			r.vmm.proc(t, "web").end(c.status, c.signal)
+			v := r.state("web", c.state)
+			if v.Error.Code != int32(c.code) || v.Reason == "" || v.Pid != 0 || len(r.net.ports) != 0 {
+				t.Errorf("%+v, ports %v", v, r.net.ports)
+			}
+			r.start("web")
+		})
+	}
+}
+
+func TestRestartPolicy(t *testing.T) {
+	for _, c := range []struct {
+		policy string
+		status int
+		again  bool
+	}{
+		{"never", vmm.ExitTripleFault, false}, {"on-crash", vmm.ExitTripleFault, true}, {"on-crash", vmm.ExitGuestOff, false}, {"always", vmm.ExitGuestOff, true},
+	} {
+		if got := wantsRestart(spec.VMConfigRestart(c.policy), map[bool]Action{true: EvGuestOff, false: EvCrash}[c.status == vmm.ExitGuestOff]); got != c.again {
+			t.Errorf("%s after status %d: %v", c.policy, c.status, got)
+		}
+	}
+	r := newRig(t)
+	r.create(with(`,"restart":"always"`))
+	r.start("web")
+	r.vmm.proc(t, "web").end(vmm.ExitTripleFault, 0)
+	r.state("web", spec.VMStateCRASHED)
+	if v := r.state("web", spec.VMStateRUNNING); v.Restarts != 1 {
+		t.Errorf("restarts %d", v.Restarts)
+	}
+	r.good(r.Stop("web", "", true, 0))
+	if v := r.state("web", spec.VMStateSTOPPED); v.Restarts != 1 {
+		t.Errorf("restarts %d", v.Restarts)
+	}
+	if restartPause(0) != time.Second || restartPause(3) != 8*time.Second || restartPause(60) != time.Minute {
+		t.Error("the pauses do not double up to a minute")
+	}
+}
+
+func TestNewDaemonAdopts(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"runs", "paused", "ended", "killed", "rests"} {
+		r.create(strings.Replace(with(""), `"web"`, `"`+name+`"`, 1))
+		if name != "rests" {
+			r.start(name)
+		}
+	}
+	r.good(r.Pause("paused", ""))
+	r.Service.Close() // no watcher sees what happens now
+	killed, _ := r.Get("killed")
+	r.exit = func(_ context.Context, pid int) (initapi.Exit, error) {
+		if pid == killed.Pid {
+			return initapi.Exit{PID: pid, Status: -1, Signal: 9}, nil
+		}
+		return initapi.Exit{PID: pid, Status: vmm.ExitGuestOff}, nil
+	}
+	r.vmm.proc(t, "ended").end(vmm.ExitGuestOff, 0)
+	r.vmm.proc(t, "killed").end(-1, 9)
+	r.reopen("boot-1")
+	for name, want := range map[string]spec.VMState{
+		"runs": spec.VMStateRUNNING, "paused": spec.VMStatePAUSED, "ended": spec.VMStateSTOPPED, "killed": spec.VMStateCRASHED, "rests": spec.VMStateCREATED,
+	} {
+		if v, _ := r.Get(name); v.State != want {
+			t.Errorf("%s is %s (%s), want %s", name, v.State, v.Reason, want)
+		}
+	}
+	if r.Adopted() != 2 || r.Committed() == 0 {
+		t.Errorf("adopted %d, committed %d", r.Adopted(), r.Committed())
+	}
+	if v, _ := r.Get("killed"); !strings.Contains(v.Reason, "signal 9") {
+		t.Errorf("reason %q", v.Reason)
+	}
+	r.good(r.Resume("paused", ""))
+	r.good(r.Stop("runs", "", false, 0))
+}
+
+func TestRebootedNode(t *testing.T) {
+	r := newRig(t)
+	r.create(with(`,"autostart":{"enabled":true,"order":2}`))
+	r.create(strings.Replace(with(`,"autostart":{"enabled":true,"order":1}`), `"web"`, `"first"`, 1))
+	r.create(strings.Replace(with(""), `"web"`, `"manual"`, 1))
+	r.start("web")
+	r.start("manual")
+	r.close()
+	r.vmm.procs = map[string]*fakeProc{} // the node is gone, and all with it
+	r.vmm.specs = nil
+	r.open("boot-2")
+	if v, _ := r.Get("web"); v.State != spec.VMStateSTOPPED || v.Reason != "the node went down" {
+		t.Errorf("%s: %s", v.State, v.Reason)
+	}
+	r.Autostart(t.Context())
+	var order []string
+	for _, s := range r.vmm.specs {
+		order = append(order, s.Name)
+	}
+	if !slices.Equal(order, []string{"first", "web"}) {
+		t.Errorf("started %v", order)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"good", "paused"} {
+		r.create(strings.Replace(with(`,"restart":"always"`), `"web"`, `"`+name+`"`, 1))
+		r.start(name)
+	}
+	r.good(r.Pause("paused", ""))
+	r.Shutdown(t.Context())
+	for _, name := range []string{"good", "paused"} {
+		if v, _ := r.Get(name); v.State != spec.VMStateSTOPPED || v.Reason != "the guest powered off" {
+			t.Errorf("%s is %s: %s", name, v.State, v.Reason)
+		}
+	}
+	_, err := r.Start(t.Context(), "good", "")
+	wantCode(t, err, qverr.Again)
+}
+
+func TestShutdownEndsTheDeaf(t *testing.T) {
+	r := newRig(t)
+	r.create(with(""))
+	r.start("web")
+	r.vmm.deaf = true
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.Shutdown(ctx)
+	if v, _ := r.Get("web"); v.State != spec.VMStateSTOPPED || v.Reason != "ended on request" {
+		t.Errorf("%s: %s", v.State, v.Reason)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	r := newRig(t)
+	made := r.create(with(`,"storage":[{"disk":"d"}]`))
+	patch := func(doc string) (spec.VM, error) { return r.Update("web", tree(t, doc).(map[string]any)) }
+	v, err := patch(`{"memory":{"size":"256M"},"cpu":{"count":4},"description":"x","devices":{"network":[{}]}}`)
+	if err != nil || v.Config.Memory.Size != 256<<20 || v.Config.CPU.Count != 4 || len(v.Nics) != 1 || v.UUID != made.UUID {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if v, err = patch(`{"description":null,"storage":null}`); err != nil || v.Config.Description != "" || len(v.Config.Storage) != 0 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for doc, code := range map[string]qverr.Code{
+		`{"name":"other"}`: qverr.Config, `{"uuid":"1b4e28ba-2fa1-41d2-883f-0016d3cca427"}`: qverr.Config, `{"memory":null}`: qverr.Config,
+		`{"cpu":{"count":"two"}}`: qverr.Config, `{"storage":[{"disk":"none"}]}`: qverr.NoEnt, `{"colour":"red"}`: qverr.Config,
+	} {
+		if _, err := patch(doc); !errors.Is(err, code) {
+			t.Errorf("%s: %v", doc, err)
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(r.dir, "configs", "web.json"))
+	if err != nil || !strings.Contains(string(data), `"256M"`) {
+		t.Errorf("configs/web.json: %s, %v", data, err)
+	}
+	r.start("web")
+	_, err = patch(`{"description":"y"}`)
+	wantCode(t, err, qverr.State)
+	r.reopen("boot-1")
+	if v, _ := r.Get("web"); v.Config.CPU.Count != 4 {
+		t.Errorf("the change is lost: %+v", v.Config)
+	}
+}
+
+func TestDestroyedConfigsDisappear(t *testing.T) {
+	r := newRig(t)
+	r.create(with(""))
+	for _, f := range []string{"ghost.json"} {
+		if err := os.WriteFile(filepath.Join(r.dir, "configs", f), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(r.dir, "configs", "web.json")); err != nil {
+		t.Fatal(err)
+	}
+	r.SyncConfigs()
+	entries, _ := os.ReadDir(filepath.Join(r.dir, "configs"))
+	if len(entries) != 1 || entries[0].Name() != "web.json" {
+		t.Errorf("configs: %v", entries)
+	}
+}
