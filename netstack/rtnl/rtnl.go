@@ -76,7 +76,10 @@ func IPNet(p netip.Prefix) *net.IPNet {
 // IsUp reports whether a link was set up, with or without a carrier.
 func IsUp(l netlink.Link) bool { return l.Attrs().Flags&net.FlagUp != 0 }
 
-// HasCarrier reports whether a link is up and its lower layer works.
+// HasCarrier reports whether a link is up and can send. The carrier alone
+// (IFF_LOWER_UP) is not enough: until the kernel has also seen it
+// (IFF_RUNNING), the link has no queue and drops what is sent.
 func HasCarrier(l netlink.Link) bool {
-	return IsUp(l) && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+	const want = unix.IFF_LOWER_UP | unix.IFF_RUNNING
+	return IsUp(l) && l.Attrs().RawFlags&want == want
 }

@@ -71,6 +71,9 @@ func parseLease(ack *dhcpv4.DHCPv4, acquired time.Time) (*lease, error) {
 		return nil, fmt.Errorf("subnet mask %s is none", mask)
 	}
 	l.net.address = netip.PrefixFrom(a, ones)
+	if err := CheckHost(l.net.address); err != nil {
+		return nil, err
+	}
 	if err := l.parseTimes(); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,9 @@ func (l *lease) parseTimes() error {
 	}
 	t1 := l.ack.IPAddressRenewalTime(0)
 	if t1 <= 0 || t1 >= t2 {
-		t1 = min(t3/2, t2/2)
+		if t1 = t3 / 2; t1 >= t2 {
+			t1 = t2 / 2
+		}
 	}
 	l.t1, l.t2, l.t3 = t1, t2, t3
 	return nil
@@ -119,6 +124,9 @@ func (l *lease) parseRoutes() {
 			continue
 		}
 		dst = dst.Masked()
+		if gw.IsValid() && !usable(gw) {
+			continue
+		}
 		if dst.Bits() == 0 && gw.IsValid() {
 			l.net.gateway = gw
 			continue
