@@ -166,3 +166,24 @@ func (t *Table) Names(prefix string) []string {
 	}
 	return names
 }
+
+// Index returns modules.alias with only the modules that keep accepts, in the
+// order of depmod, and modules.builtin as it is.
+func (k Kernel) Index(keep func(name string) bool) (alias, builtin string, err error) {
+	var text strings.Builder
+	err = eachLine(filepath.Join(k.Modules, "modules.alias"), func(line string) error {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == "alias" && keep(Canonical(f[2])) {
+			fmt.Fprintln(&text, line)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("kernel: %w", err)
+	}
+	data, err := os.ReadFile(filepath.Join(k.Modules, "modules.builtin"))
+	if err != nil {
+		return "", "", fmt.Errorf("kernel: %w", err)
+	}
+	return text.String(), string(data), nil
+}
