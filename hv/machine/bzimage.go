@@ -22,15 +22,10 @@ const (
 	bpLoadFlags  = 0x211
 	bpInitrd     = 0x218
 	bpInitrdSize = 0x21c
-	bpHeapEnd    = 0x224
 	bpCmdline    = 0x228
 	bpInitrdMax  = 0x22c
-	bpAlign      = 0x230
-	bpReloc      = 0x234
 	bpXLoad      = 0x236
 	bpCmdMax     = 0x238
-	bpPayload    = 0x248
-	bpPayloadLen = 0x24c
 	bpPrefAddr   = 0x258
 	bpInitSize   = 0x260
 	bpHeaderEnd  = 0x268
@@ -49,13 +44,12 @@ const (
 
 // bzHeader is the set-up header of a bzImage.
 type bzHeader struct {
-	raw                    [bpHeaderEnd]byte // file bytes from 0 on
-	kernelOff              int64             // where the protected-mode part begins in the file
-	kernelSize             uint64
-	prefAddr, initSize     uint64
-	initrdMax              uint64
-	cmdMax                 int
-	payloadOff, payloadLen int64 // in the file; length 0 when the header does not say
+	raw                [bpHeaderEnd]byte // file bytes from 0 on
+	kernelOff          int64             // where the protected-mode part begins in the file
+	kernelSize         uint64
+	prefAddr, initSize uint64
+	initrdMax          uint64
+	cmdMax             int
 }
 
 func parseBz(r io.ReaderAt) (*bzHeader, error) {
@@ -93,10 +87,6 @@ func parseBz(r io.ReaderAt) (*bzHeader, error) {
 	var last [1]byte
 	if err := readExact(r, last[:], h.kernelOff+int64(h.kernelSize)-16); err != nil {
 		return nil, err
-	}
-	off, n := int64(le.Uint32(b[bpPayload:])), int64(le.Uint32(b[bpPayloadLen:]))
-	if n > 0 && off+n <= int64(h.kernelSize) {
-		h.payloadOff, h.payloadLen = h.kernelOff+off, n
 	}
 	return h, nil
 }

@@ -8,16 +8,6 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// Protocol is a way to start a kernel.
-type Protocol int
-
-// The protocols. Auto takes the one that boots faster.
-const (
-	Auto    Protocol = iota
-	BzImage          // the 64-bit entry of Documentation/arch/x86/boot.rst
-	PVH              // the entry that an ELF note of the kernel names
-)
-
 // kernelFile is what the header of a kernel file says, checked.
 type kernelFile struct {
 	bz  *bzHeader

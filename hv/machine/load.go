@@ -30,12 +30,6 @@ func (m *Machine) loadGuest() (entryPoint, error) {
 		}
 		return m.enterPVH(k.elf)
 	}
-	if m.opts.Boot != BzImage {
-		e, ok, err := m.unpackBz(k.bz)
-		if ok || err != nil {
-			return e, err
-		}
-	}
 	return m.loadBz(k.bz)
 }
 

@@ -21,8 +21,10 @@ type Options struct {
 	Memory  int64  // bytes
 	Cmdline string // of the kernel
 
-	KVM    *os.File // /dev/kvm
-	Kernel *os.File // bzImage or ELF with a PVH note
+	KVM *os.File // /dev/kvm
+	// Kernel is a bzImage, which unpacks itself in the guest, or an ELF file
+	// (vmlinux) with a PVH note, which starts sooner but at a fixed address.
+	Kernel *os.File
 	Initrd *os.File // nil for none
 
 	// Serial gets what the guest prints on COM1. It must not block.
@@ -31,8 +33,6 @@ type Options struct {
 	// It must not call the machine's methods that change the state. May be nil.
 	OnState func(State)
 	Log     *slog.Logger // nil: discard
-	// Boot forces a boot protocol for kernels that know both; for measurements.
-	Boot Protocol
 }
 
 // State of a machine.
