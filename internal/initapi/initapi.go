@@ -1,12 +1,17 @@
 // Package initapi is the contract between PID 1 and the management daemon:
 // HTTP with JSON on the UNIX socket Socket, which only root may open.
 //
-//	GET  /boot          Boot: what PID 1 found and did
-//	GET  /exits?pid=N   Exit of a reaped process, 404 while it is not known
+//	GET  /boot          Boot: what PID 1 found and did; with wait=1 once all steps
+//	                    have ended, with step=NAME once that one has
+//	GET  /exits?pid=N   Exit of a reaped process, 404 while it is not known; with
+//	                    wait=1 it answers when the process has ended
+//	GET  /log           what PID 1 and the daemon wrote last, as text
 //	POST /console       Banner: text shown on every console
 //	POST /ready         the API answers; recorded as the last boot step
 //	POST /reboot        202; PID 1 ends everything in order, then reboots
 //	POST /poweroff      202; the same, then powers off
+//
+// A failure is answered with the catalogue's error body (qverr.Body).
 package initapi
 
 import "time"
