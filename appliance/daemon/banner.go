@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
+	"net"
+	"net/netip"
 
 	"quantavirt/appliance/network"
 	"quantavirt/internal/initapi"
@@ -17,8 +18,6 @@ type console struct {
 	init *pid1 // nil: standard output
 	out  io.Writer
 }
-
-func newConsole(init *pid1) *console { return &console{init: init, out: os.Stdout} }
 
 func (c *console) show(ctx context.Context, lines []string) error {
 	if c.init != nil {
@@ -43,10 +42,18 @@ func banner(hostname, url, authority, token string) []string {
 	return append(lines, "quantavirt: ready url="+url+" ca="+authority)
 }
 
-// url is where the API is reached over the network.
+// url is where the API is reached over the network: at the address that it
+// listens on, or that of the uplink when it listens on all.
 func url(n *network.Service, listen string) string {
-	if a, ok := n.Address(); ok {
-		return "https://" + a.String() + portOf(listen)
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "unix"
 	}
-	return "https://127.0.0.1" + portOf(listen)
+	if a, err := netip.ParseAddr(host); err != nil || a.IsUnspecified() {
+		host = "127.0.0.1"
+		if a, ok := n.Address(); ok {
+			host = a.String()
+		}
+	}
+	return "https://" + net.JoinHostPort(host, port)
 }

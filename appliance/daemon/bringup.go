@@ -2,13 +2,11 @@ package daemon
 
 import (
 	"context"
-	"io"
 	"sync"
 
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
-	"quantavirt/internal/qverr"
 )
 
 type schemaSet = schema.Set
@@ -136,14 +134,4 @@ func (d *daemon) announceAgain() {
 	if err := d.console.show(ctx, banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), "")); err != nil {
 		d.log.Error("show the banner", "err", err)
 	}
-}
-
-// checkKernel refuses what is no Linux kernel that can be booted directly: the
-// x86 boot protocol has "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
-func checkKernel(r io.ReaderAt, size int64) error {
-	var head [4]byte
-	if _, err := r.ReadAt(head[:], 0x202); err != nil || string(head[:]) != "HdrS" {
-		return qverr.New(qverr.Inval, "the upload of %d bytes is no Linux kernel (bzImage)", size)
-	}
-	return nil
 }

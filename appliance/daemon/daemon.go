@@ -27,6 +27,7 @@ import (
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
 	"quantavirt/appliance/vm"
+	"quantavirt/hv/machine"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
@@ -144,7 +145,7 @@ func (d *daemon) open() (boot initapi.Boot, token string, err error) {
 	if !d.o.noInit {
 		d.init = newPID1(d.o.initSock)
 	}
-	d.console = newConsole(d.init)
+	d.console = &console{init: d.init, out: d.o.out}
 	var wg sync.WaitGroup
 	var dbErr, caErr error
 	wg.Go(func() { d.db, dbErr = store.Open(filepath.Join(d.o.dataDir, "state.db")) })
@@ -199,7 +200,7 @@ func (d *daemon) services() (err error) {
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
 	})
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
-		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, CheckKernel: checkKernel,
+		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, CheckKernel: machine.CheckKernel,
 	}); err != nil {
 		return err
 	}
@@ -327,13 +328,6 @@ func (d *daemon) listenVsock() bool {
 
 // nameNode gives the server certificate the names and addresses of the moment.
 func (d *daemon) nameNode() { d.ca.SetNames(d.sys.Names()) }
-
-func portOf(listen string) string {
-	if _, port, err := net.SplitHostPort(listen); err == nil {
-		return ":" + port
-	}
-	return ""
-}
 
 // schemaOnce parses the API description in the background, so that neither the
 // start nor the first request waits for it.

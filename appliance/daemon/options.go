@@ -25,10 +25,11 @@ type options struct {
 	tlsPolicy string
 	logLevel  string
 	stopTime  time.Duration
+	out       io.Writer // where the banner goes without PID 1
 }
 
 func parse(args []string, out io.Writer) (options, error) {
-	var o options
+	o := options{out: os.Stdout}
 	f := flag.NewFlagSet("quantavirt daemon", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.StringVar(&o.dataDir, "data-dir", "/var/lib/quantavirt", "where state is kept")

@@ -45,7 +45,7 @@ type Deps struct {
 	// nil when it is on a volume.
 	RAM func() int64
 	// CheckKernel fails for what is no kernel that the VMM can boot.
-	CheckKernel func(r io.ReaderAt, size int64) error
+	CheckKernel func(r io.ReaderAt) error
 }
 
 // Service is the storage of the node.

@@ -21,18 +21,33 @@ const (
 	// blockSize is the grain in which zeroes are left out.
 	blockSize = 64 << 10
 	bufSize   = 16 * blockSize
-	// headSize is how much of a kernel must be there before it is looked at.
-	headSize = 64 << 10
 )
+
+// checker looks at what is uploaded: at its beginning as soon as that is there,
+// so that no gigabytes come in for nothing, and at all of it in the end.
+type checker struct {
+	head  func(p []byte) error
+	whole func(r io.ReaderAt) error
+}
+
+// kernelHead tells an ELF file and a bzImage (the x86 boot protocol has "HdrS"
+// at 0x202) from everything else.
+func kernelHead(p []byte) error {
+	const magicAt = 0x202
+	if bytes.HasPrefix(p, []byte("\x7fELF")) || len(p) > magicAt && bytes.HasPrefix(p[magicAt:], []byte("HdrS")) {
+		return nil
+	}
+	return qverr.New(qverr.Inval, "what is uploaded is no Linux kernel: neither a bzImage nor an ELF file")
+}
 
 var zeroes [blockSize]byte
 
 // UploadImage stores length bytes of body as an image. A kernel that is none
 // is refused as soon as its head is there.
 func (s *Service) UploadImage(ctx context.Context, id string, kind spec.ImageKind, body io.Reader, length int64) (spec.Image, error) {
-	var check func(f *os.File, size int64) error
-	if kind == spec.ImageKindKernel && s.CheckKernel != nil {
-		check = func(f *os.File, size int64) error { return s.CheckKernel(f, size) }
+	var check *checker
+	if kind == spec.ImageKindKernel {
+		check = &checker{head: kernelHead, whole: s.CheckKernel}
 	}
 	image := spec.Image{ID: id, Kind: kind, SizeBytes: length}
 	err := s.receive(ctx, KindImage, id, body, length, length, check, func(sum string) error {
@@ -103,7 +118,7 @@ func noSpace(kind Kind, name string, need, free int64) error {
 // under a temporary name, record, rename, publish. commit stores the record,
 // publish runs under the lock.
 func (s *Service) receive(ctx context.Context, kind Kind, name string, body io.Reader, length, size int64,
-	check func(*os.File, int64) error, commit func(sum string) error, publish func()) (err error) {
+	check *checker, commit func(sum string) error, publish func()) (err error) {
 	if err := s.claim(kind, name, length); err != nil {
 		return err
 	}
@@ -120,15 +135,23 @@ func (s *Service) receive(ctx context.Context, kind Kind, name string, body io.R
 			_ = os.Remove(temp)
 		}
 	}()
-	in := &incoming{ctx: ctx, body: body, f: f, sum: sha256.New(), length: length, check: check, used: func(n int64) {
+	in := &incoming{ctx: ctx, body: body, f: f, sum: sha256.New(), length: length, used: func(n int64) {
 		left -= n
 		s.used(n)
 	}}
+	if check != nil {
+		in.head = check.head
+	}
 	if err := in.copy(); err != nil {
 		return uploadError(kind, name, err)
 	}
 	if err := finish(f, size); err != nil {
 		return uploadError(kind, name, err)
+	}
+	if check != nil {
+		if err := check.whole(f); err != nil {
+			return err
+		}
 	}
 	if err := commit(hex.EncodeToString(in.sum.Sum(nil))); err != nil {
 		return err
@@ -222,7 +245,7 @@ type incoming struct {
 	f      *os.File
 	sum    hash.Hash
 	length int64
-	check  func(*os.File, int64) error
+	head   func(p []byte) error // looks at the first piece
 	used   func(int64)
 }
 
@@ -238,26 +261,18 @@ func (in *incoming) copy() error {
 		if err != nil {
 			return qverr.New(qverr.IO, "the upload was cut after %d of %d bytes: %w", done+int64(n), in.length, err)
 		}
+		if done == 0 && in.head != nil {
+			if err := in.head(buf[:n]); err != nil {
+				return err
+			}
+		}
 		if err := in.write(buf[:n], done); err != nil {
 			return err
 		}
 		done += int64(n)
 		in.used(int64(n))
-		if err := in.look(done); err != nil {
-			return err
-		}
 	}
 	return nil
-}
-
-// look checks the head of the file once it is there.
-func (in *incoming) look(done int64) error {
-	if in.check == nil || done < min(headSize, in.length) {
-		return nil
-	}
-	check := in.check
-	in.check = nil
-	return check(in.f, in.length)
 }
 
 // write leaves out whole blocks of zeroes.
