@@ -50,8 +50,10 @@ func (p *Process) watch(pidfd *os.File, exit func(int) (int, int, error)) {
 	if err := waitReadable(pidfd); err != nil {
 		// The pidfd cannot be waited for: the end of the control socket is
 		// the next best sign.
-		for err := error(nil); !errors.Is(err, qverr.NoEnt); {
-			_, err = p.Client().Wait(context.Background(), "")
+		for state, err := State(""), error(nil); !errors.Is(err, qverr.NoEnt); {
+			var info Info
+			info, err = p.Client().Wait(context.Background(), state)
+			state = info.State
 		}
 	}
 	words, _ := ReadExit(p.runDir, p.Name)

@@ -46,6 +46,7 @@ type Stats struct {
 	VCPUs         []VCPUStats `json:"vcpus"`
 	Disks         []DiskStats `json:"disks"`
 	NICs          []NICStats  `json:"nics"`
+	GuestTouched  int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
 	Process       ProcStats   `json:"process"`
 }
 
@@ -55,10 +56,14 @@ type CPUStats struct {
 	SystemUS int64 `json:"system_us"`
 }
 
-// VCPUStats counts the exits of one vCPU to user space.
+// VCPUStats counts the exits of one vCPU to user space, and the processor time of
+// its thread in microseconds, guest and host together.
 type VCPUStats struct {
 	ID    int    `json:"id"`
 	Exits uint64 `json:"exits"`
+	IO    uint64 `json:"io_exits"`
+	MMIO  uint64 `json:"mmio_exits"`
+	CPUUS int64  `json:"cpu_us"`
 }
 
 // DiskStats counts what the guest asked of one disk.

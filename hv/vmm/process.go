@@ -66,7 +66,14 @@ func (p *Process) signal(sig unix.Signal) error {
 	if p.pidfd == nil {
 		return nil // it is gone
 	}
-	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, nil, 0)
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return qverr.New(qverr.CodeOf(err), "signal VM %s: %w", p.Name, err)
+	}
+	// Not Fd(): that would take the descriptor away from the poller.
+	if ctlErr := raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); ctlErr != nil {
+		err = ctlErr
+	}
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return qverr.New(qverr.CodeOf(err), "signal VM %s: %w", p.Name, err)
 	}

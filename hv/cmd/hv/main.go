@@ -1,0 +1,46 @@
+// Command hv is the virtual machine monitor.
+//
+//	hv vm/NAME   the process of one VM; started by the daemon, see package vmm
+//	hv run …     a VM without a daemon: its console is this terminal
+//	hv version
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"quantavirt/hv/vmm/process"
+	"quantavirt/internal/qverr"
+	"quantavirt/internal/version"
+)
+
+const usage = `usage: hv run --kernel FILE [flags]   run a VM with its console on this terminal
+       hv version                     print the version
+       hv vm/NAME                     (started by the management daemon)
+Flags of run: hv run --help
+`
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	command := os.Args[1]
+	if name, ok := strings.CutPrefix(command, "vm/"); ok && len(os.Args) == 2 {
+		os.Exit(process.Main(name))
+	}
+	switch command {
+	case "version", "--version":
+		fmt.Println("hv", version.Version)
+	case "run":
+		status, err := run(os.Args[2:])
+		if err != nil {
+			fmt.Fprint(os.Stderr, "hv: ", qverr.CodeOf(err), ": ", err, "\r\n")
+		}
+		os.Exit(status)
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+}

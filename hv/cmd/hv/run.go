@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"quantavirt/hv/block"
+	"quantavirt/hv/config"
+	"quantavirt/hv/vmm"
+	"quantavirt/internal/qverr"
+)
+
+// options of hv run.
+type options struct {
+	name, kernel, initrd, cmdline string
+	memory                        string
+	cpus                          int
+	disks, nics                   listFlag
+	cid                           uint
+	console                       string
+	runDir, cgroup                string
+	uid                           uint
+	noJail                        bool
+	timeout                       time.Duration
+}
+
+// listFlag is a flag that may be given several times.
+type listFlag []string
+
+func (l *listFlag) String() string     { return strings.Join(*l, " ") }
+func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("hv run", flag.ContinueOnError)
+	fs.StringVar(&o.name, "name", "hv-"+strconv.Itoa(os.Getpid()), "name of the VM")
+	fs.StringVar(&o.kernel, "kernel", "", "bzImage or PVH kernel `FILE`")
+	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
+	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
+	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
+	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
+	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
+	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,user]`, which must exist or may be made; may be repeated")
+	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
+	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
+	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
+	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
+	fs.UintVar(&o.uid, "uid", 65534, "user and group of the VM process")
+	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces and change of user")
+	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "for the start")
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, qverr.New(qverr.Inval, "unexpected argument %q", fs.Arg(0))
+	}
+	if o.kernel == "" {
+		return o, qverr.New(qverr.Inval, "--kernel is needed")
+	}
+	return o, nil
+}
+
+// run starts a VM and returns the exit status of its process.
+func run(args []string) (int, error) {
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0, nil
+	}
+	if err != nil {
+		return 2, err
+	}
+	spec := vmm.Spec{Name: o.name, Cgroup: o.cgroup, UID: uint32(o.uid), GID: uint32(o.uid), RunDir: o.runDir,
+		NoJail: o.noJail, Log: os.Stderr, Files: map[string]*os.File{}}
+	if spec.Binary, err = os.Executable(); err != nil {
+		return vmm.ExitStart, err
+	}
+	if spec.RunDir == "" {
+		if spec.RunDir, err = os.MkdirTemp("", "hv-run-"); err != nil {
+			return vmm.ExitStart, err
+		}
+		defer os.RemoveAll(spec.RunDir)
+	}
+	if err := o.fill(&spec); err != nil {
+		return vmm.ExitStart, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
+	defer cancel()
+	p, err := vmm.Spawn(ctx, spec)
+	if err != nil {
+		return vmm.ExitStart, err
+	}
+	for _, f := range spec.Files {
+		f.Close()
+	}
+	return attend(p, o.console)
+}
+
+// fill makes the machine of the options, and opens its files.
+func (o *options) fill(spec *vmm.Spec) error {
+	memory, err := parseSize(o.memory)
+	if err != nil {
+		return err
+	}
+	m := &spec.Machine
+	m.Name, m.CPUs, m.Memory = o.name, o.cpus, memory
+	m.Boot = config.Boot{Kernel: "kernel", Cmdline: o.cmdline}
+	open := func(name, path string, flags int) error {
+		f, err := os.OpenFile(path, flags, 0)
+		if err != nil {
+			return qverr.New(qverr.CodeOf(err), "%w", err)
+		}
+		spec.Files[name] = f
+		return nil
+	}
+	if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
+		return err
+	}
+	if o.initrd != "" {
+		m.Boot.Initrd = "initrd"
+		if err := open("initrd", o.initrd, os.O_RDONLY); err != nil {
+			return err
+		}
+	}
+	for i, arg := range o.disks {
+		if err := addDisk(spec, i, arg); err != nil {
+			return err
+		}
+	}
+	for i, arg := range o.nics {
+		if err := addNIC(spec, i, arg); err != nil {
+			return err
+		}
+	}
+	if o.cid != 0 {
+		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
+		return open("vhost-vsock", "/dev/vhost-vsock", os.O_RDWR)
+	}
+	return nil
+}
+
+func parseSize(s string) (int64, error) {
+	unit := int64(1)
+	if i := strings.IndexByte("KMG", s[max(0, len(s)-1)]); len(s) > 1 && i >= 0 {
+		unit, s = 1<<(10*(i+1)), s[:len(s)-1]
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1<<62/unit {
+		return 0, qverr.New(qverr.Inval, "size %q", s)
+	}
+	return n * unit, nil
+}
+
+func addDisk(spec *vmm.Spec, i int, arg string) error {
+	path, rest, _ := strings.Cut(arg, ",")
+	d := config.Disk{ID: fmt.Sprintf("disk%d", i), File: fmt.Sprintf("disk%d", i), Format: "raw"}
+	for opt := range strings.SplitSeq(rest, ",") {
+		key, value, _ := strings.Cut(opt, "=")
+		switch key {
+		case "":
+		case "ro":
+			d.ReadOnly = true
+		case "discard":
+			d.Discard = true
+		case "serial":
+			d.Serial = value
+		case "cache":
+			d.Cache = value
+		case "queues":
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return qverr.New(qverr.Inval, "disk %s: queues %q", path, value)
+			}
+			d.Queues = n
+		default:
+			return qverr.New(qverr.Inval, "disk %s: option %q is unknown", path, opt)
+		}
+	}
+	flags := os.O_RDWR
+	if d.ReadOnly {
+		flags = os.O_RDONLY
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return qverr.New(qverr.StrOpen, "disk: %w", err)
+	}
+	spec.Files[d.File] = f
+	spec.Machine.Disks = append(spec.Machine.Disks, d)
+	return block.Lock(f, !d.ReadOnly)
+}
+
+func addNIC(spec *vmm.Spec, i int, arg string) error {
+	name, rest, _ := strings.Cut(arg, ",")
+	n := config.NIC{ID: fmt.Sprintf("nic%d", i), TAP: fmt.Sprintf("tap%d", i), MAC: fmt.Sprintf("02:51:56:00:00:%02x", i+1)}
+	vhost := true
+	for opt := range strings.SplitSeq(rest, ",") {
+		key, value, _ := strings.Cut(opt, "=")
+		switch key {
+		case "":
+		case "mac":
+			n.MAC = value
+		case "user":
+			vhost = false
+		default:
+			return qverr.New(qverr.Inval, "TAP %s: option %q is unknown", name, opt)
+		}
+	}
+	tap, err := openTAP(name)
+	if err != nil {
+		return err
+	}
+	spec.Files[n.TAP] = tap
+	if vhost {
+		n.Vhost = fmt.Sprintf("vhost%d", i)
+		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+		if err != nil {
+			return qverr.New(qverr.NetVhost, "vhost-net (TAP %s,user does without): %w", name, err)
+		}
+		spec.Files[n.Vhost] = f
+	}
+	spec.Machine.NICs = append(spec.Machine.NICs, n)
+	return nil
+}
+
+func openTAP(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, qverr.New(qverr.NetTAP, "open /dev/net/tun: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err != nil {
+		f.Close()
+		return nil, qverr.New(qverr.NetTAP, "TAP %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// leaveKey ends hv run: Ctrl-], as in the console of the appliance.
+const leaveKey = 0x1d
+
+// attend connects the terminal with the console until the VM is over.
+func attend(p *vmm.Process, console string) (int, error) {
+	ctx := context.Background()
+	conn, err := p.Client().Console(ctx, console)
+	if err == nil {
+		defer conn.Close()
+		restore := rawTerminal()
+		defer restore()
+		go typeIn(p, conn)
+		_, _ = io.Copy(os.Stdout, conn)
+	}
+	report, waitErr := p.Wait(ctx)
+	if waitErr != nil {
+		return vmm.ExitInternal, waitErr
+	}
+	fmt.Fprintf(os.Stderr, "\r\nhv: %s\r\n", report.Message)
+	if report.Status < 0 {
+		return 128 + report.Signal, err
+	}
+	return report.Status, err
+}
+
+func rawTerminal() (restore func()) {
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return func() {}
+	}
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return func() {}
+	}
+	return func() { _ = term.Restore(fd, old) }
+}
+
+// typeIn sends what is typed. The end of the input leaves the VM running.
+func typeIn(p *vmm.Process, w io.Writer) {
+	buf := make([]byte, 256)
+	for {
+		n, err := os.Stdin.Read(buf)
+		for _, c := range buf[:n] {
+			if c == leaveKey && term.IsTerminal(int(os.Stdin.Fd())) {
+				_ = p.Client().Quit(context.Background())
+				return
+			}
+		}
+		if _, werr := w.Write(buf[:n]); werr != nil || err != nil {
+			return
+		}
+	}
+}

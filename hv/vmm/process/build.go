@@ -1,0 +1,195 @@
+package process
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"quantavirt/hv/block"
+	"quantavirt/hv/config"
+	"quantavirt/hv/machine"
+	"quantavirt/hv/virtio"
+	"quantavirt/hv/virtio/blk"
+	vconsole "quantavirt/hv/virtio/console"
+	vnet "quantavirt/hv/virtio/net"
+	"quantavirt/hv/virtio/rng"
+	"quantavirt/hv/virtio/vsock"
+	"quantavirt/hv/vmm"
+	"quantavirt/hv/vmm/ring"
+	"quantavirt/internal/qverr"
+)
+
+// Slots of the PCI bus. Disks and network devices have ranges of their own, so
+// that adding a disk does not rename a guest's interface.
+const (
+	slotConsole = 1
+	slotRNG     = 2
+	slotVsock   = 3
+	slotDisks   = 4
+	slotNICs    = 20
+	slotEnd     = 32
+	slotAny     = -1
+)
+
+// device is one device on the bus.
+type device struct {
+	transport *virtio.Transport
+	info      vmm.Device
+}
+
+type disk struct {
+	id      string
+	dev     *blk.Device
+	backend block.Device
+}
+
+type nic struct {
+	id  string
+	dev *vnet.Device
+}
+
+// build makes the machine and all that is in it. On an error the caller ends the
+// process, which frees what was made.
+func (vm *VM) build(files map[string]*os.File) error {
+	cfg := vm.cfg
+	if err := vm.buildConsoles(files); err != nil {
+		return err
+	}
+	m, err := machine.New(machine.Options{
+		CPUs: cfg.CPUs, Memory: cfg.Memory, Cmdline: cfg.Boot.Cmdline,
+		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Initrd: files[cfg.Boot.Initrd],
+		Serial: vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
+	})
+	if err != nil {
+		return err
+	}
+	vm.machine = m
+	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs} {
+		if err := step(files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (vm *VM) buildConsoles(files map[string]*os.File) error {
+	for name, file := range map[string]string{vmm.ConsoleSerial: vm.cfg.SerialLog, vmm.ConsoleVirtio: vm.cfg.ConsoleLog} {
+		r := (*ring.Ring)(nil)
+		if file == "" {
+			r = ring.NewMemory(memoryRing)
+		} else {
+			var err error
+			if r, err = ring.Open(files[file]); err != nil {
+				return err
+			}
+		}
+		vm.consoles[name] = &console{ring: r}
+	}
+	return nil
+}
+
+// add puts a device on the bus.
+func (vm *VM) add(slot int, dev virtio.Device, class uint32, info vmm.Device) error {
+	t, err := virtio.NewTransport(info.ID, dev, class, vm.machine.Memory(), func(err error) {
+		vm.log.Warn("a device stopped", "device", info.ID, "err", err)
+	})
+	if err != nil {
+		return err
+	}
+	if err := vm.machine.Bus().Add(slot, t.PCI()); err != nil {
+		t.Close()
+		return err
+	}
+	info.Address = fmt.Sprintf("00:%02x.0", t.PCI().Slot())
+	vm.devices = append(vm.devices, device{t, info})
+	return nil
+}
+
+func (vm *VM) addBasics(files map[string]*os.File) error {
+	out := vm.consoles[vmm.ConsoleVirtio]
+	con := vconsole.New(out.ring)
+	out.setInput(con)
+	if err := vm.add(slotConsole, con, virtio.ClassComm, vmm.Device{ID: "console", Kind: "virtio-console"}); err != nil {
+		return err
+	}
+	if err := vm.add(slotRNG, rng.New(), virtio.ClassOther, vmm.Device{ID: "rng", Kind: "virtio-rng", Backend: "getrandom"}); err != nil {
+		return err
+	}
+	cfg := vm.cfg.Vsock
+	if cfg == nil {
+		return nil
+	}
+	dev, err := vsock.New(cfg.CID, files[cfg.Vhost], vm.machine.Memory())
+	if err != nil {
+		return err
+	}
+	return vm.add(slotVsock, dev, virtio.ClassOther, vmm.Device{ID: "vsock", Kind: "virtio-vsock", Backend: "vhost-vsock"})
+}
+
+func (vm *VM) addDisks(files map[string]*os.File) error {
+	for i, d := range vm.cfg.Disks {
+		raw, err := block.OpenRaw(files[d.File], block.Options{ReadOnly: d.ReadOnly, Cache: block.Cache(d.Cache)})
+		if err != nil {
+			return err
+		}
+		dev, err := blk.New(raw, blk.Options{ReadOnly: d.ReadOnly, Discard: d.Discard, Serial: d.Serial, Queues: d.Queues,
+			Writethrough: block.Cache(d.Cache) == block.CacheWritethrough,
+			Log:          func(err error) { vm.log.Error("a request of the guest failed", "disk", d.ID, "err", err) }})
+		if err != nil {
+			return err
+		}
+		if err := vm.add(slotDisks+i, dev, virtio.ClassStorage, vmm.Device{ID: d.ID, Kind: "virtio-blk", Backend: d.Format}); err != nil {
+			return err
+		}
+		vm.disks = append(vm.disks, disk{d.ID, dev, raw})
+	}
+	return nil
+}
+
+func (vm *VM) addNICs(files map[string]*os.File) error {
+	for i, n := range vm.cfg.NICs {
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil {
+			return qverr.New(qverr.NetMAC, "network device %s: %w", n.ID, err)
+		}
+		dev, err := vnet.New(files[n.TAP], vnet.Options{MAC: mac, MTU: n.MTU, Vhost: files[n.Vhost], Mem: vm.machine.Memory()})
+		if err != nil {
+			return err
+		}
+		backend := "tap"
+		if dev.Vhost() {
+			backend = "vhost-net"
+		}
+		slot := slotNICs + i
+		if slot >= slotEnd {
+			slot = slotAny
+		}
+		if err := vm.add(slot, dev, virtio.ClassNetwork, vmm.Device{ID: n.ID, Kind: "virtio-net", Backend: backend}); err != nil {
+			return err
+		}
+		vm.nics = append(vm.nics, nic{n.ID, dev})
+	}
+	return nil
+}
+
+// close takes everything apart. The machine has ended.
+func (vm *VM) close(log *slog.Logger) {
+	for _, d := range vm.devices {
+		d.transport.Close()
+	}
+	for _, n := range vm.nics {
+		n.dev.Close()
+	}
+	for _, d := range vm.disks {
+		if err := d.backend.Flush(); err != nil {
+			log.Error("a disk could not be flushed at the end", "disk", d.id, "err", err)
+		}
+		_ = d.backend.Close()
+	}
+	for _, c := range vm.consoles {
+		c.ring.Close()
+	}
+	vm.machine.Close()
+}

@@ -1,0 +1,63 @@
+package process
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/hv/vmm"
+	ver "quantavirt/internal/version"
+)
+
+func version() string { return ver.Version }
+
+// stats reads all counters.
+func (vm *VM) stats() vmm.Stats {
+	now := time.Now()
+	s := vmm.Stats{Time: now.UTC(), CPU: cpuStats(), Process: procStats(),
+		VCPUs: []vmm.VCPUStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
+	ready := vm.hasMachine()
+	vm.mu.Lock()
+	s.State = vm.state
+	if !vm.started.IsZero() {
+		s.UptimeSeconds = now.Sub(vm.started).Seconds()
+	}
+	vm.mu.Unlock()
+	if !ready {
+		return s
+	}
+	m := vm.machine.Stats()
+	s.GuestTouched = m.Touched
+	for i, v := range m.VCPUs {
+		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
+	}
+	for _, d := range vm.disks {
+		c := &d.dev.Counters
+		s.Disks = append(s.Disks, vmm.DiskStats{ID: d.id, Reads: c.Reads.Load(), ReadBytes: c.ReadBytes.Load(),
+			Writes: c.Writes.Load(), WriteBytes: c.WriteBytes.Load(), Flushes: c.Flushes.Load(),
+			Discards: c.Discards.Load(), Errors: c.Errors.Load()})
+	}
+	for _, n := range vm.nics {
+		c := &n.dev.Counters
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
+			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
+			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+	}
+	return s
+}
+
+func cpuStats() vmm.CPUStats {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return vmm.CPUStats{}
+	}
+	return vmm.CPUStats{UserUS: u.Utime.Nano() / 1000, SystemUS: u.Stime.Nano() / 1000}
+}
+
+func procStats() vmm.ProcStats {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return vmm.ProcStats{HeapBytes: m.HeapAlloc, RuntimeBytes: m.Sys - m.HeapReleased,
+		Goroutines: runtime.NumGoroutine(), GCs: m.NumGC}
+}
