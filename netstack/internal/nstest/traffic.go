@@ -96,7 +96,8 @@ func Ping(n *NS, to string) error {
 		if err != nil {
 			return err
 		}
-		if k >= 8 && buf[0] == echoReply {
+		// A raw socket shows the IP header too.
+		if header := int(buf[0]&0xf) * 4; k >= header+8 && buf[header] == echoReply {
 			return nil
 		}
 	}
