@@ -20,7 +20,7 @@ import (
 var packages = []string{
 	"qemu-system-x86", "qemu-utils", "qemu-system-data", "seabios", "ovmf", "ipxe-qemu", // the machine under test
 	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
-	"e2fsprogs", "zstd", // file systems and the archive
+	"e2fsprogs", "libarchive13t64", "zstd", // file systems (also made from tar archives) and the archive
 	"ca-certificates",  // into the image
 	"busybox-static",   // the bare init that the benchmark compares with
 	"swtpm",            // a TPM for machines under test
