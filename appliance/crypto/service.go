@@ -187,9 +187,8 @@ func fill(card *spec.Card, st *quac100.Status) {
 
 // problemOf is err as the API shows it; the zero Problem for nil.
 func problemOf(err error) initapi.Problem {
-	if err == nil {
-		return initapi.Problem{}
+	if p := initapi.NewProblem(err); p != nil {
+		return *p
 	}
-	p := qverr.NewPayload(err, "")
-	return initapi.Problem{Code: int32(p.Code), Name: p.Name, Message: p.Detail, Recovery: qverr.HintOf(err)}
+	return initapi.Problem{}
 }

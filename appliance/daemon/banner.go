@@ -15,7 +15,7 @@ import (
 // console shows the banner: on the node's consoles through PID 1, or on
 // standard output.
 type console struct {
-	init *pid1 // nil: standard output
+	init *initapi.Client // nil: standard output
 	out  io.Writer
 }
 

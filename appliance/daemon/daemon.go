@@ -74,7 +74,7 @@ type daemon struct {
 	vms     *vm.Service
 	crypto  *crypto.Service
 	sys     *system.Service
-	init    *pid1 // nil on an ordinary host
+	init    *initapi.Client // nil on an ordinary host
 	console *console
 	server  *api.Server
 
@@ -143,7 +143,7 @@ func (d *daemon) logger(subsystem string) *slog.Logger {
 // do not depend on each other.
 func (d *daemon) open() (boot initapi.Boot, token string, err error) {
 	if !d.o.noInit {
-		d.init = newPID1(d.o.initSock)
+		d.init = initapi.NewClient(d.o.initSock)
 	}
 	d.console = &console{init: d.init, out: d.o.out}
 	var wg sync.WaitGroup
@@ -210,7 +210,7 @@ func (d *daemon) services() (err error) {
 		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
 	}
 	if d.init != nil {
-		vmDeps.Exit = d.init.Exit
+		vmDeps.Exit = d.init.WaitExit
 	}
 	if d.vms, err = vm.Open(vmDeps); err != nil {
 		return err

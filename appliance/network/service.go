@@ -138,11 +138,10 @@ func errOff() error {
 }
 
 func problemOf(err error) spec.Problem {
-	if err == nil {
-		return spec.Problem{}
+	if p := initapi.NewProblem(err); p != nil {
+		return *p
 	}
-	p := qverr.NewPayload(err, "")
-	return initapi.Problem{Code: int32(p.Code), Name: p.Name, Message: p.Detail, Recovery: qverr.HintOf(err)}
+	return initapi.Problem{}
 }
 
 // Uplink is the node's own connection.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
 
@@ -30,7 +31,7 @@ func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
 	add := func(name string, err error) {
 		f := spec.Feature{Name: name, Available: err == nil}
 		if err != nil {
-			f.Problem = *problem(err)
+			f.Problem = *initapi.NewProblem(err)
 		}
 		c.Features = append(c.Features, f)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
 
@@ -61,7 +62,7 @@ func (c *Clock) run(ctx context.Context, servers []string) {
 			pause = retryPeriod
 			c.log.Warn("the clock is not synchronised", "err", err)
 			c.mu.Lock()
-			c.status.Problem = *problem(err)
+			c.status.Problem = *initapi.NewProblem(err)
 			c.mu.Unlock()
 		}
 		select {

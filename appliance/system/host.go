@@ -35,11 +35,11 @@ func localBoot(dataDir string) initapi.Boot {
 func localKVM() initapi.KVM {
 	vendor := cpuFlag("svm", "vmx")
 	if vendor == "" {
-		return initapi.KVM{Problem: problem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))}
+		return initapi.KVM{Problem: initapi.NewProblem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))}
 	}
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return initapi.KVM{Vendor: vendor, Problem: problem(qverr.New(qverr.NoVMX, "open KVM: %w", err))}
+		return initapi.KVM{Vendor: vendor, Problem: initapi.NewProblem(qverr.New(qverr.NoVMX, "open KVM: %w", err))}
 	}
 	_ = f.Close()
 	module := map[string]string{"svm": "kvm_amd", "vmx": "kvm_intel"}[vendor]
@@ -112,7 +112,7 @@ func localIOMMU() initapi.IOMMU {
 	}
 	io.Available = len(io.Groups) > 0
 	if !io.Available {
-		io.Problem = problem(qverr.New(qverr.NoIOMMU, "the kernel shows no IOMMU groups"))
+		io.Problem = initapi.NewProblem(qverr.New(qverr.NoIOMMU, "the kernel shows no IOMMU groups"))
 	}
 	return io
 }
@@ -124,12 +124,6 @@ func readLine(path string) string {
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return line
-}
-
-// problem is err as the API shows it.
-func problem(err error) *initapi.Problem {
-	p := qverr.NewPayload(err, "")
-	return &initapi.Problem{Code: int32(p.Code), Name: p.Name, Message: p.Detail, Recovery: qverr.HintOf(err)}
 }
 
 // Memory reads MemTotal and MemAvailable, in bytes.

@@ -105,7 +105,7 @@ func problems(info spec.SystemInfo) []spec.Problem {
 		add(c.Problem)
 	}
 	if len(info.Cards) == 0 {
-		add(*problem(qverr.New(qverr.QUACNotFound, "no QUAC 100 (PCI 1db7:0100) was found; cryptography runs in software")))
+		add(*initapi.NewProblem(qverr.New(qverr.QUACNotFound, "no QUAC 100 (PCI 1db7:0100) was found; cryptography runs in software")))
 	}
 	add(info.DataVolume.Problem)
 	add(info.Network.Problem)

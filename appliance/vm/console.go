@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/vmm"
+	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/qverr"
 )
 
@@ -94,9 +93,9 @@ func (s *Service) ConsoleLog(name, device string) ([]byte, error) {
 }
 
 func (s *Service) readConsole(name, console string) ([]byte, error) {
-	data, err := os.ReadFile(filepath.Join(s.consoleDir(name), console))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, qverr.New(qverr.StrIO, "console log of VM %s: %w", name, err)
+	data, err := ring.Read(filepath.Join(s.consoleDir(name), console))
+	if errors.Is(err, qverr.NoEnt) {
+		return nil, nil // it never ran
 	}
-	return data, nil
+	return data, err
 }

@@ -133,8 +133,7 @@ type machine struct {
 	rec   record
 	run   *run       // nil without a process
 	op    *operation // what is at work on it
-	taps  []string
-	limit int64 // memory that its process may use, 0 without one
+	limit int64      // memory that its process may use, 0 without one
 }
 
 // run is one life of a VM process.
@@ -333,11 +332,10 @@ func (s *Service) UsersOf(uses func(*spec.VMConfig) bool) (all, running []string
 
 // problemOf is err as it is stored and shown.
 func problemOf(err error) initapi.Problem {
-	if err == nil {
-		return initapi.Problem{}
+	if p := initapi.NewProblem(err); p != nil {
+		return *p
 	}
-	p := qverr.NewPayload(err, "")
-	return initapi.Problem{Code: int32(p.Code), Name: p.Name, Message: p.Detail, Recovery: qverr.HintOf(err)}
+	return initapi.Problem{}
 }
 
 func closeAll(files map[string]*os.File) error {

@@ -12,6 +12,7 @@ import (
 	"quantavirt/appliance/task"
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
+	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack"
@@ -178,9 +179,9 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 		return qverr.New(qverr.StrOpen, "console log: %w", err)
 	}
 	for _, console := range []struct{ file, name string }{{fileConsole, vmm.ConsoleVirtio}, {fileSerial, vmm.ConsoleSerial}} {
-		f, err := os.OpenFile(filepath.Join(dir, console.name), os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := ring.Create(filepath.Join(dir, console.name), ring.DefaultSize)
 		if err != nil {
-			return qverr.New(qverr.StrOpen, "console log: %w", err)
+			return err
 		}
 		plan.Files[console.file] = f
 	}
