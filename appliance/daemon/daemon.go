@@ -37,6 +37,8 @@ const (
 	logSize = 16 << 20
 	// endTime bounds what the daemon does after its VMs are stopped.
 	endTime = 5 * time.Second
+	// kvmTime is how long a start waits for PID 1 to have looked for KVM.
+	kvmTime = 20 * time.Second
 )
 
 // Main runs the daemon with the arguments after "quantavirt daemon" and
@@ -252,6 +254,8 @@ func (d *daemon) ramLeft() int64 {
 
 // kvm is nil when guests can run. It waits for PID 1 to know.
 func (d *daemon) kvm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, kvmTime)
+	defer cancel()
 	select {
 	case <-d.booted:
 	case <-ctx.Done():

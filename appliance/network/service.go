@@ -50,7 +50,7 @@ type Service struct {
 // New makes the service; Start touches the kernel.
 func New(db *store.DB, opts Options) *Service {
 	s := &Service{log: opts.Log, vmOf: func(string) string { return "" }}
-	if !opts.Off {
+	if !opts.Off { // a nil *Manager in the interface would not be nil
 		s.stack = netstack.New(netstack.Options{
 			Logger:     opts.Log,
 			Leases:     leases{db},

@@ -65,7 +65,7 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 	})
 	if err != nil {
 		m.limit = 0
-		return spec.Task{}, errors.Join(err, closeAll(plan.Files))
+		return spec.Task{}, errors.Join(err, closeAll(plan.Files), closeLog(&plan))
 	}
 	return t, nil
 }
@@ -79,6 +79,13 @@ func (s *Service) startable(name string) error {
 		return qverr.New(qverr.Again, "start VM %s: the node goes down", name)
 	}
 	return err
+}
+
+func closeLog(plan *vmm.Spec) error {
+	if plan.Log == nil {
+		return nil
+	}
+	return plan.Log.Close()
 }
 
 // build opens everything that the VM gets but its network ports.
@@ -103,7 +110,7 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 	}
 	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {
 		if err := open(m, &plan); err != nil {
-			return vmm.Spec{}, errors.Join(err, closeAll(plan.Files))
+			return vmm.Spec{}, errors.Join(err, closeAll(plan.Files), closeLog(&plan))
 		}
 	}
 	return plan, nil
@@ -173,6 +180,8 @@ func (s *Service) consoleDir(name string) string {
 	return filepath.Join(s.DataDir, "logs", "consoles", name)
 }
 
+// openConsoles opens the rings of both consoles, and the log of the VM process:
+// a file, because a pipe to the daemon would end with it.
 func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 	dir := s.consoleDir(m.rec.Config.Name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -186,6 +195,11 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 		plan.Files[console.file] = f
 	}
 	plan.Machine.ConsoleLog, plan.Machine.SerialLog = fileConsole, fileSerial
+	log, err := os.OpenFile(filepath.Join(dir, "hv.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return qverr.New(qverr.StrOpen, "log of the VM process: %w", err)
+	}
+	plan.Log = log
 	return nil
 }
 
@@ -220,7 +234,7 @@ func openDevice(path string) (*os.File, error) {
 func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
 	name := m.rec.Config.Name
 	defer func() {
-		if closeErr := closeAll(plan.Files); closeErr != nil {
+		if closeErr := errors.Join(closeAll(plan.Files), closeLog(&plan)); closeErr != nil {
 			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
 		}
 		if err != nil {
