@@ -96,3 +96,17 @@ func (s *Set) collect(into map[string]*parameter, raw json.RawMessage) {
 		}
 	}
 }
+
+// Operations lists the patterns of all operations, "GET /path", in order.
+func (s *Set) Operations() []string {
+	var out []string
+	for path, item := range s.doc.Paths {
+		for method := range item {
+			if method != "parameters" {
+				out = append(out, strings.ToUpper(method)+" "+path)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
