@@ -111,6 +111,7 @@ func TestResponseInterrupts(t *testing.T) {
 		}
 		r.do(c)
 	}
+	r.Write32(regs.IntMask, regs.CauseCMDQEmpty.Mask())
 	nop(false)
 	r.quiet("a command without IRQ")
 	for range 5 {

@@ -59,7 +59,7 @@ func (m *Memory) Unmap(iova, size uint64) {
 	defer m.mu.Unlock()
 	kept := m.maps[:0]
 	for _, x := range m.maps {
-		if x.iova < iova || x.iova-iova+uint64(len(x.mem)) > size {
+		if off := x.iova - iova; x.iova < iova || off > size || uint64(len(x.mem)) > size-off {
 			kept = append(kept, x)
 		}
 	}

@@ -68,6 +68,11 @@ func (r *rig) ready() *rig {
 // start does the bring-up of the specification's section 20, from step 8 on.
 func (r *rig) start() *rig {
 	r.Helper()
+	return r.startWith(regs.ControlRun)
+}
+
+func (r *rig) startWith(control regs.Control) *rig {
+	r.Helper()
 	clear(r.ram[rspqAt-ramAt:][:r.size*regs.ResponseSize])
 	r.tail, r.head, r.phase = 0, 0, true
 	for _, w := range []struct {
@@ -76,7 +81,7 @@ func (r *rig) start() *rig {
 	}{
 		{regs.CMDQBaseLo, cmdqAt}, {regs.CMDQSize, r.size}, {regs.RSPQBaseLo, rspqAt}, {regs.RSPQSize, r.size},
 		{regs.IntCause, ^uint32(0)}, {regs.IntEnable, ^uint32(0)}, {regs.IntMask, 0},
-		{regs.DMAControl, regs.DMAEnable | regs.DMASG}, {regs.DevControl, uint32(regs.ControlRun)},
+		{regs.DMAControl, regs.DMAEnable | regs.DMASG}, {regs.DevControl, uint32(control)},
 		{regs.RSPQCtrl, regs.QueueEnable}, {regs.CMDQCtrl, regs.QueueEnable},
 	} {
 		r.Write32(w.reg, w.v)
