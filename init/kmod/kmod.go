@@ -1,16 +1,11 @@
-// Package kmod loads kernel modules: by name, and by the aliases of the devices
-// that are plugged. Modules are independent of each other but for what
-// modules.dep says, so they load side by side.
 package kmod
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,186 +14,240 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// Loader knows the modules of one directory and loads each at most once.
+// Options of a Loader.
+type Options struct {
+	Dir       string                     // /lib/modules/RELEASE
+	Params    func(module string) string // parameters of a module; nil for none
+	Blacklist []string                   // not loaded by alias
+	// Insert gives a file to the kernel; nil means finit_module(2).
+	Insert func(file, params string) error
+}
+
+// Loader loads modules. Its methods may be called from any goroutine; each
+// module is given to the kernel once, and what does not depend on each other is
+// loaded at the same time.
 type Loader struct {
-	deps    map[string][]string // file to the files it needs, in modules.dep's order
-	files   map[string]string   // canonical name to file
-	builtin map[string]bool
-	aliases []alias
-	insert  func(file string) error
+	opts  Options
+	index *index
 
-	mu   sync.Mutex
-	once map[string]func() error
+	mu    sync.Mutex
+	loads map[string]*load
 }
 
-type alias struct{ pattern, module string }
+// load is one module under way or done.
+type load struct {
+	done chan struct{}
+	err  error
+}
 
-// New reads modules.dep, modules.alias and modules.builtin of dir, which is
-// /lib/modules/RELEASE.
-func New(dir string) (*Loader, error) {
-	l := &Loader{
-		deps: make(map[string][]string), files: make(map[string]string), builtin: make(map[string]bool),
-		once: make(map[string]func() error), insert: finit,
-	}
-	err := lines(filepath.Join(dir, "modules.dep"), func(line string) {
-		file, needs, ok := strings.Cut(line, ":")
-		if !ok {
-			return
-		}
-		file = filepath.Join(dir, file)
-		l.files[canonical(file)] = file
-		for need := range strings.FieldsSeq(needs) {
-			l.deps[file] = append(l.deps[file], filepath.Join(dir, need))
-		}
-	})
+// New reads the tables of the module directory.
+func New(o Options) (*Loader, error) {
+	x, err := openIndex(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	err = lines(filepath.Join(dir, "modules.alias"), func(line string) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "alias" {
-			l.aliases = append(l.aliases, alias{f[1], f[2]})
-		}
-	})
-	if err != nil {
-		return nil, err
+	if o.Insert == nil {
+		o.Insert = insert
 	}
-	return l, lines(filepath.Join(dir, "modules.builtin"), func(line string) { l.builtin[canonical(line)] = true })
+	if o.Params == nil {
+		o.Params = func(string) string { return "" }
+	}
+	return &Loader{opts: o, index: x, loads: make(map[string]*load)}, nil
 }
 
-// lines calls f for each line of a file; a file that is not there has none.
-func lines(name string, f func(string)) error {
-	file, err := os.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return qverr.New(qverr.IO, "read the list of modules: %w", err)
-	}
-	defer file.Close()
-	s := bufio.NewScanner(file)
-	for s.Scan() {
-		if line := strings.TrimSpace(s.Text()); line != "" && line[0] != '#' {
-			f(line)
-		}
-	}
-	return s.Err()
-}
+// Load loads a module, by its name, with all it needs. One that is built in or
+// loaded already is fine; QV_ERR_NOENT: it is not in the image.
+func (l *Loader) Load(name string) error { return l.load(Canonical(name), nil) }
 
-// canonical is the name that the kernel uses: without directory and ending,
-// with _ for -.
-func canonical(name string) string {
-	base, _, _ := strings.Cut(path.Base(name), ".ko")
-	return strings.ReplaceAll(base, "-", "_")
-}
-
-// Load loads a module and what it needs. NoEnt if the image does not have it.
-func (l *Loader) Load(name string) error {
-	name = canonical(name)
-	if l.builtin[name] {
-		return nil
+func (l *Loader) load(name string, above []string) error {
+	if slices.Contains(above, name) {
+		return qverr.New(qverr.Config, "modules need each other: %s", strings.Join(append(above, name), " → "))
 	}
-	file, ok := l.files[name]
+	m, ok := l.index.modules[name]
 	if !ok {
-		return qverr.New(qverr.NoEnt, "the image has no module %s", name)
+		if l.index.builtin[name] {
+			return nil
+		}
+		return qverr.New(qverr.NoEnt, "module %s is not in the image", name)
 	}
-	return l.load(file)
-}
-
-// load inserts a file after its dependencies, once for all callers.
-func (l *Loader) load(file string) error {
 	l.mu.Lock()
-	once, ok := l.once[file]
-	if !ok {
-		once = sync.OnceValue(func() error {
-			// modules.dep names what is needed first last.
-			needs := l.deps[file]
-			for i := len(needs) - 1; i >= 0; i-- {
-				if err := l.load(needs[i]); err != nil {
-					return err
-				}
-			}
-			return l.insert(file)
-		})
-		l.once[file] = once
+	p, running := l.loads[name]
+	if !running {
+		p = &load{done: make(chan struct{})}
+		l.loads[name] = p
 	}
 	l.mu.Unlock()
-	return once()
+	if running {
+		<-p.done
+		return p.err
+	}
+	defer close(p.done)
+	p.err = l.needs(m, append(slices.Clip(above), name))
+	if p.err == nil {
+		p.err = l.give(name, m)
+	}
+	if p.err != nil { // may be tried again later
+		l.mu.Lock()
+		delete(l.loads, name)
+		l.mu.Unlock()
+	}
+	return p.err
 }
 
-// LoadAll loads modules side by side and returns every failure.
-func (l *Loader) LoadAll(names []string) error {
-	errs := make([]error, len(names))
-	var all sync.WaitGroup
-	for i, name := range names {
-		all.Go(func() { errs[i] = l.Load(name) })
+// needs loads what a module needs, all at once: every one waits for its own.
+func (l *Loader) needs(m module, above []string) error {
+	if len(m.deps) == 0 {
+		return nil
 	}
-	all.Wait()
+	errs := make([]error, len(m.deps))
+	var wg sync.WaitGroup
+	for i, d := range m.deps {
+		wg.Go(func() { errs[i] = l.load(d, above) })
+	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// For returns the modules that have a driver for a device's modalias.
-func (l *Loader) For(modalias string) []string {
-	var names []string
-	for _, a := range l.aliases {
-		if ok, err := path.Match(a.pattern, modalias); ok && err == nil {
-			names = append(names, a.module)
-		}
-	}
-	return names
-}
-
-// Plugged returns the modules for the devices that sysfs (mounted at sys) shows
-// now, each once.
-func (l *Loader) Plugged(sys string) ([]string, error) {
-	seen := make(map[string]bool)
-	var names []string
-	err := filepath.WalkDir(filepath.Join(sys, "devices"), func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "modalias" {
-			return nil // devices come and go while we look
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil
-		}
-		for _, name := range l.For(strings.TrimSpace(string(text))) {
-			if !seen[name] {
-				seen[name] = true
-				names = append(names, name)
-			}
-		}
+func (l *Loader) give(name string, m module) error {
+	err := l.opts.Insert(filepath.Join(l.opts.Dir, m.file), l.opts.Params(name))
+	if err == nil || errors.Is(err, unix.EEXIST) {
 		return nil
-	})
-	return names, err
+	}
+	return qverr.New(qverr.CodeOf(err), "load module %s: %w", name, err)
 }
 
-// finit gives a file to the kernel; one that is there already is no error.
-func finit(file string) error {
+// insert gives a file to the kernel. Compressed ones are the kernel's to unpack.
+func insert(file, params string) error {
 	f, err := os.Open(file)
 	if err != nil {
-		return qverr.New(qverr.NoEnt, "module: %w", err)
+		return err
 	}
-	defer f.Close()
-	err = unix.FinitModule(int(f.Fd()), "", 0)
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return qverr.New(qverr.FromErrno(errno(err)), "load module %s: %w", canonical(file), err)
+	defer func() { _ = f.Close() }()
+	flags := 0
+	if !strings.HasSuffix(file, ".ko") {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
 	}
-	return nil
+	return unix.FinitModule(int(f.Fd()), params, flags)
 }
 
-func errno(err error) unix.Errno {
-	var e unix.Errno
-	if errors.As(err, &e) {
-		return e
-	}
-	return unix.EIO
+// All loads modules by their names, at the same time. The error names all that
+// failed.
+func (l *Loader) All(names []string) error {
+	return each(names, l.Load)
 }
 
-// Wanted reads a list of module names, one a line.
-func Wanted(file string) ([]string, error) {
+func each(names []string, fn func(string) error) error {
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, n := range names {
+		wg.Go(func() { errs[i] = fn(n) })
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	return qverr.New(qverr.CodeOf(err), "%w", err)
+}
+
+// Ask loads the modules that an alias stands for: a device's modalias, or what
+// the kernel asks modprobe for. It is no error if there are none, or if a
+// driver finds no device that it likes (ENODEV).
+func (l *Loader) Ask(alias string) error {
 	var names []string
-	err := lines(file, func(line string) { names = append(names, line) })
+	for _, n := range l.index.find(alias) {
+		if !slices.Contains(l.opts.Blacklist, n) {
+			names = append(names, n)
+		}
+	}
+	return each(names, func(n string) error {
+		err := l.Load(n)
+		if errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Knows tells whether there is a loadable module for an alias.
+func (l *Loader) Knows(alias string) bool {
+	for _, n := range l.index.find(alias) {
+		if _, ok := l.index.modules[n]; ok && !slices.Contains(l.opts.Blacklist, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// ReadList reads a file with one module a line; '#' begins a comment.
+func ReadList(file string) ([]string, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("modules that are always loaded: %w", err)
+		return nil, qverr.New(qverr.CodeOf(err), "list of modules: %w", err)
+	}
+	var names []string
+	for line := range lines(data) {
+		name, _, _ := strings.Cut(line, "#")
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
 	}
 	return names, nil
+}
+
+// Devices returns the modalias of every device of the named buses below root,
+// which is /sys, without doubles; with no names, those of all buses and of the
+// processors.
+func Devices(root string, buses ...string) ([]string, error) {
+	all := len(buses) == 0
+	if all {
+		entries, err := os.ReadDir(filepath.Join(root, "bus"))
+		if err != nil {
+			return nil, qverr.New(qverr.CodeOf(err), "look for devices: %w", err)
+		}
+		for _, e := range entries {
+			buses = append(buses, e.Name())
+		}
+	}
+	var found []string
+	seen := make(map[string]bool)
+	add := func(file string) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return // many devices have none
+		}
+		if a := strings.TrimSpace(string(data)); a != "" && !seen[a] {
+			seen[a] = true
+			found = append(found, a)
+		}
+	}
+	if all {
+		add(filepath.Join(root, "devices/system/cpu/modalias"))
+	}
+	for _, bus := range buses {
+		dir := filepath.Join(root, "bus", bus, "devices")
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // a bus without devices
+		}
+		for _, e := range entries {
+			add(filepath.Join(dir, e.Name(), "modalias"))
+		}
+	}
+	return found, nil
+}
+
+// AskAll is Ask for many, at the same time.
+func (l *Loader) AskAll(aliases []string) error { return each(aliases, l.Ask) }
+
+// String is for the log.
+func (l *Loader) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := make([]string, 0, len(l.loads))
+	for n := range l.loads {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("%d modules: %s", len(names), strings.Join(names, " "))
 }
