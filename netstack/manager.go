@@ -104,9 +104,7 @@ func (m *Manager) Apply(ctx context.Context, state State) error {
 		go m.run()
 		go m.notify()
 	})
-	if err != nil {
-		m.wake(m.kick) // the back-off begins
-	}
+	m.wake(m.kick)
 	m.wake(m.news)
 	return err
 }
@@ -157,27 +155,27 @@ func (m *Manager) startUplink() {
 func (m *Manager) run() {
 	defer m.wg.Done()
 	delay, retry := firstRetry, time.NewTimer(0)
-	retry.Stop()
 	defer retry.Stop()
 	var w *rtnl.Watcher
-	var changed <-chan struct{}
-	for {
-		if w == nil {
-			var err error
-			if w, err = rtnl.Watch(m.ctx); err != nil {
-				w = nil
-				m.log.Error("links not watched", "err", err)
-				retry.Reset(delay)
-			} else {
-				defer w.Wait()
-			}
-		}
+	defer func() {
 		if w != nil {
-			var err error
-			if _, changed, err = w.Links(); err != nil {
-				w = nil
-				continue
-			}
+			w.Wait()
+		}
+	}()
+	for {
+		// The channel first: what changes while this reconciles is seen next.
+		changed, err := m.watch(&w)
+		if err == nil {
+			m.mu.Lock()
+			err = m.reconcile()
+			m.mu.Unlock()
+		}
+		retry.Stop()
+		if err != nil {
+			retry.Reset(delay)
+			delay = min(2*delay, lastRetry)
+		} else {
+			delay = firstRetry
 		}
 		select {
 		case <-m.ctx.Done():
@@ -186,16 +184,25 @@ func (m *Manager) run() {
 		case <-m.kick:
 		case <-retry.C:
 		}
-		m.mu.Lock()
-		err := m.reconcile()
-		m.mu.Unlock()
-		if err == nil {
-			delay = firstRetry
-			continue
-		}
-		retry.Reset(delay)
-		delay = min(2*delay, lastRetry)
 	}
+}
+
+// watch returns a channel that tells of the next change of the links; it makes
+// the watcher if there is none or the old one has failed.
+func (m *Manager) watch(w **rtnl.Watcher) (<-chan struct{}, error) {
+	if *w != nil {
+		if _, changed, err := (*w).Links(); err == nil {
+			return changed, nil
+		}
+	}
+	fresh, err := rtnl.Watch(m.ctx)
+	if err != nil {
+		m.log.Error("links not watched", "err", qverr.New(qverr.NetBridge, "%w", err))
+		return nil, err
+	}
+	*w = fresh
+	_, changed, err := fresh.Links()
+	return changed, err
 }
 
 // notify calls OnChange, always with the newest status.
