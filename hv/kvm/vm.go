@@ -18,9 +18,6 @@ type VM struct {
 // Close gives up the VM. It is gone once its vCPUs are closed as well.
 func (v *VM) Close() error { return unix.Close(v.fd) }
 
-// FD is the descriptor, which VFIO wants to know.
-func (v *VM) FD() int { return v.fd }
-
 // Flags of MemoryRegion.
 const (
 	MemLogDirty = 1

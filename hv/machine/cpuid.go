@@ -16,6 +16,7 @@ const (
 	leafAMDSizes    = 0x8000_0008
 	leafAMDCache    = 0x8000_001d
 	leafAMDTopology = 0x8000_001e
+	leafAMDExtTopo  = 0x8000_0026
 
 	bitVMX         = 1 << 5  // leaf 1 ECX
 	bitX2APIC      = 1 << 21 // leaf 1 ECX
@@ -37,6 +38,8 @@ func filterCPUID(supported []kvm.CPUIDEntry, count int) []kvm.CPUIDEntry {
 		switch e.Function {
 		case leafTopology, leafTopologyV2:
 			continue // made anew below
+		case leafAMDExtTopo:
+			continue // of the host; the guest finds its own in the others
 		case leafFeatures:
 			e.ECX = e.ECX&^bitVMX | bitX2APIC | bitTSCDeadline | bitHypervisor
 			e.EBX = e.EBX&0xffff | uint32(count)<<16

@@ -149,7 +149,7 @@ func (m *Machine) build() (err error) {
 	if err := m.host.routeChips(); err != nil {
 		return err
 	}
-	m.bus = pci.NewBus(m.host, windows(m.mem, bits), func(err error) { m.Fail(err) })
+	m.bus = pci.NewBus(m.host, windows(m.mem, bits), func(err error) { m.log.Warn("the guest moves BARs", "err", err) })
 	m.uart = serial.New(m.opts.Serial, func(high bool) { m.host.setLine(irqCOM1, high) })
 	m.pm = newPowerManagement(func(high bool) { m.host.setLine(irqSCI, high) })
 	m.rtc = newClockChip()
@@ -197,9 +197,6 @@ func (m *Machine) Memory() *memory.Memory { return m.mem }
 
 // Bus is the PCI bus. Devices are added before Start.
 func (m *Machine) Bus() *pci.Bus { return m.bus }
-
-// VMFD is the descriptor of the kernel's VM object, for VFIO. A reset replaces it.
-func (m *Machine) VMFD() int { return m.vm.FD() }
 
 // SerialInput types on COM1. It never blocks; what the guest has no room for is
 // answered with QV_ERR_AGAIN and the number of bytes taken.

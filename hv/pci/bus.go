@@ -42,8 +42,9 @@ type mapping struct {
 	bar        int
 }
 
-// NewBus makes a bus whose BARs lie in w. fault is told what goes wrong while
-// the guest moves BARs about; nobody else can be.
+// NewBus makes a bus whose BARs lie in w. fault is told when a doorbell cannot
+// follow its BAR, as when the guest puts two BARs onto one another: nobody else
+// can be. The BAR's handler sees the writes then.
 func NewBus(h Host, w Windows, fault func(error)) *Bus {
 	b := &Bus{host: h, windows: w, fault: fault}
 	b.decode.Store(&[]mapping{})

@@ -51,7 +51,7 @@ type BAR struct {
 	Size     uint64 // a power of two, at least 4096
 	Is64     bool   // takes two registers and may lie above 4 GiB
 	Prefetch bool
-	Handler  BARHandler
+	Handler  BARHandler // nil when there is nothing but MSI-X
 }
 
 type bar struct {
@@ -192,18 +192,23 @@ func (d *Device) WriteBAR(index int, off uint64, data []byte) {
 	}
 }
 
-func (d *Device) handler(index int, off uint64, n int) BARHandler {
+// inBAR tells whether n bytes at off lie in BAR index.
+func (d *Device) inBAR(index int, off uint64, n int) bool {
 	if index < 0 || index >= barCount || !d.bars[index].used || d.bars[index].upper {
-		return nil
+		return false
 	}
-	b := &d.bars[index]
-	if off >= b.Size || uint64(n) > b.Size-off {
+	size := d.bars[index].Size
+	return off < size && uint64(n) <= size-off
+}
+
+func (d *Device) handler(index int, off uint64, n int) BARHandler {
+	if !d.inBAR(index, off, n) {
 		return nil
 	}
 	if d.msix != nil && d.msix.covers(index, off) {
 		return d.msix
 	}
-	return b.Handler
+	return d.bars[index].Handler
 }
 
 // barAddr is where the guest put BAR index; decode tells whether it is on.

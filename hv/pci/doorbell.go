@@ -8,7 +8,7 @@ import (
 // 0 for any size) at off in BAR index, without the BAR's handler being called.
 // It follows the BAR when the guest moves it.
 func (d *Device) AddDoorbell(index int, off uint64, size, fd int) error {
-	if d.handler(index, off, size) == nil {
+	if !d.inBAR(index, off, max(size, 1)) {
 		return qverr.New(qverr.Inval, "%s: doorbell at %#x of BAR %d", d.name, off, index)
 	}
 	b := &doorbell{bar: index, off: off, size: size, fd: fd, at: noAddr}

@@ -26,7 +26,8 @@ type Message struct {
 
 // BARHandler serves the accesses of the guest to one BAR. data has 1, 2, 4 or 8
 // bytes, little-endian, and lies within the BAR; off need not be aligned. Calls
-// come from all vCPUs at once.
+// come from all vCPUs at once. A handler serves its doorbells as well: a BAR may
+// be written without the doorbell ringing by itself.
 type BARHandler interface {
 	ReadBAR(off uint64, data []byte)
 	WriteBAR(off uint64, data []byte)

@@ -51,7 +51,7 @@ type vector struct {
 func (d *Device) AddMSIX(index, count int, table, pba uint64) (*MSIX, error) {
 	tableSize, pbaSize := uint64(count)*msixEntry, uint64(count+63)/64*8
 	if count < 1 || count > msixMaxVectors || table%8 != 0 || pba%8 != 0 ||
-		d.handler(index, table, int(tableSize)) == nil || d.handler(index, pba, int(pbaSize)) == nil ||
+		!d.inBAR(index, table, int(tableSize)) || !d.inBAR(index, pba, int(pbaSize)) ||
 		table < pba+pbaSize && pba < table+tableSize {
 		return nil, qverr.New(qverr.Inval, "%s: MSI-X with %d vectors at %#x and %#x of BAR %d", d.name, count, table, pba, index)
 	}
