@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/initapi"
@@ -28,6 +29,27 @@ type Service struct {
 	cards []initapi.Card // as PID 1 found them
 	pqc   provider
 	err   error // why pqc is nil
+
+	last   pqc.Status // as of lastAt: reading the card's sensors takes its time
+	lastAt time.Time
+}
+
+// statusLife is how old a status may be that is shown.
+const statusLife = 500 * time.Millisecond
+
+// status needs p to be the current provider.
+func (s *Service) status(ctx context.Context, p provider) pqc.Status {
+	s.mu.Lock()
+	last, at := s.last, s.lastAt
+	s.mu.Unlock()
+	if time.Since(at) < statusLife {
+		return last
+	}
+	st := p.Status(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.lastAt = st, time.Now()
+	return st
 }
 
 // New makes the service; Start opens the cards.
@@ -96,7 +118,7 @@ func (s *Service) QRNG(ctx context.Context) (spec.QRNG, error) {
 	if err != nil {
 		return spec.QRNG{}, err
 	}
-	st := p.Status(ctx)
+	st := s.status(ctx, p)
 	q := spec.QRNG{Provider: spec.QRNGProviderSoftware}
 	if st.Card != nil {
 		q.Healthy = st.Card.QRNG.Healthy
@@ -144,7 +166,7 @@ func (s *Service) Provider(ctx context.Context) string {
 	if err != nil {
 		return string(spec.QUAC100ProviderSoftware)
 	}
-	return p.Status(ctx).Provider
+	return s.status(ctx, p).Provider
 }
 
 // Overview lists the cards with what they say of themselves.
@@ -152,7 +174,7 @@ func (s *Service) Overview(ctx context.Context) []spec.Card {
 	p, cards, err := s.current()
 	var st pqc.Status
 	if err == nil {
-		st = p.Status(ctx)
+		st = s.status(ctx, p)
 	}
 	out := make([]spec.Card, 0, len(cards))
 	for _, c := range cards {

@@ -29,7 +29,7 @@ const (
 type Clock struct {
 	log   *slog.Logger
 	query func(server string) (*ntp.Response, error)
-	set   func(offset time.Duration) error
+	set   func(offset, uncertainty time.Duration) error
 
 	mu     sync.Mutex
 	status spec.Clock
@@ -82,7 +82,7 @@ func (c *Clock) sync(servers []string) error {
 			err = r.Validate()
 		}
 		if err == nil {
-			err = c.set(r.ClockOffset)
+			err = c.set(r.ClockOffset, r.RootDistance)
 		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", server, err))
@@ -100,7 +100,27 @@ func (c *Clock) sync(servers []string) error {
 
 // adjustClock moves the clock by offset: at once if it is far off, smoothly
 // otherwise. Root only.
-func adjustClock(offset time.Duration) error {
+func adjustClock(offset, uncertainty time.Duration) error {
+	if err := moveClock(offset); err != nil {
+		return err
+	}
+	// A clock that is known to be right is also written to the RTC by the
+	// kernel, every eleven minutes (adjtimex(2), STA_UNSYNC).
+	var tx unix.Timex
+	if _, err := unix.Adjtimex(&tx); err != nil {
+		return fmt.Errorf("read the clock's state: %w", err)
+	}
+	tx = unix.Timex{
+		Modes: unix.ADJ_STATUS | unix.ADJ_MAXERROR | unix.ADJ_ESTERROR, Status: tx.Status &^ unix.STA_UNSYNC,
+		Maxerror: uncertainty.Microseconds(), Esterror: uncertainty.Microseconds(),
+	}
+	if _, err := unix.Adjtimex(&tx); err != nil {
+		return fmt.Errorf("mark the clock as right: %w", err)
+	}
+	return nil
+}
+
+func moveClock(offset time.Duration) error {
 	if offset.Abs() < stepAbove {
 		tx := unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: offset.Microseconds()}
 		if _, err := unix.Adjtimex(&tx); err != nil {

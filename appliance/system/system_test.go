@@ -158,7 +158,7 @@ func TestWithoutPID1(t *testing.T) {
 func TestClock(t *testing.T) {
 	var set time.Duration
 	c := newClock(slog.New(slog.DiscardHandler))
-	c.set = func(offset time.Duration) error { set = offset; return nil }
+	c.set = func(offset, _ time.Duration) error { set = offset; return nil }
 	c.query = func(server string) (*ntp.Response, error) {
 		switch server {
 		case "good":

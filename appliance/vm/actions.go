@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"quantavirt/appliance/api/spec"
@@ -190,8 +191,8 @@ func (s *Service) powerOff(ctx context.Context, m *machine, r *run, p *task.Prog
 			return nil
 		case <-ctx.Done():
 			s.ask(r, false)
-			if ctx.Err() == context.Canceled {
-				return ctx.Err()
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return qverr.New(qverr.Again, "the stop of VM %s was interrupted: %w", name, ctx.Err())
 			}
 			return qverr.New(qverr.Timeout, "the guest of VM %s did not power off within %s", name, timeout).
 				WithHint("end it with: quantavirt vm stop --force %s", name)
