@@ -22,6 +22,7 @@ type Options struct {
 	Kernel   string // bzImage to use instead of Debian's; needs Modules
 	Modules  string // directory of that kernel's modules
 	Version  string
+	Level    int       // of zstd, 1 to 19
 	Programs []Program // those of the product if nil
 	Progress io.Writer
 }
@@ -65,6 +66,9 @@ func Build(ctx context.Context, o Options) (Image, error) {
 	}
 	if (o.Kernel == "") != (o.Modules == "") {
 		return Image{}, fmt.Errorf("image: KERNEL and MODULES belong together: set both or none")
+	}
+	if o.Level < 1 || o.Level > 19 {
+		return Image{}, fmt.Errorf("image: zstd level %d: want 1 to 19", o.Level)
 	}
 	list, err := readModuleList(o.Build)
 	if err != nil {

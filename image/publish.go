@@ -13,11 +13,6 @@ import (
 	"path/filepath"
 )
 
-// level is that of zstd. The kernel unpacks all levels equally fast, so the
-// smallest archive is also the one that boots soonest; above 19 the window
-// grows and with it the memory that unpacking takes.
-const level = "-19"
-
 // receipt is image.json beside the image: what the image says about itself, and
 // what the files are.
 type receipt struct {
@@ -34,10 +29,10 @@ func (b *build) publish(ctx context.Context, a *archive, image *Image) (same boo
 	if err != nil {
 		return false, fmt.Errorf("image: %w", err)
 	}
-	want := receipt{Meta: a.meta, Compression: "zstd " + level, KernelSHA256: digest(vmlinuz)}
+	want := receipt{Meta: a.meta, Compression: fmt.Sprintf("zstd -%d", b.Level), KernelSHA256: digest(vmlinuz)}
 	packed, ok := b.published(want)
 	if !ok {
-		err := b.steps.do(fmt.Sprintf("zstd %s of %d MiB", level, a.raw.Len()>>20), func() error {
+		err := b.steps.do(fmt.Sprintf("zstd -%d of %d MiB", b.Level, a.raw.Len()>>20), func() error {
 			packed, err = b.compress(ctx, a.raw.Bytes())
 			return err
 		})
@@ -91,7 +86,7 @@ func (b *build) published(want receipt) (packed []byte, ok bool) {
 // compress runs the root's zstd, whose version is recorded like everything of
 // the root. Its output does not depend on the number of threads.
 func (b *build) compress(ctx context.Context, raw []byte) ([]byte, error) {
-	cmd := b.root.Command("zstd", level, "-T0", "-q", "-c")
+	cmd := b.root.Command("zstd", fmt.Sprintf("-%d", b.Level), "-T0", "-q", "-c")
 	var out, problem bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &problem
 	if err := cmd.Start(); err != nil {

@@ -2,6 +2,7 @@
 //
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
+//	mkimage version               the version that programs of this tree get
 package main
 
 import (
@@ -35,9 +36,12 @@ func run(ctx context.Context, args []string) error {
 			return setup(ctx, args[1:])
 		case "build":
 			return build(ctx, args[1:])
+		case "version":
+			fmt.Println(describe(ctx, "."))
+			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {
@@ -76,6 +80,7 @@ func build(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Kernel, "kernel", os.Getenv("KERNEL"), "bzImage to use instead of Debian's (default $KERNEL)")
 	flags.StringVar(&o.Modules, "modules", os.Getenv("MODULES"), "modules of that kernel, after depmod (default $MODULES)")
 	flags.StringVar(&o.Version, "version", "", "version to write into the programs (default: git describe)")
+	flags.IntVar(&o.Level, "level", 19, "how hard zstd packs, 1 to 19")
 	flags.Var(&programs, "program", "PATH=PACKAGE: another Go package for a program of the image, such as init=./some/init")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -1,0 +1,107 @@
+# make help lists what there is. Every target does its own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+GO ?= go
+# Which image to build: virtual (cloud kernel, what the tests boot) or hardware.
+BUILD ?= virtual
+# A kernel of your own: bzImage, and the directory of its modules after depmod.
+KERNEL ?=
+MODULES ?=
+# How hard zstd packs the initramfs: 9 saves a quarter of a minute for 15 % of size.
+LEVEL ?= 19
+FUZZTIME ?= 30s
+QEMU_TIMEOUT ?= 25m
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck
+STATICCHECK_VERSION := v0.8.2
+
+export GO KERNEL MODULES
+STEP := .ci/step
+BIN := build/bin
+# Programs that run on this machine.
+HOST_PROGRAMS := ./image/cmd/mkimage ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
+# Packages whose tests need no QEMU.
+UNIT = $$($(GO) list ./... | grep -Ev '/build/|^quantavirt/qemu-tests$$')
+
+.PHONY: help
+help: ## this list
+	@echo "QuantaVirt. On Debian 12 or 13 with git, make and Go 1.26, as root or with sudo:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Settings: GO=go BUILD=virtual|hardware KERNEL=bzImage MODULES=directory LEVEL=19 FUZZTIME=30s"
+
+.PHONY: run
+run: image ## build and boot the appliance under QEMU with a VM inside; up until Ctrl-C
+	@$(GO) run ./qemu-tests/cmd/run
+
+.PHONY: demo
+demo: image ## the same, check the outcome and end
+	@$(GO) run ./qemu-tests/cmd/run -check
+
+.PHONY: test
+test: image lint unit ## all checks and all tests, those under QEMU included
+	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
+
+.PHONY: soak
+soak: export QV_SOAK := 1
+soak: QEMU_TIMEOUT := 8h
+soak: test ## the same with full counts
+
+.PHONY: unit
+unit: setup ## tests that need no QEMU; those of the network need root
+	@[[ $$EUID == 0 ]] || echo "Not root: tests that need network namespaces are skipped."
+	@$(STEP) "Tests without QEMU" $(GO) test -timeout 10m $(UNIT)
+
+.PHONY: bench
+bench: image ## measure and store the numbers of SPECIFICATION.md
+	@$(GO) run ./qemu-tests/cmd/bench
+
+.PHONY: image
+image: setup programs ## build/image/$BUILD: kernel, initramfs, sizes
+	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
+
+.PHONY: programs
+programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
+	@$(STEP) "Programs into $(BIN)" env CGO_ENABLED=0 $(GO) build -trimpath \
+	  -ldflags "-X quantavirt/internal/version.Version=$$($(BIN)/mkimage version)" -o $(BIN)/ $(HOST_PROGRAMS)
+
+.PHONY: setup
+setup: check-go ## what the rest needs: Debian packages, Go modules, the QEMU and kernel root
+	@$(STEP) "Debian packages of this machine" .ci/setup-host
+	@$(STEP) "Go modules" $(GO) mod download
+	@$(STEP) "The image builder" env CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/mkimage ./image/cmd/mkimage
+	@$(STEP) "QEMU, kernels and tools of Debian 13" $(BIN)/mkimage setup
+
+.PHONY: refresh
+refresh: setup ## unpack QEMU, kernels and tools anew, in their newest versions
+	@$(STEP) "QEMU, kernels and tools of Debian 13, anew" $(BIN)/mkimage setup --refresh
+
+.PHONY: check-go
+check-go:
+	@.ci/check-go $(GO)
+
+STATICCHECK_BIN := build/tools/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+$(STATICCHECK_BIN): | check-go
+	@$(STEP) "staticcheck $(STATICCHECK_VERSION)" env GOBIN=$(abspath $(dir $@)) $(GO) install $(STATICCHECK)@$(STATICCHECK_VERSION)
+
+.PHONY: lint
+lint: setup $(STATICCHECK_BIN) ## gofmt, go vet, staticcheck, generated files
+	@$(STEP) "gofmt" .ci/lint gofmt
+	@$(STEP) "go vet" $(GO) vet ./...
+	@$(STEP) "staticcheck" $(STATICCHECK_BIN) ./...
+	@$(STEP) "Generated files are current" .ci/lint generated
+
+.PHONY: generate
+generate: check-go ## write what is generated: API types, error page, C headers
+	@$(STEP) "go generate" $(GO) generate ./internal/... ./appliance/...
+
+.PHONY: fuzz
+fuzz: check-go ## every fuzz target for FUZZTIME
+	@.ci/lint fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove build/; what is cached under ~/.cache/quantavirt stays
+	rm -rf build
