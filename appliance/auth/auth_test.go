@@ -141,7 +141,7 @@ func TestAuthority(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "ca.pem")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("ca.pem: %v, %v", info.Mode(), err)
 	}
-	a.SetNames([]string{"node1"}, []netip.Addr{netip.MustParseAddr("192.0.2.7")})
+	a.SetNames([]string{"node1", "bäh", ""}, []netip.Addr{netip.MustParseAddr("192.0.2.7")})
 	c, err := a.Certificate()
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +37,10 @@ const (
 // forever is the notAfter of RFC 5280, section 4.1.2.5, for certificates
 // without an expiry; the authority ends with its node.
 var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// hostname is what may stand in a certificate; an odd name of the node must not
+// cost it its TLS.
+var hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 
 // Authority is the node's certificate authority.
 type Authority struct {
@@ -156,6 +161,7 @@ func (a *Authority) Fingerprint() string {
 // SetNames tells under which host names and addresses the node is reached, in
 // addition to localhost.
 func (a *Authority) SetNames(names []string, addrs []netip.Addr) {
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !hostname.MatchString(n) })
 	addrs = slices.Clone(addrs)
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	addrs = slices.Compact(addrs)
@@ -164,7 +170,7 @@ func (a *Authority) SetNames(names []string, addrs []netip.Addr) {
 	if slices.Equal(names, a.names) && slices.Equal(addrs, a.addrs) {
 		return
 	}
-	a.names, a.addrs, a.leaf = slices.Clone(names), addrs, nil
+	a.names, a.addrs, a.leaf = names, addrs, nil
 }
 
 // Certificate returns the server certificate of the moment.

@@ -4,12 +4,9 @@ import (
 	"context"
 	"sync"
 
-	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
 )
-
-type schemaSet = schema.Set
 
 const lastBootKey = "last-boot"
 
@@ -40,6 +37,10 @@ func (d *daemon) bringUp(boot initapi.Boot, token string) {
 	d.sys.SetReady(nil)
 	d.announce(token)
 	d.followAddresses()
+	// Nothing before this needed the API description; the first request will.
+	if _, err := d.vms.Schema(); err != nil {
+		d.log.Error("the API description", "err", err)
+	}
 	if boot, err := d.sys.LoadBoot(d.ctx, true); err == nil {
 		close(d.booted)
 		if !<-vsock && d.o.vsockPort != 0 {

@@ -64,7 +64,8 @@ func report(w io.Writer, err error) int {
 // daemon is everything that runs.
 type daemon struct {
 	o       options
-	log     *slog.Logger
+	base    *slog.Logger
+	log     *slog.Logger // the daemon's own
 	ring    *qvlog.Ring
 	db      *store.DB
 	bus     *event.Bus
@@ -133,12 +134,13 @@ func (d *daemon) openLog(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.log = qvlog.New(to, qvlog.Options{Level: level, Ring: d.ring})
+	d.base = qvlog.New(to, qvlog.Options{Level: level, Ring: d.ring})
+	d.log = d.logger("daemon")
 	return nil
 }
 
 func (d *daemon) logger(subsystem string) *slog.Logger {
-	return d.log.With(qvlog.KeySubsystem, subsystem)
+	return d.base.With(qvlog.KeySubsystem, subsystem)
 }
 
 // open makes all services. The store, the authority and PID 1's first answer
@@ -151,11 +153,7 @@ func (d *daemon) open() (boot initapi.Boot, token string, err error) {
 	var wg sync.WaitGroup
 	var dbErr, caErr error
 	wg.Go(func() { d.db, dbErr = store.Open(filepath.Join(d.o.dataDir, "state.db")) })
-	wg.Go(func() {
-		if d.ca, caErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")); caErr == nil {
-			_, caErr = d.ca.Certificate()
-		}
-	})
+	wg.Go(func() { d.ca, caErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")) })
 	wg.Wait()
 	if err := errors.Join(dbErr, caErr); err != nil {
 		return boot, "", err
@@ -207,7 +205,7 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	vmDeps := vm.Deps{
-		Log: d.logger("vm"), DB: d.db, Bus: d.bus, Tasks: d.tasks, Schema: schemaOnce(),
+		Log: d.logger("vm"), DB: d.db, Bus: d.bus, Tasks: d.tasks, Schema: api.LazySchema(),
 		Storage: d.storage, Network: d.net, VMM: vm.Real{}, KVM: d.kvm, Memory: system.Memory,
 		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
 	}
@@ -332,14 +330,6 @@ func (d *daemon) listenVsock() bool {
 
 // nameNode gives the server certificate the names and addresses of the moment.
 func (d *daemon) nameNode() { d.ca.SetNames(d.sys.Names()) }
-
-// schemaOnce parses the API description in the background, so that neither the
-// start nor the first request waits for it.
-func schemaOnce() func() (*schemaSet, error) {
-	lazy := api.LazySchema()
-	go func() { _, _ = lazy() }()
-	return lazy
-}
 
 // stopGuests lets the VMs end because the node goes down. A second SIGTERM
 // ends the patience.

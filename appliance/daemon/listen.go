@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -38,7 +39,12 @@ func listenUnix(runDir string) (net.Listener, error) {
 }
 
 func listenTLS(address string, config *tls.Config) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	// Go would take 0.0.0.0 for IPv6 as well.
+	family := "tcp"
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
+		family = "tcp4"
+	}
+	l, err := net.Listen(family, address)
 	if err != nil {
 		return nil, qverr.New(qverr.IO, "listen on %s: %w", address, err)
 	}

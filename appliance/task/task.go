@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -127,7 +128,7 @@ func (m *Manager) run(ctx context.Context, cancel context.CancelCauseFunc, e *en
 		start := now()
 		t.State, t.StartedAt = spec.TaskStateRunning, &start
 	})
-	err := fn(ctx, &Progress{m: m, e: e})
+	err := m.guard(e, func() error { return fn(ctx, &Progress{m: m, e: e}) })
 	if err != nil && errors.Is(context.Cause(ctx), errCancelled) {
 		err = errors.Join(errCancelled, err)
 	}
@@ -141,6 +142,17 @@ func (m *Manager) run(ctx context.Context, cancel context.CancelCauseFunc, e *en
 	close(e.done)
 	m.bus.Publish(event.Event{Kind: "task.ended", Object: "tasks/" + final.ID, Data: final})
 	m.prune()
+}
+
+// guard makes a panic of a task its failure.
+func (m *Manager) guard(e *entry, fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = qverr.New(qverr.Generic, "the task hit a bug; the log has it under %s", e.task.ID)
+			m.log.Error("panic in task "+e.task.ID, "err", qverr.New(qverr.Generic, "%v", p), "stack", string(debug.Stack()))
+		}
+	}()
+	return fn()
 }
 
 func finish(t *spec.Task, err error) {

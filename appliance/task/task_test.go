@@ -55,6 +55,7 @@ func TestOutcomes(t *testing.T) {
 		{"bad", func(context.Context, *Progress) error {
 			return qverr.New(qverr.NoMem, "no").With("path", "memory.size")
 		}, spec.TaskStateFailed, qverr.NoMem},
+		{"panic", func(context.Context, *Progress) error { panic("bug") }, spec.TaskStateFailed, qverr.Generic},
 		{"plain error", func(context.Context, *Progress) error { return errors.New("x") }, spec.TaskStateFailed, qverr.Generic},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -55,6 +55,10 @@ func (s *Service) launch(m *machine, a Action, kind, requestID string, cancellab
 	return t, nil
 }
 
+// through lets the next action begin, because the state that the present one
+// leads to is about to show: who sees it may act on it. It needs the lock.
+func (m *machine) through() { m.op = nil }
+
 func (s *Service) end(m *machine, op *operation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,6 +94,7 @@ func (s *Service) control(name string, a Action, kind, requestID string, failed 
 		if err != nil { // it ended meanwhile
 			return err
 		}
+		m.through()
 		s.enter(m, state, "", initapi.Problem{})
 		return nil
 	})

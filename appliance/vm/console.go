@@ -44,6 +44,9 @@ func (s *Service) running(name, device string) (*run, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	if m.run == nil && hasProcess(m.rec.State) {
+		return nil, "", stuck(name)
+	}
 	if m.run == nil {
 		return nil, "", qverr.New(qverr.State, "VM %s has no process: it is %s", name, m.rec.State).With("state", string(m.rec.State))
 	}

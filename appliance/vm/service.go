@@ -213,7 +213,11 @@ func (s *Service) enter(m *machine, state spec.VMState, reason string, problem i
 	}
 	if changed {
 		s.Bus.Publish(event.Event{Kind: "vm.state", Object: target(m.rec.Config.Name), Data: state})
-		s.Log.Info("VM "+m.rec.Config.Name+" is "+string(state), "reason", reason)
+		text := "VM " + m.rec.Config.Name + " is " + string(state)
+		if reason != "" {
+			text += ": " + reason
+		}
+		s.Log.Info(text)
 	}
 }
 

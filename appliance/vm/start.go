@@ -264,6 +264,7 @@ func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.P
 	} else {
 		m.rec.Restarts = 0
 	}
+	m.through()
 	s.runs(m, proc, spec.VMStateRUNNING)
 	return nil
 }

@@ -35,6 +35,9 @@ func (s *Service) ended(m *machine, r *run, report vmm.ExitReport) {
 	defer s.mu.Unlock()
 	ev, reason, problem := explain(report)
 	m.rec.PID = 0
+	if m.op != nil && (m.op.action == ActStop || m.op.action == ActForceStop) {
+		m.through()
+	}
 	s.leave(m, ev, reason, problem)
 	asked := r.asked
 	m.run = nil
@@ -94,29 +97,39 @@ func restartPause(n int) time.Duration {
 	return min(restartMin<<n, restartMax)
 }
 
+// restart starts a VM that ended by itself, again and again with growing
+// pauses until it runs, or somebody else has done something with it.
 func (s *Service) restart(m *machine, ev Action) {
 	defer s.wg.Done()
 	s.mu.Lock()
-	name, n := m.rec.Config.Name, m.rec.Restarts
+	name, n, since := m.rec.Config.Name, m.rec.Restarts, m.rec.Since
 	if m.rec.StartedAt != nil && time.Since(*m.rec.StartedAt) > restartFresh {
 		n = 0
 	}
-	since := m.rec.Since
 	s.mu.Unlock()
-	select {
-	case <-s.ctx.Done():
-		return
-	case <-time.After(restartPause(n)):
-	}
-	s.mu.Lock()
-	untouched := m.rec.Since.Equal(since) && m.op == nil
-	s.mu.Unlock()
-	if !untouched {
-		return
-	}
-	s.Log.Info("VM "+name+" is started again", "after", string(ev), "restarts", n+1)
-	if _, err := s.start(s.ctx, name, "", true); err != nil {
-		s.Log.Error("start VM "+name+" again", "err", err)
+	for ; ; n++ {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(restartPause(n)):
+		}
+		s.mu.Lock()
+		untouched := s.vms[name] == m && m.rec.Since.Equal(since) && m.op == nil && !s.closing
+		s.mu.Unlock()
+		if !untouched {
+			return
+		}
+		s.Log.Info("VM "+name+" is started again", "after", string(ev))
+		t, err := s.start(s.ctx, name, "", true)
+		if err == nil {
+			t, err = s.Tasks.Wait(s.ctx, t.ID)
+		}
+		if err == nil && t.State == spec.TaskStateSucceeded {
+			return
+		}
+		if err != nil {
+			s.Log.Error("start VM "+name+" again", "err", err)
+		}
 	}
 }
 
