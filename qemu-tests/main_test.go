@@ -246,15 +246,31 @@ func attach(t *testing.T, n *lab.Node, name string) *lab.Console {
 }
 
 // ready waits until the agent of a VM that has just started says so.
-func ready(t *testing.T, c *lab.Console) string {
+func ready(t *testing.T, c *lab.Console) string { t.Helper(); return readyAgain(t, c, 0) }
+
+// readyAgain is ready for a VM whose console has kept the lines of some starts
+// before.
+func readyAgain(t *testing.T, c *lab.Console, before int) (line string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	line, err := c.Expect(ctx, "guest: ready")
-	if err != nil {
-		t.Fatal(err)
+	for range before + 1 {
+		var err error
+		if line, err = c.Expect(ctx, "guest: ready"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return line
+}
+
+// starts counts the starts that the console of a VM has kept.
+func starts(t *testing.T, n *lab.Node, name string) int {
+	t.Helper()
+	a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/vms/"+name+"/console", nil)
+	if err != nil || a.Status != http.StatusOK {
+		t.Fatalf("console of %s: %d %v", name, a.Status, err)
+	}
+	return strings.Count(string(a.Body), "guest: ready")
 }
 
 // ask runs a command of the agent.

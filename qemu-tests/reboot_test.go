@@ -56,7 +56,7 @@ func TestRebootKeepsState(t *testing.T) {
 	}
 	waitState(t, n, "auto", "RUNNING", 60*time.Second)
 	console = attach(t, n, "auto")
-	ready(t, console)
+	readyAgain(t, console, 1)
 	if again := field(ask(t, console, "dhcp"), "address"); again != address {
 		t.Errorf("address %s after the reboot, had %s", again, address)
 	}

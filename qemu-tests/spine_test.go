@@ -201,9 +201,10 @@ func TestVM(t *testing.T) {
 		waitState(t, n, "life", "STOPPED", 30*time.Second)
 	})
 	t.Run("disk outlives the VM", func(t *testing.T) {
+		before := starts(t, n, "life")
 		act(t, n, "life", "start")
 		console := attach(t, n, "life")
-		ready(t, console)
+		readyAgain(t, console, before)
 		sum := ask(t, console, "sum vda 8")
 		if want := ask(t, console, "write vda 8 seed"); sum != want {
 			t.Errorf("read %s after a restart, wrote %s", sum, want)

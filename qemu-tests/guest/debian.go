@@ -29,7 +29,7 @@ type Files struct {
 // debianPackages is a Debian that can boot, configure its network and fetch a
 // page; dhcpcd and curl are what a user would have.
 var debianPackages = []string{
-	"base-files", "base-passwd", "bash", "coreutils", "dash", "dpkg", "findutils", "grep", "hostname", "init-system-helpers",
+	"base-files", "base-passwd", "bash", "coreutils", "dash", "diffutils", "dpkg", "findutils", "grep", "hostname", "init-system-helpers",
 	"libc-bin", "mount", "perl-base", "procps", "sed", "sysvinit-utils", "util-linux",
 	"busybox-static", "ca-certificates", "curl", "dhcpcd-base", "iproute2", "kmod", "initramfs-tools", "zstd", "linux-image-cloud-amd64",
 }
@@ -38,7 +38,7 @@ var debianPackages = []string{
 var debianInit []byte
 
 // diskMiB is the size of the Debian guest's disk.
-const diskMiB = 512
+const diskMiB = 256
 
 // Debian makes the demonstration guest in dir. The packages are unpacked and
 // configured once and kept in cache; the quantavirt command is put in, so that

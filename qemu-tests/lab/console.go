@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -102,34 +103,29 @@ func (c *Console) Text() string {
 	return strings.Join(c.lines, "\n")
 }
 
-// Run gives the test guest's agent a command and returns its answer.
+// Run gives the test guest's agent a command and returns its answer. A tag
+// tells it from answers of the past that a new attachment replays.
 func (c *Console) Run(ctx context.Context, command string) (string, error) {
-	if _, err := fmt.Fprintf(c.conn, "%s\n", command); err != nil {
+	tag := fmt.Sprintf("@%x", rand.Uint64())
+	if _, err := fmt.Fprintf(c.conn, "%s %s\n", tag, command); err != nil {
 		return "", err
 	}
-	name, _, _ := strings.Cut(command, " ")
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	for {
-		line, err := c.Expect(ctx, " "+name)
-		if err != nil {
-			return "", err
-		}
-		c.mu.Lock()
-		whole := c.lines[c.seen-1]
-		c.mu.Unlock()
-		if rest, ok := strings.CutPrefix(line, " "+name+": "); ok && strings.HasPrefix(whole, "error ") {
-			return "", errors.New(rest)
-		}
-		if strings.HasPrefix(whole, "ok ") {
-			return strings.TrimSpace(strings.TrimPrefix(line, " "+name)), nil
-		}
+	line, err := c.Expect(ctx, tag+" ")
+	if err != nil {
+		return "", err
 	}
+	answer := strings.TrimPrefix(line, tag+" ")
+	if text, ok := strings.CutPrefix(answer, "error "); ok {
+		return "", errors.New(text)
+	}
+	return strings.TrimPrefix(answer, "ok "), nil
 }
 
 // Send writes a command that has no answer, as poweroff.
 func (c *Console) Send(command string) error {
-	_, err := fmt.Fprintf(c.conn, "%s\n", command)
+	_, err := fmt.Fprintf(c.conn, "@ %s\n", command)
 	return err
 }
 

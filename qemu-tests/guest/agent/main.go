@@ -1,6 +1,6 @@
 // Command agent is the init of the test guest: it loads the modules of
 // /modules, mounts what it needs, says "guest: ready" on its console and then
-// answers one command a line with one line, "ok …" or "error …".
+// answers each line "@TAG COMMAND …" with one line, "@TAG ok …" or "@TAG error …".
 package main
 
 import (
@@ -27,15 +27,15 @@ func main() {
 	lines := bufio.NewScanner(console)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
-		if len(words) == 0 {
+		if len(words) < 2 {
 			continue
 		}
-		answer, err := run(words[0], words[1:])
+		answer, err := run(words[1], words[2:])
 		if err != nil {
-			fmt.Fprintf(console, "error %s: %v\n", words[0], err)
+			fmt.Fprintf(console, "%s error %v\n", words[0], err)
 			continue
 		}
-		fmt.Fprintf(console, "ok %s %s\n", words[0], answer)
+		fmt.Fprintf(console, "%s ok %s\n", words[0], answer)
 	}
 	select {} // an init must not end
 }
