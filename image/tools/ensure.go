@@ -58,15 +58,14 @@ func Refresh(ctx context.Context, progress io.Writer) (Root, error) {
 }
 
 func ensure(ctx context.Context, progress io.Writer, anew bool) (Root, error) {
-	cache, err := CacheDir()
+	root, err := place()
 	if err != nil {
 		return Root{}, err
 	}
-	root := Root{Dir: filepath.Join(cache, "root-"+suite+"-amd64-"+key())}
 	if !anew && root.complete() {
 		return root, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(root.Dir), 0o755); err != nil {
 		return Root{}, fmt.Errorf("tools: %w", err)
 	}
 	unlock, err := lock(ctx, root.Dir+".lock", progress)
@@ -81,6 +80,21 @@ func ensure(ctx context.Context, progress io.Writer, anew bool) (Root, error) {
 		return Root{}, fmt.Errorf("tools: make the root of Debian packages: %w", err)
 	}
 	return root, nil
+}
+
+// place is where the root belongs.
+func place() (Root, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return Root{}, err
+	}
+	return Root{Dir: filepath.Join(cache, "root-"+suite+"-amd64-"+key())}, nil
+}
+
+// Cached returns the root if it is there already.
+func Cached() (root Root, ok bool) {
+	root, err := place()
+	return root, err == nil && root.complete()
 }
 
 // complete tells whether the root is there. It gets its name when it is

@@ -1,0 +1,208 @@
+package image
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/mkuimage/cpio"
+
+	"quantavirt/image/kernel"
+	"quantavirt/image/tools"
+)
+
+func TestParseModuleList(t *testing.T) {
+	list, err := parseModuleList([]byte("# comment\n[one]\na # why\n+b-b\n\n[two]\nkernel/x/\n+c\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(list.always, []string{"b_b", "c"}) || len(list.groups) != 2 ||
+		!slices.Equal(list.groups[0].names, []string{"a", "b-b"}) || list.groups[1].name != "two" {
+		t.Errorf("got %+v", list)
+	}
+	for _, bad := range []string{"a\n", "[x]\na b\n", "[x]\n++a\n"} {
+		if _, err := parseModuleList([]byte(bad)); err == nil {
+			t.Errorf("took %q", bad)
+		}
+	}
+	if _, err := readModuleList("other"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("list of no build: %v", err)
+	}
+}
+
+// write makes an archive as u-root does.
+func write(t *testing.T, records ...cpio.Record) *archive {
+	t.Helper()
+	a := newArchive(Meta{Version: "1", Build: "test", Kernel: "6.1"})
+	a.groups["bin/x"] = "programs"
+	w, err := a.OpenWriter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cpio.WriteRecords(w, records); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func file0(name, text string) cpio.Record { return cpio.StaticFile(name, text, 0o755) }
+
+func TestArchive(t *testing.T) {
+	touched := file0("bin/x", "program")
+	touched.MTime, touched.UID, touched.GID, touched.Ino = 12, 34, 56, 78
+	a, b := write(t, file0("bin/x", "program")), write(t, touched)
+	if !bytes.Equal(a.raw.Bytes(), b.raw.Bytes()) {
+		t.Error("time, owner or inode of a file change the archive")
+	}
+	if c := write(t, file0("bin/x", "Program")); c.meta.ID == a.meta.ID {
+		t.Error("the id does not depend on the content")
+	}
+	records := unpack(t, a.raw.Bytes())
+	if len(records) != 3 || records[1].Name != metaPath || records[2].Name != sentinel {
+		t.Fatalf("records: %v", records)
+	}
+	if got := text(t, records[2]); got != a.meta.ID || len(got) != 32 {
+		t.Errorf("sentinel %q, id %q", got, a.meta.ID)
+	}
+	var meta Meta
+	if err := json.Unmarshal([]byte(text(t, records[1])), &meta); err != nil || meta != a.meta {
+		t.Errorf("image.json: %+v, %v", meta, err)
+	}
+	sizes := a.sizes()
+	sizes.finish(100, 50)
+	if len(sizes.Parts) != 1 || sizes.Parts[0] != (Part{Name: "programs", Raw: 7, Share: 50}) || sizes.Total != 150 {
+		t.Errorf("sizes: %+v", sizes)
+	}
+	if err := a.WriteRecord(file0(sentinel, "forged")); err == nil {
+		t.Error("took a sentinel from outside")
+	}
+}
+
+func unpack(t *testing.T, raw []byte) []cpio.Record {
+	t.Helper()
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func text(t *testing.T, r cpio.Record) string {
+	t.Helper()
+	data, err := content(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestBuildTwice builds an image with small programs in two places and looks
+// into it. It needs the root of Debian packages and some seconds of compiling.
+func TestBuildTwice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles")
+	}
+	if _, ok := tools.Cached(); !ok {
+		t.Skip("the root of Debian packages is not there: make setup makes it")
+	}
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := func() Options {
+		o := Options{Source: source, Out: t.TempDir(), Build: "virtual", Version: "1.2.3", Level: 1, Progress: io.Discard}
+		for _, p := range Programs() {
+			o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny", Path: p.Path})
+		}
+		return o
+	}
+	first := options()
+	one, err := Build(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Build(t.Context(), first)
+	if err != nil || !again.Unchanged || again.ID != one.ID {
+		t.Errorf("second run in the same place: unchanged %v, %v", again.Unchanged, err)
+	}
+	two, err := Build(t.Context(), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if two.Unchanged || sum(t, one) != sum(t, two) {
+		t.Errorf("%s and %s differ", one.Dir, two.Dir)
+	}
+	checkContent(t, one)
+}
+
+func sum(t *testing.T, i Image) [32]byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(data)
+}
+
+func checkContent(t *testing.T, i Image) {
+	t.Helper()
+	packed, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer decoder.Close()
+	raw, err := decoder.DecodeAll(packed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]cpio.Record{}
+	seen := map[string]bool{".": true}
+	for _, r := range unpack(t, raw) {
+		files[r.Name] = r
+		if !seen[filepath.Dir(r.Name)] {
+			t.Errorf("%s comes before its directory", r.Name)
+		}
+		seen[r.Name] = true
+		if r.MTime != 0 || r.UID != 0 || r.GID != 0 {
+			t.Errorf("%s: time %d, owner %d:%d", r.Name, r.MTime, r.UID, r.GID)
+		}
+	}
+	dir := "lib/modules/" + i.Kernel + "/"
+	for _, name := range []string{"init", "bin/quantavirt", "bin/hv", "bbin/bb", "bbin/ls", "bin/sh", "dev/console",
+		dir + "modules.alias", dir + "modules.builtin", "etc/ssl/certs/ca-certificates.crt", "var/run"} {
+		if _, ok := files[name]; !ok {
+			t.Errorf("no %s in the image", name)
+		}
+	}
+	loadable := map[string]bool{}
+	for line := range strings.Lines(text(t, files[dir+"modules.dep"])) {
+		name, _, _ := strings.Cut(filepath.Base(strings.Split(line, ":")[0]), ".ko")
+		loadable[kernel.Canonical(name)] = true
+		for _, name := range strings.Fields(strings.Replace(line, ":", "", 1)) {
+			if _, ok := files[dir+name]; !ok {
+				t.Errorf("modules.dep names %s, which is not in the image", name)
+			}
+		}
+	}
+	for name := range strings.FieldsSeq(text(t, files["etc/quantavirt/modules.load"])) {
+		if !loadable[name] {
+			t.Errorf("modules.load names %s, which is not in the image", name)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package tools
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestMirrorLines(t *testing.T) {
+	for _, c := range []struct{ name, targets, want string }{
+		{"usual", "Debian\thttp://m.example/debian/\tbookworm\nDebian\thttp://m.example/debian/\tbookworm-updates\n" +
+			"Debian-Security\thttp://s.example/debian-security/\tbookworm-security\n",
+			"deb http://m.example/debian trixie main\ndeb http://m.example/debian trixie-updates main\n" +
+				"deb http://m.example/debian trixie-backports main\ndeb http://s.example/debian-security trixie-security main"},
+		{"backports first", "Debian Backports\thttp://b.example/debian/\ttrixie-backports\nDebian\tmirror+file:///etc/m.list\ttrixie\n",
+			"deb mirror+file:///etc/m.list trixie main\ndeb mirror+file:///etc/m.list trixie-updates main\n" +
+				"deb mirror+file:///etc/m.list trixie-backports main"},
+		{"no security", "Debian\thttps://m.example/d\ttrixie\n",
+			"deb https://m.example/d trixie main\ndeb https://m.example/d trixie-updates main\ndeb https://m.example/d trixie-backports main"},
+		{"lists not fetched", "", ""},
+		{"only an installation disk", "Debian\tcdrom:[Debian 13]/\ttrixie\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := strings.Join(mirrorLines([]byte(c.targets)), "\n")
+			if got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestPackageList(t *testing.T) {
+	got, err := packageList("bb  zlib1g_1%3a1.3_amd64.deb\naa  acl_2.3_amd64.deb\n")
+	if want := "acl 2.3 amd64 aa\nzlib1g 1:1.3 amd64 bb\n"; err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for _, bad := range []string{"x\n", "aa  name.deb\n", "aa  a_%zz_b.deb\n"} {
+		if _, err := packageList(bad); err == nil {
+			t.Errorf("took %q", bad)
+		}
+	}
+}
+
+func TestMissingProgram(t *testing.T) {
+	cmd := Root{Dir: t.TempDir()}.Command("nosuch", "x")
+	if err := cmd.Run(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWatchPassesLinesOn(t *testing.T) {
+	var out strings.Builder
+	w := newWatch(&out, t.TempDir())
+	for _, part := range []string{"I: one\nI: t", "wo\r\nW: running chrootless mode as root might damage the host system\nE: three\n"} {
+		if _, err := w.Write([]byte(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.stop()
+	if got := w.tail(); got != "I: one\nI: two\nE: three" {
+		t.Errorf("kept %q", got)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "  one (") || strings.Contains(got, "chrootless") {
+		t.Errorf("said %q", got)
+	}
+}
+
+// TestRoot runs what the project needs of a root that is already there.
+func TestRoot(t *testing.T) {
+	root, ok := Cached()
+	if !ok {
+		t.Skip("the root of Debian packages is not there: make setup makes it")
+	}
+	for _, args := range [][]string{
+		{"qemu-img", "--version"}, {"mkfs.ext4", "-V"}, {"zstd", "--version"}, {"depmod", "--version"},
+		{"busybox", "true"}, {"swtpm", "--version"},
+	} {
+		if out, err := root.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	for _, flavour := range []string{"cloud", "full"} {
+		k, err := root.Kernel(flavour)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if _, err := k.Resolve([]string{"kvm_amd", "virtio_net"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := root.Kernel("other"); err == nil {
+		t.Error("found a kernel of no flavour")
+	}
+	pem, err := root.Certificates()
+	if err != nil || !strings.HasPrefix(string(pem), "-----BEGIN CERTIFICATE-----") {
+		t.Errorf("certificates: %v", err)
+	}
+}
