@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -164,8 +165,16 @@ func writeFile(t *testing.T, data []byte) string {
 // bzImage is as much of a kernel as the node looks at.
 func bzImage() []byte {
 	data := make([]byte, 64<<10)
-	copy(data[510:], "\x55\xaa")
+	le := binary.LittleEndian
+	data[0x1f1] = 1 // one sector of setup after the first
+	le.PutUint32(data[0x1f4:], uint32(len(data)-1024)/16)
+	copy(data[0x1fe:], "\x55\xaa")
 	copy(data[0x202:], "HdrS")
+	le.PutUint16(data[0x206:], 0x020f)
+	data[0x211] = 1                     // loaded high
+	le.PutUint16(data[0x236:], 1)       // 64-bit entry
+	le.PutUint64(data[0x258:], 1<<24)   // preferred address
+	le.PutUint32(data[0x260:], 256<<10) // memory to unpack in
 	return data
 }
 
