@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	ntpTimeout  = 5 * time.Second
-	syncPeriod  = 30 * time.Minute
-	retryPeriod = time.Minute
+	ntpTimeout = 5 * time.Second
+	syncPeriod = 30 * time.Minute
+	// retryFirst is the pause after the first failure; it doubles up to
+	// syncPeriod.
+	retryFirst = 30 * time.Second
 	// stepAbove is the offset from which the clock is set at once; smaller
 	// ones are slewed by the kernel.
 	stepAbove = 100 * time.Millisecond
@@ -56,10 +58,14 @@ func (c *Clock) run(ctx context.Context, servers []string) {
 	if len(servers) == 0 {
 		return
 	}
+	retry := retryFirst
 	for {
 		pause := syncPeriod
-		if err := c.sync(servers); err != nil {
-			pause = retryPeriod
+		if err := c.sync(servers); err == nil {
+			retry = retryFirst
+		} else {
+			pause = retry
+			retry = min(2*retry, syncPeriod)
 			c.log.Warn("the clock is not synchronised", "err", err)
 			c.mu.Lock()
 			c.status.Problem = *initapi.NewProblem(err)

@@ -17,9 +17,11 @@ const (
 	// pressEvery repeats the power button: a guest that is still booting does
 	// not notice the first press.
 	pressEvery = 5 * time.Second
-	quitTime   = 3 * time.Second
-	killTime   = 10 * time.Second
-	callTime   = 10 * time.Second
+	// startTime bounds the way to the first guest instruction.
+	startTime = 2 * time.Minute
+	quitTime  = 3 * time.Second
+	killTime  = 10 * time.Second
+	callTime  = 10 * time.Second
 )
 
 // free refuses an action that is not legal now, or while another is at work.

@@ -233,6 +233,8 @@ func openDevice(path string) (*os.File, error) {
 // boot is the task of a start.
 func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
 	name := m.rec.Config.Name
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
 	defer func() {
 		if closeErr := errors.Join(closeAll(plan.Files), closeLog(&plan)); closeErr != nil {
 			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
