@@ -1,0 +1,264 @@
+package machine
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/hv/pci"
+	"quantavirt/internal/qverr"
+)
+
+// Programs for the 32-bit entry of PVH, as machine code.
+var (
+	powerOff = "\x66\xba\x04\x06\x66\xb8\x00\x34\x66\xef\xf4\xeb\xfd" // outw 0x3400, 0x604; hlt
+	spin     = "\xeb\xfe"
+	spinIO   = "\xe4\x92\xeb\xfc" // inb 0x92 for ever
+	triple   = "\xcc"             // int3 without an IDT
+	halt     = "\xf4\xeb\xfd"
+)
+
+func print32(s string) string { // mov $0x3f8, %dx; then mov and out for each byte
+	code := "\x66\xba\xf8\x03"
+	for _, c := range []byte(s) {
+		code += "\xb0" + string([]byte{c}) + "\xee"
+	}
+	return code
+}
+
+// output is what the guest printed.
+type output struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// newGuest makes a machine that runs code. It needs a CPU that can virtualize: a
+// /dev/kvm alone proves nothing.
+func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+	t.Helper()
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	if !strings.Contains(string(info), " svm") && !strings.Contains(string(info), " vmx") {
+		t.Skip("this CPU has no hardware virtualization")
+	}
+	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no KVM: %v", err)
+	}
+	t.Cleanup(func() { kvm.Close() })
+	out := &output{}
+	m, err := New(Options{CPUs: cpus, Memory: 16 << 20, KVM: kvm, Kernel: tempFile(t, testELF([]byte(code), true)), Serial: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m, out
+}
+
+func start(t *testing.T, m *Machine) {
+	t.Helper()
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wait(t *testing.T, m *Machine, want Reason) Exit {
+	t.Helper()
+	select {
+	case <-m.Done():
+	case <-time.After(time.Minute):
+		t.Fatal("the machine does not end")
+	}
+	e := m.Wait()
+	if e.Reason != want {
+		t.Fatalf("ended: %s (%v), want %s", e.Reason, e.Err, want)
+	}
+	return e
+}
+
+func TestPrintAndPowerOff(t *testing.T) {
+	m, out := newGuest(t, 1, print32("hello")+powerOff)
+	start(t, m)
+	wait(t, m, PoweredOff)
+	if out.String() != "hello" {
+		t.Errorf("%q", out.String())
+	}
+	if s := m.Stats(); s.VCPUs[0].IO < 6 || s.Touched == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestTripleFault(t *testing.T) {
+	m, _ := newGuest(t, 2, triple)
+	start(t, m)
+	if e := wait(t, m, TripleFault); !errors.Is(e.Err, qverr.TripleFault) {
+		t.Error(e.Err)
+	}
+}
+
+func TestECAMAndUnclaimedMemory(t *testing.T) {
+	read := func(addr string) string { // mov addr, %eax; out the four bytes
+		return "\xa1" + addr + "\x66\xba\xf8\x03" + strings.Repeat("\xee\xc1\xe8\x08", 4)
+	}
+	m, out := newGuest(t, 1, read("\x00\x00\x00\xc0")+read("\x00\x00\xd0\xfe")+powerOff)
+	start(t, m)
+	wait(t, m, PoweredOff)
+	if out.String() != "\x36\x1b\x08\x00\xff\xff\xff\xff" {
+		t.Errorf("% x", out.String())
+	}
+}
+
+func TestStringInstruction(t *testing.T) {
+	// mov $15, %ecx; mov $text, %esi; mov $0x3f8, %dx; cld; rep outsb
+	code := "\xb9\x0f\x00\x00\x00\xbe\x00\x00\x10\x00\x66\xba\xf8\x03\xfc\xf3\x6e" + powerOff
+	text := len(code)
+	code = strings.Replace(code, "\xbe\x00", "\xbe"+string([]byte{byte(text)}), 1) + "a string of text"
+	m, out := newGuest(t, 1, code)
+	start(t, m)
+	wait(t, m, PoweredOff)
+	if out.String() != "a string of tex" {
+		t.Errorf("%q", out.String())
+	}
+}
+
+func TestGuestReset(t *testing.T) {
+	// CMOS RAM keeps over a reset what memory must not: byte 0x40 counts.
+	code := print32("x") +
+		"\xa1\x00\x00\x20\x00\x85\xc0\x75\x2e" + // memory at 2 MiB not zero: power off early
+		"\xc7\x05\x00\x00\x20\x00\x01\x00\x00\x00" + // make it not zero
+		"\xb0\x40\xe6\x70\xe4\x71\x3c\x03\x74\x1a" + // three times: power off
+		"\xfe\xc0\x88\xc3\xb0\x40\xe6\x70\x88\xd8\xe6\x71" +
+		"\x66\xba\xf9\x0c\xb0\x06\xee\xf4\xeb\xfd" + "\x90\x90\x90\x90" + powerOff
+	m, out := newGuest(t, 2, code)
+	var states []State
+	m.opts.OnState = func(s State) { states = append(states, s) }
+	start(t, m)
+	wait(t, m, PoweredOff)
+	if out.String() != "xxxx" || m.Stats().Resets != 3 {
+		t.Errorf("%q after %d resets", out.String(), m.Stats().Resets)
+	}
+	if len(states) != 2 || states[0] != Running || states[1] != Ended {
+		t.Errorf("states %v", states)
+	}
+}
+
+func TestPauseResume(t *testing.T) {
+	for name, code := range map[string]string{"computing": spin, "port access": spinIO, "halted": halt} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := newGuest(t, 2, code)
+			start(t, m)
+			for i := range 50 {
+				if err := m.Pause(); err != nil {
+					t.Fatal(err)
+				}
+				before := m.Stats()
+				if err := m.Pause(); !errors.Is(err, qverr.State) {
+					t.Fatalf("second pause: %v", err)
+				}
+				if after := m.Stats(); after.VCPUs[0].Exits != before.VCPUs[0].Exits {
+					t.Fatal("a paused vCPU exits")
+				}
+				if i == 25 {
+					if err := m.Reset(); err != nil {
+						t.Fatal(err)
+					}
+					if m.State() != Paused {
+						t.Fatalf("a reset of a paused machine leaves it %s", m.State())
+					}
+				}
+				if err := m.Resume(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.Quit()
+			wait(t, m, Quit)
+			for _, err := range []error{m.Pause(), m.Resume(), m.Reset(), m.PowerButton(), m.Start()} {
+				if !errors.Is(err, qverr.State) {
+					t.Errorf("after the end: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestResetsAndQuitRace(t *testing.T) {
+	m, _ := newGuest(t, 4, spinIO)
+	start(t, m)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 5 {
+				_ = m.Reset()
+				_ = m.Pause()
+				_ = m.Resume()
+			}
+		})
+	}
+	wg.Wait()
+	m.Fail(qverr.New(qverr.StrIO, "a device gave up"))
+	if e := wait(t, m, Failed); !errors.Is(e.Err, qverr.StrIO) {
+		t.Error(e.Err)
+	}
+}
+
+func TestDoorbell(t *testing.T) {
+	// movw $1, 0xd0000010; then power off. The BAR has no handler: only the
+	// eventfd can see it.
+	m, _ := newGuest(t, 1, "\x66\xc7\x05\x10\x00\x00\xd0\x01\x00"+powerOff)
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	d := pci.NewDevice("bell", pci.Identity{Vendor: 0x1af4, Device: 0x1000})
+	if err := errors.Join(d.AddBAR(0, pci.BAR{Size: 0x1000}), d.AddDoorbell(0, 0x10, 0, fd), m.Bus().Add(-1, d)); err != nil {
+		t.Fatal(err)
+	}
+	start(t, m)
+	wait(t, m, PoweredOff)
+	var count [8]byte
+	if _, err := unix.Read(fd, count[:]); err != nil || count[0] != 1 {
+		t.Fatalf("%v % x", err, count)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, c := range []struct {
+		o    Options
+		code qverr.Code
+	}{
+		{Options{CPUs: 0, Memory: 64 << 20}, qverr.Topology},
+		{Options{CPUs: 9, Memory: 64 << 20}, qverr.Topology},
+		{Options{CPUs: 1, Memory: 4096}, qverr.Inval},
+		{Options{CPUs: 1, Memory: 64 << 20, KVM: null}, qverr.NoVMX},
+	} {
+		c.o.Kernel = null
+		if m, err := New(c.o); !errors.Is(err, c.code) {
+			t.Errorf("%+v: %v", c.o, err)
+			if m != nil {
+				m.Close()
+			}
+		}
+	}
+}
