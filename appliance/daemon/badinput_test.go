@@ -203,6 +203,7 @@ func TestCutUpload(t *testing.T) {
 // connection for ever: the deadlines are set. What waits here is only the
 // header limit, which is the shortest.
 func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes as long as the header limit")
 	}

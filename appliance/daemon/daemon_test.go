@@ -330,6 +330,7 @@ func TestArguments(t *testing.T) {
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	o, err := parse([]string{"--data-dir", n.dir, "--run-dir", n.run, "--no-init", "--no-network", "--listen", ""}, io.Discard)
 	if err != nil {
