@@ -136,10 +136,10 @@ type SG struct {
 }
 
 // SGLast marks the final entry of a list; all other flags are reserved.
-const (
-	SGLast uint32 = 1
-	SGSize        = 16
-)
+const SGLast uint32 = 1
+
+// SGSize is the size of an entry in bytes.
+const SGSize = 16
 
 // Put writes the entry to the first SGSize bytes of b, which must hold them.
 func (s SG) Put(b []byte) {

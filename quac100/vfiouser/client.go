@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"quantavirt/quac100/model"
 )
 
 // Client is the other side of the protocol, as far as tests and tools without QEMU need it. Its methods may be called from
@@ -107,7 +109,7 @@ func (k *Client) serve(m *message) {
 		_ = k.c.write(h, nil) // a dead connection shows at the next receive
 		return
 	case m.cmd == cmdDMAWrite:
-		copy(mem, d.data)
+		model.StoreDMA(mem, d.data)
 		d.data = nil
 	default:
 		d.data = mem

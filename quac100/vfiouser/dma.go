@@ -196,12 +196,6 @@ func (s *space) close() {
 	s.regions, s.files = nil, nil
 }
 
-func (s *space) count() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.regions)
-}
-
 // copyMax bounds the bytes moved at once, and so the time that an unmap may wait.
 const copyMax = 1 << 20
 
