@@ -101,25 +101,34 @@ func (k *Client) deliver(m *message) {
 // serve answers the server's DMA messages from remote memory.
 func (k *Client) serve(m *message) {
 	h := header{id: m.id, cmd: m.cmd, flags: typeReply}
+	out, err := k.access(m)
+	if err != nil {
+		h.flags, h.errno = h.flags|flagError, uint32(syscall.ENODEV)
+	}
+	_ = k.c.write(h, out) // a dead connection shows at the next receive
+}
+
+func (k *Client) access(m *message) ([]byte, error) {
 	d, err := parseDMAIO(m.payload)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	mem := k.find(d, m.cmd == cmdDMAWrite)
 	switch {
-	case err != nil, mem == nil, m.cmd == cmdDMAWrite && len(d.data) < len(mem):
-		h.flags, h.errno = h.flags|flagError, uint32(syscall.ENODEV)
-		_ = k.c.write(h, nil) // a dead connection shows at the next receive
-		return
+	case mem == nil, m.cmd == cmdDMAWrite && len(d.data) < len(mem):
+		return nil, model.ErrUnmapped
 	case m.cmd == cmdDMAWrite:
 		model.StoreDMA(mem, d.data)
 		d.data = nil
 	default:
 		d.data = mem
 	}
-	_ = k.c.write(h, d.append(nil))
+	return d.append(nil), nil
 }
 
 func (k *Client) find(d dmaIO, write bool) []byte {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	for base, r := range k.remote {
 		n := uint64(len(r.mem))
 		if write && r.flags&mapWrite == 0 || !write && r.flags&mapRead == 0 {

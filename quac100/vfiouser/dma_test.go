@@ -217,7 +217,10 @@ func TestRemoteMemory(t *testing.T) {
 	}
 	data := bytes.Repeat([]byte{0xAB}, 200<<10)
 	ok(t, h.WriteDMA(0x100000, data))
-	if !bytes.Equal(mem[:len(data)], data) || mem[len(data)] != byte(len(data)*3&0xFF) {
+	c.mu.Lock() // what the client's own goroutine wrote
+	written := bytes.Clone(mem)
+	c.mu.Unlock()
+	if !bytes.Equal(written[:len(data)], data) || written[len(data)] != byte(len(data)*3&0xFF) {
 		t.Error("write differs")
 	}
 	ro := make([]byte, 4096)
