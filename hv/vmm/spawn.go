@@ -217,7 +217,9 @@ func (l *launch) clone() error {
 	spec := l.spec
 	cmd := exec.Command(spec.Binary)
 	cmd.Args = []string{"hv", "vm/" + spec.Name}
-	cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), spec.Machine.CPUs+2)), "GOTRACEBACK=all"}
+	cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), spec.Machine.CPUs+2)), "GOTRACEBACK=all",
+		// A huge page or two for a heap that needs a tenth of one.
+		"GODEBUG=disablethp=1"}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{l.theirs}
 	if spec.Log != nil {
