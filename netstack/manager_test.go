@@ -440,6 +440,9 @@ func TestNetworksComeAndGo(t *testing.T) {
 	if got := addresses(t); strings.Contains(got, "qvb") {
 		t.Errorf("left: %s", got)
 	}
+	if tables := nstest.Run(t, "nft", "list", "tables"); tables != "" {
+		t.Errorf("left: %s", tables)
+	}
 	// A foreign bridge stays and is said to be in the way.
 	nstest.Run(t, "ip", "link", "add", "qvbr0", "type", "veth", "peer", "name", "x")
 	n.state = full

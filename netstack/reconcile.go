@@ -37,6 +37,9 @@ func (m *Manager) reconcile() error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, m.removeOthers(wanted))
+	if len(wanted) == 0 {
+		errs = append(errs, nat.Remove()) // after the bridges that it closed
+	}
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -61,6 +64,9 @@ func (m *Manager) learnUplink() {
 }
 
 func (m *Manager) reconcileRules() error {
+	if len(m.state.Networks) == 0 {
+		return nil
+	}
 	cfg := nat.Config{Uplink: m.upIf}
 	for _, n := range m.state.Networks {
 		cfg.Networks = append(cfg.Networks, nat.Network{Bridge: n.Bridge, Subnet: n.Subnet, DHCP: n.DHCP, NAT: n.NAT})

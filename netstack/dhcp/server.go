@@ -86,7 +86,10 @@ func listen(iface string) (*net.UDPConn, error) {
 				serr = fmt.Errorf("bind to %s: %w", iface, serr)
 				return
 			}
-			serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+			// No UDP checksum (legal in IPv4): on the way to a guest it is left
+			// to virtio, and clients on a packet socket see it unfinished.
+			serr = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1))
 		})
 		return errors.Join(err, serr)
 	}}

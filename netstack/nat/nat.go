@@ -55,8 +55,11 @@ func Remove() error {
 	if err != nil {
 		return qverr.New(qverr.NetFirewall, "open nftables: %w", err)
 	}
-	// Adding first makes the deletion succeed either way, in one transaction.
-	conn.DelTable(conn.AddTable(table()))
+	have, err := current(conn)
+	if err == nil && have == nil {
+		return nil
+	}
+	conn.DelTable(table())
 	if err := conn.Flush(); err != nil {
 		return qverr.New(qverr.NetFirewall, "remove table %s: %w", TableName, explain(err))
 	}

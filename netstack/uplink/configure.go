@@ -43,9 +43,13 @@ type route struct {
 // its lease even when the daemon is dead. What is right already is not touched.
 func configure(link netlink.Link, c netConfig, valid time.Duration, proto int) error {
 	name := link.Attrs().Name
-	// With it, removing an old address keeps a new one of the same subnet.
-	if _, err := rtnl.Sysctl("ipv4/conf/"+name+"/promote_secondaries", "1"); err != nil {
-		return qverr.New(qverr.NetCreate, "configure %s: %w", name, err)
+	for _, sysctl := range []string{
+		"promote_secondaries", // removing an old address keeps a new one of the same subnet
+		"arp_ignore",          // the addresses of VM networks are not announced outside
+	} {
+		if _, err := rtnl.Sysctl("ipv4/conf/"+name+"/"+sysctl, "1"); err != nil {
+			return qverr.New(qverr.NetCreate, "configure %s: %w", name, err)
+		}
 	}
 	addr := &netlink.Addr{IPNet: rtnl.IPNet(c.address)}
 	if valid > 0 {
