@@ -22,7 +22,7 @@ func (s System) Cards() []initapi.Card {
 		}
 		c := initapi.Card{Address: filepath.Base(dir), Group: -1}
 		if err := s.bind(dir, &c); err != nil {
-			c.Problem = Problem(err)
+			c.Problem = initapi.NewProblem(err)
 		} else {
 			c.Bound = true
 		}

@@ -5,6 +5,7 @@ package hw
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,22 +23,9 @@ type System struct {
 	Sys, Proc, Dev string
 	// Load loads a kernel module.
 	Load func(name string) error
-}
-
-// Problem gives an error the form in which PID 1 reports it.
-func Problem(err error) *initapi.Problem {
-	if err == nil {
-		return nil
-	}
-	e := qverr.From(err)
-	p := &initapi.Problem{Code: int32(e.Code), Message: e.Message, Recovery: e.Hint}
-	if row, ok := qverr.Lookup(e.Code); ok {
-		p.Name = row.Name
-		if p.Recovery == "" {
-			p.Recovery = strings.Join(row.Recovery, "; ")
-		}
-	}
-	return p
+	// TryKVM makes a virtual machine and lets it go; nil means with the device
+	// below Dev.
+	TryKVM func() error
 }
 
 func (s System) read(elem ...string) string {
@@ -53,16 +41,19 @@ func (s System) read(elem ...string) string {
 func (s System) KVM() initapi.KVM {
 	k := initapi.KVM{Vendor: s.virtualization()}
 	if k.Vendor == "" {
-		k.Problem = Problem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))
+		k.Problem = initapi.NewProblem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))
 		return k
 	}
 	k.Module = map[string]string{"svm": "kvm_amd", "vmx": "kvm_intel"}[k.Vendor]
-	if err := s.Load(k.Module); err != nil {
-		k.Problem = Problem(qverr.New(qverr.NoVMX, "%w", err))
-		return k
+	err := s.Load(k.Module)
+	if err == nil {
+		err = s.try()
 	}
-	if err := s.tryKVM(); err != nil {
-		k.Problem = Problem(qverr.New(qverr.NoVMX, "%w", err))
+	if err != nil {
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EIO) {
+			err = fmt.Errorf("the processor has %s, but the firmware has disabled it: %w", k.Vendor, err)
+		}
+		k.Problem = initapi.NewProblem(qverr.New(qverr.NoVMX, "%w", err))
 		return k
 	}
 	parameters := filepath.Join(s.Sys, "module", k.Module, "parameters")
@@ -92,17 +83,29 @@ func (s System) virtualization() string {
 	return ""
 }
 
-const kvmCreateVM = 0xAE01 // KVM_CREATE_VM, linux/kvm.h
+// linux/kvm.h
+const (
+	kvmGetAPIVersion = 0xAE00
+	kvmCreateVM      = 0xAE01
+	kvmAPIVersion    = 12
+)
 
-func (s System) tryKVM() error {
+func (s System) try() error {
+	if s.TryKVM != nil {
+		return s.TryKVM()
+	}
 	fd, err := unix.Open(filepath.Join(s.Dev, "kvm"), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return qverr.New(qverr.NoVMX, "open /dev/kvm: %w", err)
+		return fmt.Errorf("open /dev/kvm: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
+	v, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmGetAPIVersion, 0)
+	if errno != 0 || v != kvmAPIVersion {
+		return fmt.Errorf("KVM speaks version %d, not %d (%w)", int(v), kvmAPIVersion, errno)
+	}
 	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmCreateVM, 0)
 	if errno != 0 {
-		return qverr.New(qverr.NoVMX, "KVM makes no virtual machine: %w", errno)
+		return fmt.Errorf("KVM makes no virtual machine: %w", errno)
 	}
 	return unix.Close(int(vm))
 }
@@ -118,7 +121,7 @@ func (s System) IOMMU() initapi.IOMMU {
 	groups, _ := filepath.Glob(filepath.Join(s.Sys, "kernel/iommu_groups/*"))
 	for _, dir := range groups {
 		id, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
+		if err != nil || s.read(dir, "name") == "vfio-noiommu" { // no isolation at all
 			continue
 		}
 		g := initapi.Group{ID: id, Devices: []string{}}
@@ -133,11 +136,18 @@ func (s System) IOMMU() initapi.IOMMU {
 	switch {
 	case io.Available:
 	case io.Kind == "":
-		io.Problem = Problem(qverr.New(qverr.NoIOMMU, "the firmware describes no IOMMU (neither DMAR nor IVRS)"))
+		io.Problem = initapi.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes no IOMMU (neither DMAR nor IVRS): no device can be passed through"))
 	default:
-		io.Problem = Problem(qverr.New(qverr.NoIOMMU, "the firmware describes an IOMMU, the kernel uses none"))
+		io.Problem = initapi.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes an IOMMU (%s), but the kernel does not use it", io.Kind).
+			WithHint("%s", iommuHints[io.Kind]))
 	}
 	return io
+}
+
+// iommuHints say how to switch an IOMMU on that is there.
+var iommuHints = map[string]string{
+	"intel": "add intel_iommu=on to the kernel command line",
+	"amd":   "remove amd_iommu=off from the kernel command line; the virtual build's kernel has no driver for it, the hardware build's has",
 }
 
 // errNoGroup is wrapped by the problem of a card without a group.

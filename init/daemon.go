@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/init/cmdline"
+	"quantavirt/init/guard"
+	"quantavirt/init/supervise"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+)
+
+const (
+	daemonPath = "/bin/quantavirt"
+	// daemonOOM protects the daemon; VMs are given a value of their own.
+	daemonOOM    = "-900"
+	cgroupRoot   = "/sys/fs/cgroup"
+	shell        = "/bin/sh"
+	rescuePause  = time.Second
+	openFiles    = 1 << 20
+	complainFrom = 3 // quick deaths of the daemon
+)
+
+var environment = []string{"PATH=/bin:/bbin:/sbin:/usr/bin:/usr/sbin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8"}
+
+// startDaemon begins the supervision; the step ends when the daemon was
+// executed for the first time.
+func (n *node) startDaemon(ctx context.Context) error {
+	if err := os.MkdirAll("/root", 0o700); err != nil {
+		n.log.Warn("home of root", "err", err)
+	}
+	// Through syscall, so that Go's own idea of the limit is not given to children.
+	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: openFiles, Max: openFiles}); err != nil {
+		n.log.Warn("limit of open files", "err", err)
+	}
+	out, err := n.outputPipe()
+	if err != nil {
+		return err
+	}
+	first := make(chan error, 1)
+	sup := supervise.New(supervise.Process{
+		Name: "daemon",
+		Start: func() (int, <-chan initapi.Exit, error) {
+			pid, done, err := n.execDaemon(out)
+			select {
+			case first <- err:
+			default:
+			}
+			return pid, done, err
+		},
+		Kill: syscall.Kill,
+	}, supervise.Options{Log: n.log, Beat: n.pulse.Beat, Died: n.daemonDied})
+	n.mu.Lock()
+	n.daemon = sup
+	n.started = sinceStart()
+	n.mu.Unlock()
+	guard.Loop(n.ctx, n.log, "supervisor", func(context.Context) { sup.Run() })
+	select {
+	case err := <-first:
+		return err
+	case <-ctx.Done():
+		return qverr.New(qverr.Timeout, "the daemon was not executed: %w", ctx.Err())
+	}
+}
+
+// outputPipe is what the daemon writes to. It outlives each daemon, so that
+// nothing is lost, and a child that holds it holds up nobody.
+func (n *node) outputPipe() (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, qverr.New(qverr.CodeOf(err), "output of the daemon: %w", err)
+	}
+	guard.Loop(n.ctx, n.log, "output of the daemon", func(context.Context) {
+		buf := make([]byte, 16<<10)
+		for {
+			k, err := r.Read(buf)
+			if err != nil {
+				n.log.Error("output of the daemon", "err", err)
+				return
+			}
+			_, _ = n.ring.Write(buf[:k])
+		}
+	})
+	return w, nil
+}
+
+func (n *node) execDaemon(out *os.File) (int, <-chan initapi.Exit, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, qverr.New(qverr.CodeOf(err), "start the daemon: %w", err)
+	}
+	defer func() { _ = null.Close() }()
+	group := filepath.Join(cgroupRoot, "appliance")
+	// What a dead daemon left running would hold its files and sockets.
+	_ = os.WriteFile(filepath.Join(group, "cgroup.kill"), []byte("1"), 0)
+	attr := &syscall.ProcAttr{
+		Dir: "/", Env: environment, Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	}
+	if dir, err := os.OpenFile(group, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		defer func() { _ = dir.Close() }()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+	} else {
+		n.log.Error("control group of the daemon", "err", err)
+	}
+	pid, done, err := n.reaper.Start(daemonPath, []string{daemonPath, "daemon"}, attr)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(daemonOOM), 0); err != nil {
+		n.log.Warn("protect the daemon", "err", err)
+	}
+	n.log.Info("the daemon runs", "pid", pid)
+	return pid, done, nil
+}
+
+// daemonDied says on the consoles that the daemon cannot stay alive, with its
+// last words, but not at every try.
+func (n *node) daemonDied(e initapi.Exit, deaths int) {
+	if deaths != complainFrom && deaths%20 != 0 {
+		return
+	}
+	how := fmt.Sprintf("status %d", e.Status)
+	if e.Signal != 0 {
+		how = "signal " + syscall.Signal(e.Signal).String()
+	}
+	n.say(qverr.New(qverr.Generic, "the daemon has ended %d times in a row, last with %s; it is tried again. Its last words:", deaths, how))
+	n.show(strings.TrimRight(string(n.ring.Tail(6)), "\n"))
+}
+
+// startRescue runs a shell on every console, if the command line asks for it.
+func (n *node) startRescue(context.Context) error {
+	if !n.line.Flag(cmdline.OptRescue) || n.consoles == nil {
+		return nil
+	}
+	path := shell
+	if _, err := os.Stat(path); err != nil {
+		path = "/bbin/gosh"
+	}
+	if _, err := os.Stat(path); err != nil {
+		return qverr.New(qverr.NoEnt, "quantavirt.rescue: the image has no shell: %w", err)
+	}
+	for _, name := range n.consoles.Names() {
+		guard.Loop(n.ctx, n.log, "rescue shell on "+name, func(ctx context.Context) {
+			for !n.isEnding() {
+				if err := n.runShell(path, "/dev/"+name); err != nil {
+					n.log.Error("rescue shell", "err", err)
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(rescuePause):
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// runShell runs a shell on a terminal that becomes its controlling one.
+func (n *node) runShell(path, tty string) error {
+	fd, err := unix.Open(tty, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return qverr.New(qverr.CodeOf(err), "open %s: %w", tty, err)
+	}
+	f := uintptr(fd)
+	_, done, err := n.reaper.Start(path, []string{"-" + filepath.Base(path)}, &syscall.ProcAttr{
+		Dir: "/root", Env: environment, Files: []uintptr{f, f, f},
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+	})
+	err = errors.Join(err, unix.Close(fd))
+	if err != nil {
+		return err
+	}
+	e := <-done
+	n.log.Info("rescue shell ended", "tty", tty, "status", e.Status, "signal", e.Signal)
+	return nil
+}

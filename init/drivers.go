@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"quantavirt/init/guard"
+	"quantavirt/init/kmod"
+	"quantavirt/init/uevent"
+	"quantavirt/internal/qverr"
+)
+
+const (
+	moduleList = "/etc/quantavirt/modules.load"
+	// passes bounds how often new devices behind new drivers are looked for:
+	// virtio's behind PCI, disks behind controllers.
+	passes = 4
+	// arrivals is how many new devices may wait for their drivers.
+	arrivals = 1024
+)
+
+// openModules reads the module tables and begins to listen for new devices, so
+// that none is missed between the first look and the end.
+func (n *node) openModules(context.Context) error {
+	loader, err := kmod.New(kmod.Options{
+		Dir: "/lib/modules/" + n.boot.Kernel, Params: n.line.ModuleParams, Blacklist: n.line.Blacklist(),
+	})
+	if err != nil {
+		return err
+	}
+	n.modules = loader
+	events, err := uevent.Listen()
+	if err != nil {
+		return err
+	}
+	n.events = events
+	n.loadOnArrival()
+	guard.Loop(n.ctx, n.log, "device events", func(ctx context.Context) {
+		if err := events.Run(ctx); err != nil {
+			n.log.Error("device events end", "err", err)
+		}
+	})
+	return nil
+}
+
+// loadOnArrival loads drivers for devices that the kernel announces.
+func (n *node) loadOnArrival() {
+	queue := make(chan string, arrivals)
+	n.events.Subscribe(func(e uevent.Event) {
+		alias := e.Env["MODALIAS"]
+		if e.Action == uevent.Lost {
+			alias = uevent.Lost
+		} else if e.Action != "add" || alias == "" {
+			return
+		}
+		select {
+		case queue <- alias:
+		default:
+		}
+	})
+	guard.Loop(n.ctx, n.log, "drivers of new devices", func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case alias := <-queue:
+				aliases := []string{alias}
+				if alias == uevent.Lost {
+					aliases, _ = kmod.Devices("/sys")
+				}
+				n.ask(aliases)
+			}
+		}
+	})
+}
+
+// ask loads drivers. What fails is logged: a device without its driver is no
+// reason to stop.
+func (n *node) ask(aliases []string) {
+	if err := n.modules.AskAll(aliases); err != nil {
+		n.log.Warn("drivers", "err", err)
+	}
+}
+
+// first are the devices that the way to the daemon needs: mass storage, network
+// and virtio on PCI; disks, SCSI and network on virtio; disks on SCSI.
+var first = []string{"bc01", "bc02", "v00001AF4", "virtio:d00000001v", "virtio:d00000002v", "virtio:d00000008v", "scsi:", "t-0x00"}
+
+func isFirst(alias string) bool {
+	return slices.ContainsFunc(first, func(part string) bool { return strings.Contains(alias, part) })
+}
+
+// loadForDisks loads the drivers of disks and network cards, and of what
+// appears behind them.
+func (n *node) loadForDisks(context.Context) error {
+	return n.loadNew(func(alias string) bool { return isFirst(alias) }, "pci", "virtio", "scsi")
+}
+
+// loadForDevices loads the drivers of everything that is plugged.
+func (n *node) loadForDevices(context.Context) error {
+	return n.loadNew(func(string) bool { return true })
+}
+
+func (n *node) loadNew(want func(alias string) bool, buses ...string) error {
+	asked := make(map[string]bool)
+	var errs []error
+	for range passes {
+		all, err := kmod.Devices("/sys", buses...)
+		if err != nil {
+			return err
+		}
+		var fresh []string
+		for _, a := range all {
+			if !asked[a] && want(a) {
+				asked[a] = true
+				fresh = append(fresh, a)
+			}
+		}
+		if len(fresh) == 0 {
+			break
+		}
+		if err := n.modules.AskAll(fresh); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return qverr.New(qverr.CodeOf(err), "drivers: %w", err)
+	}
+	return nil
+}
+
+// loadAlways loads the modules of the image's list.
+func (n *node) loadAlways(context.Context) error {
+	names, err := kmod.ReadList(moduleList)
+	if err != nil {
+		return err
+	}
+	err = n.modules.All(names)
+	n.log.Info("modules", "loaded", n.modules.String())
+	return err
+}
+
+// load loads one module for a step that can also do without the tables.
+func (n *node) load(name string) error {
+	if n.modules == nil {
+		return qverr.New(qverr.NoEnt, "the image has no table of modules")
+	}
+	return n.modules.Load(name)
+}

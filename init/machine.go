@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/init/cmdline"
+	"quantavirt/init/guard"
+	"quantavirt/init/hw"
+	"quantavirt/init/power"
+	"quantavirt/init/uevent"
+	"quantavirt/init/volume"
+	"quantavirt/init/watchdog"
+	"quantavirt/internal/initapi"
+	"quantavirt/internal/qverr"
+)
+
+// mountData mounts the data volume, or memory in its place. Only the lack of a
+// volume is no problem.
+func (n *node) mountData(ctx context.Context) error {
+	want, _ := n.line.Option(cmdline.OptData)
+	err := volume.CheckWant(want)
+	if err == nil && want != volume.RAM {
+		var b volume.Block
+		if b, err = n.findData(ctx, want); err == nil {
+			err = n.useData(b)
+		}
+		if err == nil {
+			return nil
+		}
+		if qverr.CodeOf(err) == qverr.NoEnt && want == "" {
+			n.log.Info("no data volume", "err", err)
+			err = nil
+		}
+	}
+	ramErr := volume.MountRAM(dataDir)
+	var st unix.Statfs_t
+	_ = unix.Statfs(dataDir, &st)
+	n.set(func(b *initapi.Boot) {
+		b.Data = initapi.DataVolume{SizeBytes: int64(st.Blocks) * st.Bsize, Problem: initapi.NewProblem(err)}
+	})
+	n.show("quantavirt: no data volume is used: all state is in RAM and lost at reboot")
+	return errors.Join(err, ramErr)
+}
+
+// findData looks for the volume, as long as a disk may still appear.
+func (n *node) findData(ctx context.Context, want string) (volume.Block, error) {
+	probing := &volume.Probing{Sys: "/sys", Loading: func() bool { return false }, Wanted: func(string) bool { return false }}
+	events := make(chan struct{}, 1)
+	if n.events != nil {
+		defer n.events.Subscribe(func(e uevent.Event) {
+			if s := e.Env["SUBSYSTEM"]; s != "block" && s != "usb" && s != "mmc" && e.Action != uevent.Lost {
+				return
+			}
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		})()
+		probing.Wanted = n.modules.Knows
+		probing.Loading = func() bool {
+			select {
+			case <-n.ended["devices"]:
+				return false
+			default:
+				return true
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, dataLimit)
+	defer cancel()
+	return volume.Host{Sys: "/sys", Dev: "/dev"}.Await(ctx, want, probing, events)
+}
+
+// dataLimit is how long late disks are waited for.
+const dataLimit = 15 * time.Second
+
+func (n *node) useData(b volume.Block) error {
+	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		return err
+	}
+	if err := volume.Mount(b, dataDir); err != nil {
+		return err
+	}
+	d := initapi.DataVolume{Persistent: true, Device: b.Device, PartUUID: b.PartUUID, SizeBytes: b.FS.Size}
+	if b.FS.Errors {
+		err := qverr.New(qverr.StrIO, "the kernel has found errors in the file system of %s", b).
+			WithHint("power the node off and check the volume on another machine: e2fsck -f %s", b.Device)
+		d.Problem = initapi.NewProblem(err)
+		n.say(err)
+	}
+	n.set(func(boot *initapi.Boot) { boot.Data = d })
+	n.log.Info("data volume", "device", b.String(), "size", b.FS.Size)
+	return nil
+}
+
+func (n *node) system() hw.System {
+	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: n.load}
+}
+
+// problem makes a problem that a part has found the step's.
+func problem(p *initapi.Problem) error {
+	if p == nil {
+		return nil
+	}
+	return qverr.New(qverr.Code(p.Code), "%s", p.Message).WithHint("%s", p.Recovery)
+}
+
+func (n *node) checkKVM(context.Context) error {
+	k := n.system().KVM()
+	n.set(func(b *initapi.Boot) { b.KVM = k })
+	return problem(k.Problem)
+}
+
+func (n *node) checkIOMMU(context.Context) error {
+	io := n.system().IOMMU()
+	n.set(func(b *initapi.Boot) { b.IOMMU = io })
+	return problem(io.Problem)
+}
+
+func (n *node) bindCards(context.Context) error {
+	cards := n.system().Cards()
+	n.set(func(b *initapi.Boot) { b.Cards = cards })
+	var errs []error
+	for _, c := range cards {
+		if c.Problem != nil {
+			errs = append(errs, problem(c.Problem))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// turning is how old the supervisor's last turn may be for the watchdog to be
+// fed.
+const turning = 30 * time.Second
+
+// startWatchdog feeds the first watchdog; to have none is no problem.
+func (n *node) startWatchdog(context.Context) error {
+	timeout := watchdog.DefaultTimeout
+	if v, ok := n.line.Option(cmdline.OptWatchdog); ok {
+		if v == "off" {
+			return nil
+		}
+		s, err := strconv.Atoi(v)
+		if err != nil || s < 10 || s > 3600 {
+			return qverr.New(qverr.Config, "quantavirt.watchdog=%.20s is neither off nor a number of seconds from 10 to 3600", v)
+		}
+		timeout = time.Duration(s) * time.Second
+	}
+	for _, path := range []string{"/dev/watchdog0", "/dev/watchdog"} {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		dog, err := watchdog.Open(path, timeout)
+		if err != nil {
+			return err
+		}
+		n.set(func(b *initapi.Boot) { b.Watchdog = path })
+		n.log.Info("watchdog", "device", path, "timeout", dog.Timeout)
+		guard.Loop(n.ctx, n.log, "watchdog", func(ctx context.Context) {
+			watchdog.Feed(ctx, n.log, dog.Timeout, func() bool { return n.pulse.Within(turning) }, dog.Feed1)
+		})
+		return nil
+	}
+	return nil
+}
+
+// watchPowerButton watches every input device with a power key, and those that
+// come later.
+func (n *node) watchPowerButton(context.Context) error {
+	for _, m := range []string{"button", "evdev"} {
+		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+			n.log.Warn("power button", "err", err)
+		}
+	}
+	var mu sync.Mutex
+	var watched []string
+	look := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range power.Buttons("/sys") {
+			if slices.Contains(watched, name) {
+				continue
+			}
+			watched = append(watched, name)
+			n.log.Info("power button", "device", name)
+			guard.Go(n.log, "power button "+name, func() {
+				err := power.Watch(n.ctx, "/dev/input/"+name, func() { n.end(powerOff, "power button") })
+				n.log.Info("power button is gone", "device", name, "err", err)
+				mu.Lock()
+				defer mu.Unlock()
+				watched = slices.DeleteFunc(watched, func(w string) bool { return w == name })
+			})
+		}
+	}
+	if n.events != nil {
+		n.events.Subscribe(func(e uevent.Event) {
+			if e.Action == "add" && e.Env["SUBSYSTEM"] == "input" {
+				guard.Go(n.log, "power button", look)
+			}
+		})
+	}
+	look()
+	return nil
+}

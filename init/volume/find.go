@@ -1,0 +1,164 @@
+package volume
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/internal/qverr"
+)
+
+// Times after which a bus that shows no disk is believed to have none. USB
+// devices answer within a second and their disks wait one more by default
+// (usb_storage.delay_use).
+const (
+	quietBus    = 2 * time.Second
+	quietDevice = 8 * time.Second
+)
+
+// Probing knows whether disks may still appear. What it saw first when is kept
+// between calls.
+type Probing struct {
+	Sys string
+	// Loading tells that drivers are still being loaded, and Wanted that there
+	// is one for a device.
+	Loading func() bool
+	Wanted  func(modalias string) bool
+
+	seen map[string]time.Time
+}
+
+// Until tells whether a disk may still appear, and when to look again if
+// nothing happens before.
+func (p *Probing) Until(now time.Time) (time.Time, bool) {
+	if p.seen == nil {
+		p.seen = make(map[string]time.Time)
+	}
+	var until time.Time
+	wait := func(what string, d time.Duration) {
+		first, ok := p.seen[what]
+		if !ok {
+			first, p.seen[what] = now, now
+		}
+		if end := first.Add(d); end.After(now) && (until.IsZero() || end.Before(until)) {
+			until = end
+		}
+	}
+	if p.Loading() && p.unbound() {
+		wait("drivers", quietDevice)
+	}
+	for _, bus := range p.glob("bus/usb/devices/usb*") {
+		wait(bus, quietBus)
+	}
+	for _, file := range p.glob("bus/usb/devices/*/bInterfaceClass") {
+		dir := filepath.Dir(file)
+		if text, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(text)) == "08" && !p.hasDisk(dir) {
+			wait(dir, quietDevice)
+		}
+	}
+	for _, host := range p.glob("class/mmc_host/*") {
+		if len(globbed(host, "mmc*:*")) == 0 {
+			wait(host, quietBus)
+		}
+	}
+	return until, !until.IsZero()
+}
+
+func (p *Probing) glob(pattern string) []string { return globbed(p.Sys, pattern) }
+
+func globbed(dir, pattern string) []string {
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// hasDisk tells whether a USB storage interface shows a disk.
+func (p *Probing) hasDisk(dir string) bool {
+	return len(globbed(dir, "host*/target*/*/block/*")) > 0
+}
+
+// storage are the devices behind which disks appear: mass storage and USB
+// controllers on PCI, virtio's disks and SCSI controllers (device types 2, 8).
+var storage = []struct{ bus, attr, prefix string }{
+	{"pci", "class", "0x01"},
+	{"pci", "class", "0x0c03"},
+	{"virtio", "modalias", "virtio:d00000002v"},
+	{"virtio", "modalias", "virtio:d00000008v"},
+}
+
+// unbound tells whether one of them waits for its driver.
+func (p *Probing) unbound() bool {
+	for _, s := range storage {
+		for _, dir := range p.glob("bus/" + s.bus + "/devices/*") {
+			if text, err := os.ReadFile(filepath.Join(dir, s.attr)); err != nil || !strings.HasPrefix(string(text), s.prefix) {
+				continue
+			}
+			if _, err := os.Lstat(filepath.Join(dir, "driver")); err == nil {
+				continue
+			}
+			if alias, err := os.ReadFile(filepath.Join(dir, "modalias")); err == nil && p.Wanted(strings.TrimSpace(string(alias))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Await is Scan and Choose, again at every event and as long as a disk may still
+// appear, until ctx ends. Once a volume is there it is taken.
+func (h Host) Await(ctx context.Context, want string, p *Probing, events <-chan struct{}) (Block, error) {
+	for {
+		blocks, scanErr := h.Scan()
+		b, err := Choose(blocks, want)
+		if qverr.CodeOf(err) != qverr.NoEnt {
+			return b, err
+		}
+		until, more := p.Until(time.Now())
+		if !more {
+			if scanErr != nil {
+				return b, scanErr
+			}
+			return b, err
+		}
+		select {
+		case <-events:
+		case <-time.After(time.Until(until)):
+		case <-ctx.Done():
+			return b, err
+		}
+	}
+}
+
+// safe: nothing on the volume is a program or a device.
+const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// Mount mounts the data volume at target. After an error of the disk the file
+// system becomes read-only rather than worse.
+func Mount(b Block, target string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return qverr.New(qverr.IO, "mount %s: %w", b, err)
+	}
+	if err := unix.Mount(b.Device, target, "ext4", safe|unix.MS_NOATIME, "errors=remount-ro"); err != nil {
+		return qverr.New(qverr.StrOpen, "mount %s: %w", b, err).
+			WithHint("check it on another machine: e2fsck -f %s", b.Device)
+	}
+	return nil
+}
+
+// MountRAM mounts memory at target instead.
+func MountRAM(target string) error {
+	err := os.MkdirAll(target, 0o755)
+	if err == nil {
+		err = unix.Mount("data", target, "tmpfs", safe, "mode=0755")
+	}
+	if err != nil {
+		return qverr.New(qverr.IO, "mount memory at %s: %w", target, err)
+	}
+	return nil
+}

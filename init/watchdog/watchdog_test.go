@@ -1,0 +1,42 @@
+package watchdog
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quantavirt/internal/qvlog"
+)
+
+func TestFedOnlyWhileAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var pulse Pulse
+		pulse.Beat()
+		fed := 0
+		go Feed(ctx, qvlog.New(io.Discard, qvlog.Options{}), time.Minute,
+			func() bool { return pulse.Within(30 * time.Second) }, func() error { fed++; return nil })
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			pulse.Beat()
+		}
+		synctest.Wait()
+		if fed != 41 {
+			t.Errorf("fed %d times in ten minutes", fed)
+		}
+		time.Sleep(time.Minute) // the pulse has stopped
+		before := fed
+		time.Sleep(10 * time.Minute)
+		if fed != before || before > 44 {
+			t.Errorf("fed %d, then %d times without a pulse", before, fed)
+		}
+		pulse.Beat()
+		time.Sleep(20 * time.Second)
+		if fed == before {
+			t.Error("not fed when the pulse came back")
+		}
+	})
+}
