@@ -126,6 +126,18 @@ func (d *Driver) discover() {
 	}
 }
 
+// DisableMSIX takes back what New switched on.
+func (d *Driver) DisableMSIX() {
+	for at := d.Config(0x34, 1); at != 0; at = d.Config(at+1, 1) {
+		if d.Config(at, 1) == 0x11 {
+			d.SetConfig(at+2, 2, 0)
+		}
+	}
+}
+
+// Pause lets the device run for a moment.
+func (d *Driver) Pause() { _, _ = unix.Poll(nil, 1) }
+
 func (d *Driver) virtioCap(at uint64) {
 	kind := byte(d.Config(at+3, 1))
 	if kind == 5 {
