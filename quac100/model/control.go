@@ -92,7 +92,7 @@ func (c *Card) status() regs.Status {
 		}
 	}
 	ok := c.phase == phaseOK
-	passed := c.manager.status()&regs.SelfTestPassed != 0
+	passed := c.manager.tested && c.manager.passed
 	set(regs.StatusReady, ok)
 	set(regs.StatusError, c.phase == phaseError || c.phase == phaseShutdown || c.phase == phaseZeroized)
 	set(regs.StatusBusy, c.queue.inflight > 0)
@@ -147,7 +147,7 @@ func (c *Card) writeDevControl(v regs.Control) {
 		return
 	}
 	fips := v & regs.ControlFIPS
-	if fips != old&regs.ControlFIPS && old&regs.ControlEnable != 0 {
+	if fips != old&regs.ControlFIPS && (old&regs.ControlEnable != 0 || c.phase != phaseOK) {
 		c.accessError(uint64(regs.DevControl))
 		fips = old & regs.ControlFIPS
 	}

@@ -94,19 +94,30 @@ func (c *Card) SetLatency(f func(regs.Opcode) time.Duration) {
 }
 
 // SetTemperature changes a reading, one of TempCore, TempMem, TempBoard and TempVRM, in milli-degrees Celsius. Only the
-// core's has consequences.
+// core's has consequences. It outlasts a power cycle.
 func (c *Card) SetTemperature(sensor regs.Reg, milli int32) {
 	c.inject(func() {
-		if sensor >= regs.TempCore && sensor <= regs.TempVRM {
-			c.set(sensor, uint32(milli))
-			c.superviseHeat()
+		switch sensor {
+		case regs.TempCore:
+			c.cfg.TempCore = milli
+		case regs.TempMem:
+			c.cfg.TempMem = milli
+		case regs.TempBoard:
+			c.cfg.TempBoard = milli
+		case regs.TempVRM:
+			c.cfg.TempVRM = milli
+		default:
+			return
 		}
+		c.set(sensor, uint32(milli))
+		c.superviseHeat()
 	})
 }
 
-// SetPower changes the power reading in milliwatts.
+// SetPower changes the power reading in milliwatts. It outlasts a power cycle.
 func (c *Card) SetPower(mw uint32) {
 	c.inject(func() {
+		c.cfg.PowerMW = mw
 		c.set(regs.PowerMW, mw)
 		c.superviseHeat()
 	})

@@ -92,11 +92,7 @@ func (c *Card) manageLoop() {
 		switch {
 		case c.faults.hang != HangNone || m.todo == 0 && m.test == 0:
 			c.wait(c.manageC)
-		case c.dma.busy > 0 || c.queue.posting:
-			if m.todo&resetWork == 0 {
-				c.manageTest()
-				continue
-			}
+		case m.todo&resetWork != 0 && (c.dma.busy > 0 || c.queue.posting):
 			c.wait(c.progress)
 		case m.todo != 0:
 			c.manageReset()
@@ -120,7 +116,7 @@ func (c *Card) manageReset() {
 		return
 	}
 	c.phase = phaseInit
-	m.init = true
+	m.init, m.tested = true, false
 	m.test = 0
 	if kinds&resetDevice != 0 {
 		c.fwDead = false
@@ -135,7 +131,7 @@ func (c *Card) manageReset() {
 	switch {
 	case c.faults.tampered:
 		c.phase = phaseZeroized
-	case failed != 0:
+	case failed != 0 || c.fwDead:
 		c.phase = phaseError
 	default:
 		c.phase = phaseOK

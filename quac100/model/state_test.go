@@ -217,6 +217,28 @@ func TestFIPSMode(t *testing.T) {
 	r.expect(regs.FIPSStatus, 0)
 }
 
+// A change of the mode while commands drain goes through INIT beside them.
+func TestFIPSModeWhileDraining(t *testing.T) {
+	r := running(t, Config{})
+	release := make(chan struct{})
+	r.SetLatency(func(regs.Opcode) time.Duration { <-release; return 0 })
+	r.push(regs.Command{Opcode: regs.OpNOP})
+	r.ring()
+	r.until(regs.CMDQHead, ^uint32(0), 1)
+	r.Write32(regs.DevControl, uint32(regs.ControlDMA))
+	r.Write32(regs.DevControl, uint32(regs.ControlDMA|regs.ControlFIPS))
+	r.ready()
+	r.expect(regs.FIPSStatus, regs.FIPSOn|regs.FIPSTested)
+	close(release)
+	r.next()
+	r.Tamper()
+	r.Write32(regs.DevControl, 0)
+	r.expect(regs.DevControl, uint32(regs.ControlFIPS))
+	if s := r.status(); s&regs.StatusZeroized == 0 {
+		t.Errorf("status %#x: the mode switch leads out of ZEROIZED", s)
+	}
+}
+
 func TestHeat(t *testing.T) {
 	r := running(t, Config{})
 	r.Write32(regs.TempWarn, 91000) // not 5 degrees below critical
