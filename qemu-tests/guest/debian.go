@@ -134,7 +134,7 @@ func (f Files) repack(archive, target, quantavirt string) error {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
-	if err := addFile(w, "./sbin/demo-init", debianInit); err != nil {
+	if err := addFile(w, "./usr/sbin/demo-init", debianInit); err != nil {
 		return err
 	}
 	command, err := os.ReadFile(quantavirt)
