@@ -94,14 +94,17 @@ func wait(t *testing.T, m *Machine, want Reason) Exit {
 
 func TestPrintAndPowerOff(t *testing.T) {
 	m, out := newGuest(t, 1, print32("hello")+powerOff)
+	begin := time.Now()
 	start(t, m)
 	wait(t, m, PoweredOff)
 	if out.String() != "hello" {
 		t.Errorf("%q", out.String())
 	}
-	if s := m.Stats(); s.VCPUs[0].IO < 6 || s.Touched == 0 {
+	s := m.Stats()
+	if s.VCPUs[0].IO < 6 || s.Touched == 0 || s.FirstEntry.IsZero() {
 		t.Errorf("%+v", s)
 	}
+	t.Logf("start to first entry: %v", s.FirstEntry.Sub(begin.Round(0)))
 }
 
 func TestTripleFault(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/kvm"
@@ -100,6 +101,8 @@ type Machine struct {
 	generation int
 	resets     uint64
 	counters   []*counters // by vCPU, over all generations
+
+	firstEntry atomic.Int64 // Unix nanoseconds, 0 before
 }
 
 // New makes a machine in state Built. The caller keeps the files open until

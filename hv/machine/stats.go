@@ -23,6 +23,8 @@ type VCPUStats struct {
 type Stats struct {
 	VCPUs  []VCPUStats
 	Resets uint64
+	// FirstEntry is when the first vCPU first entered the guest; zero before.
+	FirstEntry time.Time
 	// Touched is the guest memory in use, in bytes.
 	Touched int64
 }
@@ -34,6 +36,9 @@ func (m *Machine) Stats() Stats {
 	m.mu.Unlock()
 	for _, c := range m.counters {
 		s.VCPUs = append(s.VCPUs, c.read())
+	}
+	if ns := m.firstEntry.Load(); ns != 0 {
+		s.FirstEntry = time.Unix(0, ns)
 	}
 	s.Touched = m.mem.Touched()
 	return s

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,9 @@ func (v *vcpu) main() {
 	v.tid = unix.Gettid()
 	v.counters.follow(v.tid)
 	v.m.mu.Unlock()
+	if v.id == 0 {
+		v.m.firstEntry.CompareAndSwap(0, time.Now().UnixNano())
+	}
 	for v.obey() && v.enter() {
 	}
 	v.m.mu.Lock()
