@@ -24,8 +24,9 @@ type Device struct {
 	rx  virtio.Worker
 	tx  virtio.Worker
 
-	mu    sync.Mutex
-	input []byte
+	mu     sync.Mutex
+	input  []byte
+	active bool
 }
 
 // New makes a console that prints to out. A slow out slows the guest down.
@@ -69,6 +70,9 @@ func (d *Device) WriteConfig(uint32, []byte) {}
 
 // Activate implements virtio.Device.
 func (d *Device) Activate(_ uint64, queues []*virtio.Queue, host virtio.Host) error {
+	d.mu.Lock()
+	d.active = true
+	d.mu.Unlock()
 	if q := queues[rxQueue]; q != nil {
 		d.rx.Start(q, host)
 	}
@@ -78,14 +82,17 @@ func (d *Device) Activate(_ uint64, queues []*virtio.Queue, host virtio.Host) er
 	return nil
 }
 
-// Deactivate implements virtio.Device. Input that no guest read is dropped: it
-// was not meant for the next one.
+// Deactivate implements virtio.Device. Input that a guest did not read is dropped:
+// it was not meant for the next one. What is typed before a driver is there waits
+// for it.
 func (d *Device) Deactivate() {
 	d.rx.Stop()
 	d.tx.Stop()
 	d.mu.Lock()
-	d.input = nil
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	if d.active {
+		d.input, d.active = nil, false
+	}
 }
 
 // Pause implements virtio.Device.
