@@ -102,10 +102,18 @@ func (h *host) move(vm *kvm.VM) error {
 
 func (h *host) setLine(gsi uint32, high bool) {
 	h.mu.Lock()
-	vm := h.vm
-	h.mu.Unlock()
-	// It fails for a pin that does not exist, and these do.
-	_ = vm.SetIRQLine(gsi, high)
+	defer h.mu.Unlock()
+	if h.vm != nil {
+		// It fails for a pin that does not exist, and these do.
+		_ = h.vm.SetIRQLine(gsi, high)
+	}
+}
+
+// drop forgets the VM, which is about to be closed: a console may still type.
+func (h *host) drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.vm = nil
 }
 
 func (h *host) AllocGSI() (uint32, error) {

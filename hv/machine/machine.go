@@ -231,6 +231,9 @@ func (m *Machine) Close() {
 	if m.bus != nil {
 		m.bus.Close()
 	}
+	if m.host != nil {
+		m.host.drop()
+	}
 	if m.vm != nil {
 		_ = m.vm.Close()
 	}

@@ -92,14 +92,14 @@ func (m *MSIX) Notify(v int) {
 		return
 	}
 	m.mu.Lock()
-	on := m.control&msixEnable != 0
+	on, fd := m.control&msixEnable != 0, m.vectors[v].fd
 	m.mu.Unlock()
 	if !on {
 		return
 	}
 	one := [8]byte{1}
 	// It can only fail with EAGAIN, at 2^64-1 pending notifications.
-	_, _ = unix.Write(m.vectors[v].fd, one[:])
+	_, _ = unix.Write(fd, one[:])
 }
 
 // EventFD is the eventfd whose signal raises vector, for vhost and VFIO. It is
@@ -279,6 +279,9 @@ func (m *MSIX) bind(h Host) error {
 }
 
 func (m *MSIX) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.control = 0
 	for i := range m.vectors {
 		if m.vectors[i].fd >= 0 {
 			unix.Close(m.vectors[i].fd)
