@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,18 +25,25 @@ const (
 	// daemonOOM protects the daemon; VMs are given a value of their own.
 	daemonOOM    = "-900"
 	cgroupRoot   = "/sys/fs/cgroup"
-	shell        = "/bin/sh"
 	rescuePause  = time.Second
 	openFiles    = 1 << 20
 	complainFrom = 3 // quick deaths of the daemon
 )
+
+// shells for rescue. One of several commands in one program goes by its name.
+var shells = []string{"/bbin/gosh", "/bin/sh"}
 
 var environment = []string{"PATH=/bin:/bbin:/sbin:/usr/bin:/usr/sbin", "HOME=/root", "TERM=linux", "LANG=C.UTF-8"}
 
 // startDaemon begins the supervision; the step ends when the daemon was
 // executed for the first time.
 func (n *node) startDaemon(ctx context.Context) error {
-	if err := os.MkdirAll("/root", 0o700); err != nil {
+	for _, dir := range []string{"/root", "/run/quantavirt/vm"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			n.log.Warn("directories", "err", err)
+		}
+	}
+	if err := os.Chmod("/root", 0o700); err != nil {
 		n.log.Warn("home of root", "err", err)
 	}
 	// Through syscall, so that Go's own idea of the limit is not given to children.
@@ -142,13 +150,14 @@ func (n *node) startRescue(context.Context) error {
 	if !n.line.Flag(cmdline.OptRescue) || n.consoles == nil {
 		return nil
 	}
-	path := shell
-	if _, err := os.Stat(path); err != nil {
-		path = "/bbin/gosh"
+	i := slices.IndexFunc(shells, func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
+	if i < 0 {
+		return qverr.New(qverr.NoEnt, "quantavirt.rescue: the image has no shell")
 	}
-	if _, err := os.Stat(path); err != nil {
-		return qverr.New(qverr.NoEnt, "quantavirt.rescue: the image has no shell: %w", err)
-	}
+	path := shells[i]
 	for _, name := range n.consoles.Names() {
 		guard.Loop(n.ctx, n.log, "rescue shell on "+name, func(ctx context.Context) {
 			for !n.isEnding() {
@@ -173,7 +182,7 @@ func (n *node) runShell(path, tty string) error {
 		return qverr.New(qverr.CodeOf(err), "open %s: %w", tty, err)
 	}
 	f := uintptr(fd)
-	_, done, err := n.reaper.Start(path, []string{"-" + filepath.Base(path)}, &syscall.ProcAttr{
+	_, done, err := n.reaper.Start(path, []string{filepath.Base(path)}, &syscall.ProcAttr{
 		Dir: "/root", Env: environment, Files: []uintptr{f, f, f},
 		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
 	})
