@@ -20,6 +20,9 @@ const (
 	MinMTU     = 68
 	MaxMTU     = 65535
 	MinCID     = 3
+	// MaxDevices is how many disks and network devices there may be together: the
+	// PCI bus has 31 slots, and three are taken.
+	MaxDevices = 28
 )
 
 // Validate checks everything that can be checked without opening a file. Its
@@ -46,6 +49,9 @@ func (m *Machine) Validate() error {
 	}
 	if err := m.validateNICs(); err != nil {
 		return err
+	}
+	if n := len(m.Disks) + len(m.NICs); n > MaxDevices {
+		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, MaxDevices).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {

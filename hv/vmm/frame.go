@@ -203,6 +203,9 @@ func SendAnswer(sock *os.File, failure error) {
 func receiveAnswer(sock *os.File) error {
 	data := make([]byte, maxFrame)
 	n, _, _, _, err := recvmsg(int(sock.Fd()), data, nil)
+	if errors.Is(err, unix.ECONNRESET) {
+		return io.EOF // it did not even read the frame
+	}
 	if err != nil {
 		return qverr.New(qverr.CodeOf(err), "answer of the VM process: %w", err)
 	}

@@ -39,17 +39,6 @@ func rig(t *testing.T) string {
 	return dir
 }
 
-func TestMain(m *testing.M) {
-	if os.Getenv("QUANTAVIRT_NESTED") != "" {
-		warm, err := vmm.KeepWarm()
-		if err != nil {
-			panic(err)
-		}
-		defer warm.Close()
-	}
-	os.Exit(m.Run())
-}
-
 const (
 	guestMemory = 128 << 20
 	diskSize    = 32 << 20
@@ -85,6 +74,11 @@ func open(t *testing.T, path string, flags int) *os.File {
 func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 	t.Helper()
 	dir, work := rig(t), t.TempDir()
+	warm, err := vmm.KeepWarm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { warm.Close() })
 	g := &guest{t: t, disk: filepath.Join(work, "disk"), rings: map[string]string{}}
 	disk := open(t, g.disk, os.O_RDWR|os.O_CREATE)
 	if err := disk.Truncate(diskSize); err != nil {

@@ -259,7 +259,8 @@ func (l *launch) start(ctx context.Context, p *Process) error {
 		f.Jail = &Jail{UID: spec.UID, GID: spec.GID, Dir: vmDir(spec.RunDir, spec.Name),
 			Memlock: uint64(spec.Machine.Memory) + memlockExtra}
 	}
-	if err := SendFrame(l.ours, f, l.files); err != nil {
+	// A process that has died already says so below.
+	if err := SendFrame(l.ours, f, l.files); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return err
 	}
 	// Until the process answers, the end of ctx ends it; that ends the wait too.

@@ -1,0 +1,81 @@
+package config_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"quantavirt/hv/config"
+	"quantavirt/internal/qverr"
+)
+
+func machine() config.Machine {
+	return config.Machine{Name: "web", CPUs: 2, Memory: 64 << 20, Boot: config.Boot{Kernel: "k", Initrd: "i", Cmdline: "quiet"},
+		Disks: []config.Disk{{ID: "a", File: "fa", Format: "raw"}, {ID: "b", File: "fb", Format: "raw", Cache: "none", Queues: 64, Serial: "12345678901234567890"}},
+		NICs:  []config.NIC{{ID: "n", TAP: "t", Vhost: "v", MAC: "02:00:00:00:00:01", MTU: 1400}},
+		Vsock: &config.Vsock{CID: 3, Vhost: "vs"}, ConsoleLog: "cl", SerialLog: "sl"}
+}
+
+func TestValidate(t *testing.T) {
+	m := machine()
+	if err := m.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := m.Files(), []string{"k", "i", "cl", "sl", "fa", "fb", "t", "v", "vs"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*config.Machine)
+		code   qverr.Code
+		path   string
+	}{
+		{"no name", func(m *config.Machine) { m.Name = "" }, qverr.Config, "name"},
+		{"path as name", func(m *config.Machine) { m.Name = "a/b" }, qverr.Config, "name"},
+		{"no CPU", func(m *config.Machine) { m.CPUs = 0 }, qverr.Config, "cpus"},
+		{"nine CPUs", func(m *config.Machine) { m.CPUs = 9 }, qverr.Config, "cpus"},
+		{"negative memory", func(m *config.Machine) { m.Memory = -4096 }, qverr.Config, "memory_bytes"},
+		{"little memory", func(m *config.Machine) { m.Memory = 16<<20 - 4096 }, qverr.Config, "memory_bytes"},
+		{"odd memory", func(m *config.Machine) { m.Memory++ }, qverr.Config, "memory_bytes"},
+		{"no kernel", func(m *config.Machine) { m.Boot.Kernel = "" }, qverr.Config, "boot.kernel"},
+		{"long command line", func(m *config.Machine) { m.Boot.Cmdline = strings.Repeat("x", 2048) }, qverr.Config, "boot.cmdline"},
+		{"zero in command line", func(m *config.Machine) { m.Boot.Cmdline = "a\x00b" }, qverr.Config, "boot.cmdline"},
+		{"17 disks", func(m *config.Machine) { m.Disks = make([]config.Disk, 17) }, qverr.Config, "disks"},
+		{"same disk id", func(m *config.Machine) { m.Disks[1].ID = "a" }, qverr.Config, "disks.id"},
+		{"no disk file", func(m *config.Machine) { m.Disks[1].File = "" }, qverr.Config, "disks.file"},
+		{"qcow2", func(m *config.Machine) { m.Disks[1].Format = "qcow2" }, qverr.Unsupported, "disks.format"},
+		{"long serial", func(m *config.Machine) { m.Disks[1].Serial += "1" }, qverr.Config, "disks.serial"},
+		{"65 queues", func(m *config.Machine) { m.Disks[1].Queues = 65 }, qverr.Config, "disks.queues"},
+		{"unknown cache", func(m *config.Machine) { m.Disks[1].Cache = "lazy" }, qverr.Config, "disks.cache"},
+		{"17 NICs", func(m *config.Machine) { m.NICs = make([]config.NIC, 17) }, qverr.Config, "nics"},
+		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
+		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
+		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
+		{"no MAC", func(m *config.Machine) { m.NICs[0].MAC = "" }, qverr.NetMAC, "nics.mac"},
+		{"multicast MAC", func(m *config.Machine) { m.NICs[0].MAC = "03:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
+		{"long MAC", func(m *config.Machine) { m.NICs[0].MAC = "02:00:00:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
+		{"small MTU", func(m *config.Machine) { m.NICs[0].MTU = 67 }, qverr.NetMTU, "nics.mtu"},
+		{"host's CID", func(m *config.Machine) { m.Vsock.CID = 2 }, qverr.Config, "vsock.cid"},
+		{"any CID", func(m *config.Machine) { m.Vsock.CID = 0xffffffff }, qverr.Config, "vsock.cid"},
+		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
+	} {
+		m := machine()
+		tc.change(&m)
+		err := m.Validate()
+		if !errors.Is(err, tc.code) || qverr.From(err).Details["path"] != tc.path {
+			t.Errorf("%s: %v (%v)", tc.name, err, qverr.From(err))
+		}
+	}
+}
+
+func many() ([]config.Disk, []config.NIC) {
+	var disks []config.Disk
+	var nics []config.NIC
+	for i := range 16 {
+		id := string(rune('a' + i))
+		disks = append(disks, config.Disk{ID: id, File: id, Format: "raw"})
+		nics = append(nics, config.NIC{ID: id, TAP: id, MAC: "02:00:00:00:00:01"})
+	}
+	return disks, nics
+}
