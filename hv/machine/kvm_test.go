@@ -241,6 +241,29 @@ func TestDoorbell(t *testing.T) {
 	}
 }
 
+func TestGuestErrors(t *testing.T) {
+	for _, c := range []struct {
+		name, code string
+		want       qverr.Code
+	}{
+		{"code where no memory is", "\xb8\x00\x00\x00\xe0\xff\xe0", qverr.VMExit},  // mov $0xe0000000, %eax; jmp *%eax
+		{"memory that is gone", "\xa1\x00\x00\x20\x00" + halt, qverr.EPTViolation}, // mov 0x200000, %eax
+	} {
+		m, _ := newGuest(t, 1, c.code)
+		page, err := m.Memory().Slice(0x20_0000, 0x1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mprotect(page, unix.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+		start(t, m)
+		if e := wait(t, m, Failed); !errors.Is(e.Err, c.want) {
+			t.Errorf("%s: %v", c.name, e.Err)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
