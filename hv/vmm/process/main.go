@@ -28,6 +28,8 @@ const gcPercent = 20
 // vmm.StartFD and returns the exit status when the VM is over.
 func Main(name string) int {
 	debug.SetGCPercent(gcPercent)
+	// The log may be a pipe whose reader is gone with the daemon; the VM stays.
+	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
 	log := qvlog.New(os.Stderr, qvlog.Options{}).With("subsystem", "vm", "vm", name)
 	sock := os.NewFile(vmm.StartFD, "start")
 	frame, files, err := vmm.ReceiveFrame(sock)

@@ -175,7 +175,7 @@ func (vm *VM) info() vmm.Info {
 	if vm.cfg.Vsock != nil {
 		i.CID = vm.cfg.Vsock.CID
 	}
-	if vm.state == vmm.StateStarting {
+	if vm.started.IsZero() {
 		return i // the devices are being built
 	}
 	for _, d := range vm.devices {
@@ -190,7 +190,7 @@ func (vm *VM) info() vmm.Info {
 func (vm *VM) hasMachine() bool {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	return vm.state != vmm.StateStarting
+	return !vm.started.IsZero()
 }
 
 // lastState is the state that the VM was in before it ended.
