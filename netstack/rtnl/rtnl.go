@@ -76,10 +76,12 @@ func IPNet(p netip.Prefix) *net.IPNet {
 // IsUp reports whether a link was set up, with or without a carrier.
 func IsUp(l netlink.Link) bool { return l.Attrs().Flags&net.FlagUp != 0 }
 
-// HasCarrier reports whether a link is up and can send. The carrier alone
-// (IFF_LOWER_UP) is not enough: until the kernel has also seen it
-// (IFF_RUNNING), the link has no queue and drops what is sent.
+// HasCarrier reports whether a link is up and its lower layer works.
 func HasCarrier(l netlink.Link) bool {
-	const want = unix.IFF_LOWER_UP | unix.IFF_RUNNING
-	return IsUp(l) && l.Attrs().RawFlags&want == want
+	return IsUp(l) && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 }
+
+// CanSend reports whether the kernel's link watch has seen the carrier. Before
+// that a link may still lack its queue and drop what is sent; or it works and
+// the flag is up to a second late.
+func CanSend(l netlink.Link) bool { return l.Attrs().RawFlags&unix.IFF_RUNNING != 0 }

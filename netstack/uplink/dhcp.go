@@ -99,9 +99,17 @@ func (u *Uplink) acquire(ctx context.Context, w *rtnl.Watcher, link netlink.Link
 		return nil, qverr.New(qverr.NetCreate, "DHCP on %s: %w", link.Attrs().Name, err)
 	}
 	defer client.Close()
-	started := time.Now()
-	for n := 0; ; n++ {
-		l, err := u.transaction(ctx, client, link, n, started)
+	discover, err := u.message(link, dhcpv4.MessageTypeDiscover)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	if !rtnl.CanSend(link) {
+		n = -1 // the first one may be lost on the way out
+	}
+	for started := time.Now(); ; n++ {
+		discover.NumSeconds = seconds(time.Since(started))
+		l, err := u.transaction(ctx, client, link, discover, u.wait(n))
 		switch {
 		case err == nil:
 			return l, nil
@@ -111,6 +119,9 @@ func (u *Uplink) acquire(ctx context.Context, w *rtnl.Watcher, link netlink.Link
 			u.log.Warn("DHCP server refused its own offer", "interface", link.Attrs().Name)
 			if !sleep(ctx, nakPause) {
 				return nil, ctx.Err()
+			}
+			if discover.TransactionID, err = dhcpv4.GenerateTransactionID(); err != nil {
+				return nil, err
 			}
 		}
 		if n+1 < u.time.attempts {
@@ -130,16 +141,13 @@ func (u *Uplink) others(links []netlink.Link, link netlink.Link) bool {
 	return l != nil && l.Attrs().Index != link.Attrs().Index
 }
 
-// transaction is attempt n of the four messages. Waits double; a late offer to
-// an earlier attempt is not waited for any more.
-func (u *Uplink) transaction(ctx context.Context, client *nclient4.Client, link netlink.Link, n int, started time.Time) (*lease, error) {
-	discover, err := u.message(link, dhcpv4.MessageTypeDiscover)
-	if err != nil {
-		return nil, err
-	}
-	discover.NumSeconds = seconds(time.Since(started))
-	offer, err := ask(ctx, client, nclient4.DefaultServers, discover, u.wait(n), func(m *dhcpv4.DHCPv4) bool {
-		_, err := parseLease(m, started)
+// transaction is one attempt at the four messages. All attempts have one
+// transaction id: a server that probes an address first (a second is usual)
+// answers the first DISCOVER while a later one waits.
+func (u *Uplink) transaction(ctx context.Context, client *nclient4.Client, link netlink.Link, discover *dhcpv4.DHCPv4,
+	wait time.Duration) (*lease, error) {
+	offer, err := ask(ctx, client, nclient4.DefaultServers, discover, wait, func(m *dhcpv4.DHCPv4) bool {
+		_, err := parseLease(m, time.Now())
 		return m.MessageType() == dhcpv4.MessageTypeOffer && err == nil
 	})
 	if err != nil {
@@ -338,8 +346,12 @@ func (u *Uplink) message(link netlink.Link, typ dhcpv4.MessageType, mods ...dhcp
 }
 
 // wait is how long attempt n waits for its answer: doubled each time, with a
-// tenth of jitter so that nodes that start together drift apart.
+// tenth of jitter so that nodes that start together drift apart. Attempt -1 is
+// a try.
 func (u *Uplink) wait(n int) time.Duration {
+	if n < 0 {
+		return u.time.first / 10
+	}
 	d := min(u.time.first<<min(n, 16), u.time.max)
 	return d + time.Duration((rand.Float64()*2-1)*float64(d)/10)
 }
