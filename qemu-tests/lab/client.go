@@ -59,8 +59,8 @@ func (a Answer) Decode(v any) error {
 	return nil
 }
 
-// Do sends a request with the node's token. A body that is no io.Reader is sent
-// as JSON; nil sends none.
+// Do sends a request with the node's token. An io.Reader is sent as it is, bytes
+// as JSON text, anything else as its JSON; nil sends no body.
 func (n *Node) Do(ctx context.Context, method, path string, body any) (Answer, error) {
 	var r io.Reader
 	kind := ""
@@ -68,6 +68,8 @@ func (n *Node) Do(ctx context.Context, method, path string, body any) (Answer, e
 	case nil:
 	case io.Reader:
 		r, kind = b, "application/octet-stream"
+	case []byte:
+		r, kind = bytes.NewReader(b), "application/json"
 	default:
 		data, err := json.Marshal(b)
 		if err != nil {
