@@ -30,9 +30,7 @@ func (b *build) fill(ctx context.Context, a *archive, list moduleList) error {
 		uimage.WithReplaceEnv(env), uimage.WithTempDir(temp), uimage.WithSkipLDD(),
 		uimage.WithBaseArchive(base), uimage.WithOutput(a),
 	}
-	for _, p := range b.Programs {
-		options = append(options, uimage.WithCommands(nil, &programBuilder{ctx: ctx, b: b, program: p, groups: a.groups}, p.Package))
-	}
+	options = append(options, b.programBuilders(ctx, a)...)
 	var commands []string
 	for _, name := range rescue {
 		commands = append(commands, rescuePackages+name)
@@ -43,6 +41,24 @@ func (b *build) fill(ctx context.Context, a *archive, list moduleList) error {
 		return fmt.Errorf("image: initramfs: %w", err)
 	}
 	return nil
+}
+
+// programBuilders has the product's programs built, as one file or as several.
+func (b *build) programBuilders(ctx context.Context, a *archive) []uimage.Modifier {
+	if !b.Separate {
+		var packages []string
+		for _, p := range b.Programs {
+			packages = append(packages, p.Package)
+		}
+		all := &multicallBuilder{ctx: ctx, b: b, programs: b.Programs, groups: a.groups}
+		return []uimage.Modifier{uimage.WithCommands(nil, all, packages...)}
+	}
+	var options []uimage.Modifier
+	for _, p := range b.Programs {
+		one := &programBuilder{ctx: ctx, b: b, program: p, groups: a.groups}
+		options = append(options, uimage.WithCommands(nil, one, p.Package))
+	}
+	return options
 }
 
 // base is all of the archive that is not a program.

@@ -24,6 +24,7 @@ type Options struct {
 	Version  string
 	Level    int       // of zstd, 1 to 19
 	Programs []Program // those of the product if nil
+	Separate bool      // a file for each program instead of one for all
 	Progress io.Writer
 }
 
@@ -37,8 +38,8 @@ type Program struct {
 func Programs() []Program {
 	return []Program{
 		{Package: "quantavirt/init", Path: "init"},
-		{Package: "quantavirt/appliance/cmd/quantavirt", Path: "bin/quantavirt"},
 		{Package: "quantavirt/hv/cmd/hv", Path: "bin/hv"},
+		{Package: "quantavirt/appliance/cmd/quantavirt", Path: "bin/quantavirt"},
 	}
 }
 

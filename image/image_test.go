@@ -145,6 +145,13 @@ func TestBuildTwice(t *testing.T) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
 	checkContent(t, one)
+	apart := options()
+	apart.Separate = true
+	three, err := Build(t.Context(), apart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkContent(t, three)
 }
 
 func sum(t *testing.T, i Image) [32]byte {

@@ -33,6 +33,9 @@ const rescueTag = "goshsmall"
 
 const rescuePackages = "github.com/u-root/u-root/cmds/core/"
 
+// programEnv is the environment of Go for what runs in the image.
+var programEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS="}
+
 // goBuild compiles like every program of the image: static, and the same bytes
 // on every machine. Go's cache and its build ids make a second run short, which
 // is why u-root's own builders, which rebuild everything each time, are not used.
@@ -40,8 +43,7 @@ func goBuild(ctx context.Context, dir, out, pkg, ldflags string, extra []string,
 	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", strings.TrimSpace("-s -w " + ldflags), "-o", out}, extra...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=")
-	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(append(os.Environ(), programEnv...), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

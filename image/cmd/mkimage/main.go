@@ -81,6 +81,7 @@ func build(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Modules, "modules", os.Getenv("MODULES"), "modules of that kernel, after depmod (default $MODULES)")
 	flags.StringVar(&o.Version, "version", "", "version to write into the programs (default: git describe)")
 	flags.IntVar(&o.Level, "level", 19, "how hard zstd packs, 1 to 19")
+	flags.BoolVar(&o.Separate, "separate", false, "a file for each program instead of one for all, to compare")
 	flags.Var(&programs, "program", "PATH=PACKAGE: another Go package for a program of the image, such as init=./some/init")
 	if err := flags.Parse(args); err != nil {
 		return err
