@@ -51,6 +51,7 @@ type Manager struct {
 // network is what the manager knows of one network.
 type network struct {
 	Network
+	index   int // of the bridge
 	server  *dhcp.Server
 	problem *qverr.Error
 }
@@ -162,13 +163,12 @@ func (m *Manager) run() {
 			w.Wait()
 		}
 	}()
+	linksOnly := false
 	for {
 		// The channel first: what changes while this reconciles is seen next.
 		changed, err := m.watch(&w)
 		if err == nil {
-			m.mu.Lock()
-			err = m.reconcile()
-			m.mu.Unlock()
+			err = m.step(linksOnly)
 		}
 		retry.Stop()
 		if err != nil {
@@ -177,14 +177,29 @@ func (m *Manager) run() {
 		} else {
 			delay = firstRetry
 		}
+		linksOnly = false
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-changed:
+			linksOnly = true
 		case <-m.kick:
 		case <-retry.C:
 		}
 	}
+}
+
+// step reconciles. After a change of the links alone it first looks whether
+// that concerns us: each TAP device of a VM that starts makes several.
+func (m *Manager) step(linksOnly bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if linksOnly {
+		if links, err := rtnl.Links(); err == nil && !m.drifted(links) {
+			return nil
+		}
+	}
+	return m.reconcile()
 }
 
 // watch returns a channel that tells of the next change of the links; it makes

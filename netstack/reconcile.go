@@ -4,12 +4,15 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack/bridge"
 	"quantavirt/netstack/dhcp"
 	"quantavirt/netstack/mac"
 	"quantavirt/netstack/nat"
 	"quantavirt/netstack/rtnl"
+	"quantavirt/netstack/tap"
 	"quantavirt/netstack/uplink"
 )
 
@@ -91,6 +94,7 @@ func (m *Manager) reconcileNetwork(n *network, want Network, all []port) error {
 	if err != nil {
 		return err
 	}
+	n.index = index
 	if changed {
 		m.log.Info("bridge configured", "network", want.Name, "bridge", want.Bridge, "address", cfg.Address.String())
 	}
@@ -164,6 +168,35 @@ func (m *Manager) removeOthers(wanted map[string]bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// drifted reports whether links are not as the last reconcile left them: a
+// bridge that is missing, new, down or too much, or a port without its bridge.
+// mu is held.
+func (m *Manager) drifted(links []netlink.Link) bool {
+	have := make(map[string]netlink.Link, len(links))
+	for _, l := range links {
+		have[l.Attrs().Name] = l
+	}
+	wanted := make(map[string]bool)
+	for _, n := range m.nets {
+		wanted[n.Bridge] = true
+		l := have[n.Bridge]
+		if n.problem != nil || l == nil || l.Attrs().Index != n.index || !rtnl.IsUp(l) || l.Attrs().MTU != n.MTU {
+			return true
+		}
+	}
+	for _, name := range bridge.Ours(links) {
+		if !wanted[name] {
+			return true
+		}
+	}
+	for _, l := range links {
+		if o, ok := tap.OwnerOf(l); ok && m.nets[o.Network] != nil && l.Attrs().MasterIndex != m.nets[o.Network].index {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *network) stop() {
