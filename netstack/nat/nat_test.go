@@ -68,7 +68,7 @@ func TestRepair(t *testing.T) {
 		{"nft", "insert", "rule", "inet", TableName, chainGuests, "tcp", "dport", "9400", "accept"},
 		{"nft", "add", "chain", "inet", TableName, "foreign"},
 		{"nft", "chain", "inet", TableName, chainForward, "{ policy accept; }"},
-		{"sysctl", "-q", "-w", "net.ipv4.ip_forward=0"},
+		{"sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"},
 	} {
 		nstest.Run(t, damage...)
 		apply(t, cfg, true)
