@@ -53,12 +53,14 @@ func Main(name string) int {
 
 // begin locks the process in and starts the machine.
 func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, net.Listener, error) {
+	began := time.Now()
 	if j := frame.Jail; j != nil {
 		err := jail.Enter(jail.Spec{UID: j.UID, GID: j.GID, Dir: j.Dir, Memlock: j.Memlock, Hostname: frame.Machine.Name})
 		if err != nil {
 			return nil, nil, err
 		}
 	}
+	locked := time.Now()
 	if err := frame.Machine.Validate(); err != nil {
 		return nil, nil, err
 	}
@@ -69,9 +71,11 @@ func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, n
 	files[config.FileControl].Close()
 	vm := newVM(frame.Machine, log)
 	go vm.serve(listener)
-	if err := vm.start(files); err != nil {
+	built, err := vm.start(files)
+	if err != nil {
 		return nil, nil, err
 	}
+	log.Info("the VM runs", "jail", locked.Sub(began), "build", built.Sub(locked), "load", time.Since(built))
 	return vm, listener, nil
 }
 

@@ -42,18 +42,19 @@ func newVM(cfg config.Machine, log *slog.Logger) *VM {
 		since: time.Now(), changed: make(chan struct{})}
 }
 
-// start builds the machine and lets it run.
-func (vm *VM) start(files map[string]*os.File) error {
+// start builds the machine and lets it run. It tells when the machine was built.
+func (vm *VM) start(files map[string]*os.File) (built time.Time, err error) {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
 	if err := vm.build(files); err != nil {
-		return err
+		return built, err
 	}
+	built = time.Now()
 	if err := vm.machine.Start(); err != nil {
-		return err
+		return built, err
 	}
 	vm.advance(vmm.ActionStarted)
-	return nil
+	return built, nil
 }
 
 // machineState hears of each state of the machine. Only its end is news: all
