@@ -124,7 +124,7 @@ func TestBuildTwice(t *testing.T) {
 	options := func() Options {
 		o := Options{Source: source, Out: t.TempDir(), Build: "virtual", Version: "1.2.3", Level: 1, Progress: io.Discard}
 		for _, p := range Programs() {
-			o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny", Path: p.Path})
+			o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny/" + filepath.Base(p.Path), Path: p.Path})
 		}
 		return o
 	}

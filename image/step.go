@@ -8,7 +8,7 @@ import (
 )
 
 // beat is how often a step that takes long says that it goes on.
-const beat = 5 * time.Second
+const beat = 4 * time.Second
 
 // steps prints what is being done and how long it took.
 type steps struct {

@@ -1,4 +1,4 @@
-// Command tiny stands for the programs of the product in tests of the archive.
+// Command quantavirt stands for the programs of the product in tests of the archive.
 package main
 
 import (
