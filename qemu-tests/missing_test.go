@@ -48,6 +48,7 @@ func TestMissingHardware(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := boot(t, c.options)
+			settled(t, n)
 			s := info(t, n)
 			if c.problem != "" {
 				if p := s.has(c.problem); p == nil || p.Recovery == "" {

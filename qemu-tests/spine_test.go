@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -72,6 +73,26 @@ func (s systemInfo) has(name string) *problem {
 	return nil
 }
 
+// settled waits until the node has looked at its cards, which goes on after the
+// API is ready: until then it answers QV_ERR_AGAIN.
+func settled(t *testing.T, n *lab.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		a, err := n.Do(ctx, http.MethodGet, "/api/v1/crypto/quac100", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(a.Body), `"QV_ERR_AGAIN"`) {
+			return
+		}
+		<-tick.C
+	}
+}
+
 func info(t *testing.T, n *lab.Node) systemInfo {
 	t.Helper()
 	var s systemInfo
@@ -100,6 +121,7 @@ func cli(t *testing.T, n *lab.Node, args ...string) (stdout, stderr string, exit
 
 func TestSystemInfo(t *testing.T) {
 	n := spine(t)
+	settled(t, n)
 	out, stderr, exit := cli(t, n, "system", "info", "-o", "json")
 	if exit != 0 {
 		t.Fatalf("exit %d: %s", exit, stderr)
