@@ -35,11 +35,13 @@ help: ## this list
 
 .PHONY: run
 run: image ## build and boot the appliance under QEMU with a VM inside; up until Ctrl-C
-	@$(GO) run ./qemu-tests/cmd/run
+	@$(STEP) "The demonstration" $(GO) build -o $(BIN)/demonstration ./qemu-tests/cmd/run
+	@$(BIN)/demonstration
 
 .PHONY: demo
 demo: image ## the same, check the outcome and end
-	@$(GO) run ./qemu-tests/cmd/run -check
+	@$(STEP) "The demonstration" $(GO) build -o $(BIN)/demonstration ./qemu-tests/cmd/run
+	@$(BIN)/demonstration -check
 
 .PHONY: test
 test: image lint unit ## all checks and all tests, those under QEMU included
@@ -57,7 +59,8 @@ unit: setup ## tests that need no QEMU; those of the network need root
 
 .PHONY: bench
 bench: image ## measure and store the numbers of SPECIFICATION.md
-	@$(GO) run ./qemu-tests/cmd/bench
+	@$(STEP) "The benchmark" $(GO) build -o $(BIN)/benchmark ./qemu-tests/cmd/bench
+	@$(BIN)/benchmark
 
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, sizes
