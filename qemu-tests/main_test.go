@@ -106,8 +106,13 @@ func showConsole(t *testing.T, n *lab.Node) {
 	})
 }
 
-// soak tells whether the full counts are wanted.
-func soak() bool { return os.Getenv("QV_SOAK") != "" }
+// rounds is how often a test repeats: full under make soak.
+func rounds(reduced, full int) int {
+	if os.Getenv("QV_SOAK") != "" {
+		return full
+	}
+	return reduced
+}
 
 // outsideServer is a page outside the appliance. QEMU's user network shows the
 // machine's loopback address as 10.0.2.2.

@@ -49,16 +49,17 @@ func TestRebootKeepsState(t *testing.T) {
 	}
 	ca := n.CA
 
-	reboot(t, n)
-
-	if n.CA != ca {
-		t.Errorf("the node's authority changed from %s to %s", ca, n.CA)
-	}
-	waitState(t, n, "auto", "RUNNING", 60*time.Second)
-	console = attach(t, n, "auto")
-	readyAgain(t, console, 1)
-	if again := field(ask(t, console, "dhcp"), "address"); again != address {
-		t.Errorf("address %s after the reboot, had %s", again, address)
+	for round := range rounds(1, 10) {
+		reboot(t, n)
+		if n.CA != ca {
+			t.Errorf("the node's authority changed from %s to %s", ca, n.CA)
+		}
+		waitState(t, n, "auto", "RUNNING", 60*time.Second)
+		console = attach(t, n, "auto")
+		readyAgain(t, console, round+1)
+		if again := field(ask(t, console, "dhcp"), "address"); again != address {
+			t.Errorf("address %s after the reboot, had %s", again, address)
+		}
 	}
 	var tokens struct {
 		Items []struct {

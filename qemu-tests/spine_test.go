@@ -289,22 +289,8 @@ func TestKill(t *testing.T) {
 	v := getVM(t, n, "victim")
 
 	t.Run("daemon", func(t *testing.T) {
-		pid := info(t, n).Daemon.PID
-		if _, err := n.Shell(t.Context(), "kill -9 "+strconv.Itoa(pid)); err != nil {
-			t.Fatal(err)
-		}
-		killed := time.Now()
-		back := waitDaemon(t, n, pid)
-		t.Logf("the daemon is back %.1f s after kill -9", back.Sub(killed).Seconds())
-		if back.Sub(killed) > 30*time.Second { // promised: 5 s
-			t.Error("the daemon took too long")
-		}
-		if now := getVM(t, n, "victim"); now.State != "RUNNING" || now.PID != v.PID {
-			t.Errorf("VM %s with pid %d, want RUNNING with %d", now.State, now.PID, v.PID)
-		}
-		console = attach(t, n, "victim")
-		if after := uptime(t, console); after <= before {
-			t.Errorf("guest uptime %v before and %v after", before, after)
+		for range rounds(1, 20) {
+			console = killDaemon(t, n, v, before)
 		}
 	})
 	t.Run("VM process", func(t *testing.T) {
@@ -327,6 +313,30 @@ func TestKill(t *testing.T) {
 			t.Errorf("left behind: %q", out)
 		}
 	})
+}
+
+// killDaemon kills the daemon under a running guest and checks that only the
+// daemon noticed. It returns a console attached through the next one.
+func killDaemon(t *testing.T, n *lab.Node, v vm, before float64) *lab.Console {
+	t.Helper()
+	pid := info(t, n).Daemon.PID
+	if _, err := n.Shell(t.Context(), "kill -9 "+strconv.Itoa(pid)); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	took := waitDaemon(t, n, pid).Sub(killed)
+	t.Logf("the daemon is back %.1f s after kill -9", took.Seconds())
+	if took > 30*time.Second { // promised: 5 s
+		t.Error("the daemon took too long")
+	}
+	if now := getVM(t, n, "victim"); now.State != "RUNNING" || now.PID != v.PID {
+		t.Errorf("VM %s with pid %d, want RUNNING with %d", now.State, now.PID, v.PID)
+	}
+	console := attach(t, n, "victim")
+	if after := uptime(t, console); after <= before {
+		t.Errorf("guest uptime %v before and %v after", before, after)
+	}
+	return console
 }
 
 // waitDaemon waits until another daemon than the one with pid is ready.
