@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -113,12 +114,25 @@ func (r Root) Packages() (string, error) {
 
 func (r Root) make(ctx context.Context, progress io.Writer) error {
 	started := time.Now()
-	// A temporary name, cleared of what an interrupted run has left.
-	temp := Root{Dir: r.Dir + ".part"}
-	if err := os.RemoveAll(temp.Dir); err != nil {
+	// What an interrupted run has left goes; the name is new each time, as
+	// something of that run might still write.
+	const part = ".part-"
+	stale, err := filepath.Glob(r.Dir + part + "*")
+	if err != nil {
 		return err
 	}
+	for _, dir := range stale {
+		_ = os.RemoveAll(dir)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(r.Dir), filepath.Base(r.Dir)+part)
+	if err != nil {
+		return err
+	}
+	temp := Root{Dir: dir}
 	defer os.RemoveAll(temp.Dir)
+	if err := os.Chmod(temp.Dir, 0o755); err != nil {
+		return err
+	}
 	fmt.Fprintf(progress, "Unpacking QEMU, kernels and tools of Debian 13 into %s\n", r.Dir)
 	if err := temp.unpack(ctx, progress); err != nil {
 		return err
@@ -155,9 +169,10 @@ func (r Root) unpack(ctx context.Context, progress io.Writer) error {
 	defer watch.stop()
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Stdout, cmd.Stderr = watch, watch
-	// mmdebstrap removes its directory when it is interrupted.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
+	// A process group of its own, so that what mmdebstrap has started ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil:
