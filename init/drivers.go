@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"quantavirt/init/guard"
 	"quantavirt/init/kmod"
@@ -26,6 +27,9 @@ const (
 func (n *node) openModules(context.Context) error {
 	loader, err := kmod.New(kmod.Options{
 		Dir: "/lib/modules/" + n.boot.Kernel, Params: n.line.ModuleParams, Blacklist: n.line.Blacklist(),
+		Loaded: func(module string, took time.Duration, err error) {
+			n.log.Debug("module "+module, "took_ms", took.Milliseconds(), "err", err)
+		},
 	})
 	if err != nil {
 		return err

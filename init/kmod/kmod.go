@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,8 @@ type Options struct {
 	Dir       string                     // /lib/modules/RELEASE
 	Params    func(module string) string // parameters of a module; nil for none
 	Blacklist []string                   // not loaded by alias
+	// Loaded is told of each module that was given to the kernel; nil for nobody.
+	Loaded func(module string, took time.Duration, err error)
 	// Insert gives a file to the kernel; nil means finit_module(2).
 	Insert func(file, params string) error
 }
@@ -109,7 +112,11 @@ func (l *Loader) needs(m module, above []string) error {
 }
 
 func (l *Loader) give(name string, m module) error {
+	begin := time.Now()
 	err := l.opts.Insert(filepath.Join(l.opts.Dir, m.file), l.opts.Params(name))
+	if l.opts.Loaded != nil {
+		l.opts.Loaded(name, time.Since(begin), err)
+	}
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
