@@ -80,6 +80,9 @@ func (s System) toVFIO(dir, address string) error {
 	if err := os.WriteFile(filepath.Join(s.Sys, "bus/pci/drivers_probe"), []byte(address), 0o200); err != nil {
 		return err
 	}
+	if s.Probed != nil {
+		s.Probed()
+	}
 	if d := driver(dir); d != "vfio-pci" {
 		return qverr.New(qverr.QUACDriver, "the kernel bound it to %q", d)
 	}
@@ -103,7 +106,7 @@ func (s System) viable(dir string, c *initapi.Card) error {
 		switch d := driver(m); d {
 		case "", "vfio-pci", "pcieport", "pci-stub":
 		default:
-			return qverr.New(qverr.Busy, "IOMMU group %d of card %s is not viable: %s is bound to %s", c.Group, c.Address, filepath.Base(m), d).
+			return qverr.New(qverr.QUACDriver, "IOMMU group %d of card %s is not viable: %s is bound to %s", c.Group, c.Address, filepath.Base(m), d).
 				WithHint("move the card to another slot, or keep the host from using %s", filepath.Base(m))
 		}
 	}

@@ -26,6 +26,9 @@ type System struct {
 	// TryKVM makes a virtual machine and lets it go; nil means with the device
 	// below Dev.
 	TryKVM func() error
+	// Probed is called after a device was given to the kernel's drivers to probe;
+	// nil outside tests.
+	Probed func()
 }
 
 func (s System) read(elem ...string) string {
