@@ -13,6 +13,7 @@ import (
 
 	"quantavirt/init/cmdline"
 	"quantavirt/init/guard"
+	"quantavirt/hv/vmm"
 	"quantavirt/init/hw"
 	"quantavirt/init/power"
 	"quantavirt/init/uevent"
@@ -116,6 +117,13 @@ func problem(p *initapi.Problem) error {
 func (n *node) checkKVM(context.Context) error {
 	k := n.system().KVM()
 	n.set(func(b *initapi.Boot) { b.KVM = k })
+	if k.Available {
+		warm, err := vmm.KeepWarm()
+		if err != nil {
+			return err
+		}
+		n.warm = warm
+	}
 	return problem(k.Problem)
 }
 

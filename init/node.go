@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ type node struct {
 	modules  *kmod.Loader
 	consoles *console.Set
 	daemon   *supervise.Supervisor
+	warm     *os.File // empty VM that keeps virtualization switched on
 
 	ended   map[string]chan struct{} // by step, closed when it has ended
 	settled chan struct{}            // closed when all have
