@@ -88,18 +88,28 @@ func (n *node) ask(aliases []string) {
 	}
 }
 
-// first are the devices that the way to the daemon needs: mass storage, network
-// and virtio on PCI; disks, SCSI and network on virtio; disks on SCSI.
-var first = []string{"bc01", "bc02", "v00001AF4", "virtio:d00000001v", "virtio:d00000002v", "virtio:d00000008v", "scsi:", "t-0x00"}
+// What stands in the modalias of devices: PCI classes, virtio's device types,
+// disks on SCSI. virtio's own transport is on the way to both.
+var (
+	diskDevices    = []string{"bc01", "bc0Csc03", "v00001AF4", "virtio:d00000002v", "virtio:d00000008v", "scsi:t-0x00"}
+	networkDevices = []string{"bc02", "virtio:d00000001v"}
+)
 
-func isFirst(alias string) bool {
-	return slices.ContainsFunc(first, func(part string) bool { return strings.Contains(alias, part) })
+func isOne(kinds []string) func(alias string) bool {
+	return func(alias string) bool {
+		return slices.ContainsFunc(kinds, func(part string) bool { return strings.Contains(alias, part) })
+	}
 }
 
-// loadForDisks loads the drivers of disks and network cards, and of what
-// appears behind them.
+// loadForDisks loads the drivers of disks, of the controllers that they are
+// behind, and of USB, which they may be on.
 func (n *node) loadForDisks(context.Context) error {
-	return n.loadNew(func(alias string) bool { return isFirst(alias) }, "pci", "virtio", "scsi")
+	return n.loadNew(isOne(diskDevices), "pci", "virtio", "scsi")
+}
+
+// loadForNetwork loads the drivers of network cards.
+func (n *node) loadForNetwork(context.Context) error {
+	return n.loadNew(isOne(networkDevices), "pci", "virtio")
 }
 
 // loadForDevices loads the drivers of everything that is plugged.

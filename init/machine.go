@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/vmm"
 	"quantavirt/init/cmdline"
 	"quantavirt/init/guard"
-	"quantavirt/hv/vmm"
 	"quantavirt/init/hw"
 	"quantavirt/init/power"
 	"quantavirt/init/uevent"
@@ -53,7 +53,7 @@ func (n *node) mountData(ctx context.Context) error {
 
 // findData looks for the volume, as long as a disk may still appear.
 func (n *node) findData(ctx context.Context, want string) (volume.Block, error) {
-	probing := &volume.Probing{Sys: "/sys", Loading: func() bool { return false }, Wanted: func(string) bool { return false }}
+	probing := &volume.Probing{Sys: "/sys"}
 	events := make(chan struct{}, 1)
 	if n.events != nil {
 		defer n.events.Subscribe(func(e uevent.Event) {
@@ -65,15 +65,6 @@ func (n *node) findData(ctx context.Context, want string) (volume.Block, error) 
 			default:
 			}
 		})()
-		probing.Wanted = n.modules.Knows
-		probing.Loading = func() bool {
-			select {
-			case <-n.ended["devices"]:
-				return false
-			default:
-				return true
-			}
-		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, dataLimit)
 	defer cancel()

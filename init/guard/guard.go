@@ -28,6 +28,16 @@ func Run(log *slog.Logger, name string, fn func()) (err error) {
 	return nil
 }
 
+// Call calls fn and makes a panic an error that names its place.
+func Call(name string, fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = qverr.New(qverr.Generic, "%s panicked: %v\n%s", name, p, debug.Stack())
+		}
+	}()
+	return fn()
+}
+
 // Go runs fn in a goroutine that cannot end the process by a panic.
 func Go(log *slog.Logger, name string, fn func()) {
 	go func() { _ = Run(log, name, fn) }()

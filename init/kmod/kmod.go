@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/init/guard"
 	"quantavirt/internal/qverr"
 )
 
@@ -32,6 +34,8 @@ type Options struct {
 type Loader struct {
 	opts  Options
 	index *index
+
+	slots chan struct{} // one for each module that the kernel works on
 
 	mu    sync.Mutex
 	loads map[string]*load
@@ -55,7 +59,7 @@ func New(o Options) (*Loader, error) {
 	if o.Params == nil {
 		o.Params = func(string) string { return "" }
 	}
-	return &Loader{opts: o, index: x, loads: make(map[string]*load)}, nil
+	return &Loader{opts: o, index: x, slots: make(chan struct{}, runtime.NumCPU()), loads: make(map[string]*load)}, nil
 }
 
 // Load loads a module, by its name, with all it needs. One that is built in or
@@ -105,13 +109,15 @@ func (l *Loader) needs(m module, above []string) error {
 	errs := make([]error, len(m.deps))
 	var wg sync.WaitGroup
 	for i, d := range m.deps {
-		wg.Go(func() { errs[i] = l.load(d, above) })
+		wg.Go(func() { errs[i] = guard.Call(d, func() error { return l.load(d, above) }) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
 func (l *Loader) give(name string, m module) error {
+	l.slots <- struct{}{} // more than one for each processor would only wait inside the kernel
+	defer func() { <-l.slots }()
 	begin := time.Now()
 	err := l.opts.Insert(filepath.Join(l.opts.Dir, m.file), l.opts.Params(name))
 	if l.opts.Loaded != nil {
@@ -137,18 +143,28 @@ func insert(file, params string) error {
 	return unix.FinitModule(int(f.Fd()), params, flags)
 }
 
-// All loads modules by their names, at the same time. The error names all that
-// failed.
+// All loads modules by their names, the first ones first. The error names all
+// that failed.
 func (l *Loader) All(names []string) error {
 	return each(names, l.Load)
 }
 
+// each calls fn for all names in their order, for a few at the same time.
 func each(names []string, fn func(string) error) error {
 	errs := make([]error, len(names))
+	next := make(chan int)
 	var wg sync.WaitGroup
-	for i, n := range names {
-		wg.Go(func() { errs[i] = fn(n) })
+	for range min(len(names), 2*runtime.NumCPU()) {
+		wg.Go(func() {
+			for i := range next {
+				errs[i] = guard.Call(names[i], func() error { return fn(names[i]) })
+			}
+		})
 	}
+	for i := range names {
+		next <- i
+	}
+	close(next)
 	wg.Wait()
 	err := errors.Join(errs...)
 	if err == nil {

@@ -104,10 +104,23 @@ var Groups = []struct {
 // controllers are those that VMs are limited with.
 var controllers = []string{"cpu", "cpuset", "io", "memory", "pids", "hugetlb"}
 
-// ControlGroups makes Groups in the cgroup2 file system at dir and puts this
-// process into init. A controller that the kernel does not have is left out,
-// unless it is memory.
-func ControlGroups(dir string) error {
+// MakeGroups makes Groups in the cgroup2 file system at dir and puts this process
+// into init.
+func MakeGroups(dir string) error {
+	var errs []error
+	for _, g := range Groups {
+		if err := os.Mkdir(filepath.Join(dir, g.Name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, os.WriteFile(filepath.Join(dir, "init/cgroup.procs"), []byte("0"), 0o644))
+	return joined(errs)
+}
+
+// Controllers gives Groups their controllers and settings, which takes the
+// kernel a while. A controller that it does not have is left out, unless it is
+// memory.
+func Controllers(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
 		return qverr.New(qverr.CodeOf(err), "control groups: %w", err)
@@ -132,10 +145,6 @@ func ControlGroups(dir string) error {
 	all := strings.Join(enable, " ")
 	set("cgroup.subtree_control", all)
 	for _, g := range Groups {
-		if err := os.Mkdir(filepath.Join(dir, g.Name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			errs = append(errs, err)
-			continue
-		}
 		for file, value := range g.Settings {
 			if controller, _, _ := strings.Cut(file, "."); slices.Contains(have, controller) {
 				set(filepath.Join(g.Name, file), value)
@@ -145,7 +154,6 @@ func ControlGroups(dir string) error {
 			set(filepath.Join(g.Name, "cgroup.subtree_control"), all)
 		}
 	}
-	set("init/cgroup.procs", "0")
 	return joined(errs)
 }
 

@@ -7,11 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
+	"quantavirt/init/guard"
 	"quantavirt/internal/qverr"
 )
 
@@ -142,7 +142,7 @@ func limited(ctx context.Context, s Step) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	end := make(chan error, 1)
-	go func() { end <- protected(ctx, s) }()
+	go func() { end <- guard.Call("step "+s.Name, func() error { return s.Run(ctx) }) }()
 	select {
 	case err := <-end:
 		return err
@@ -157,13 +157,4 @@ func limited(ctx context.Context, s Step) error {
 		}
 		return qverr.New(qverr.Again, "step %s: %w", s.Name, ctx.Err())
 	}
-}
-
-func protected(ctx context.Context, s Step) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = qverr.New(qverr.Generic, "step %s panicked: %v\n%s", s.Name, p, debug.Stack())
-		}
-	}()
-	return s.Run(ctx)
 }

@@ -20,14 +20,11 @@ const (
 	quietDevice = 8 * time.Second
 )
 
-// Probing knows whether disks may still appear. What it saw first when is kept
-// between calls.
+// Probing knows whether disks may still appear, when the drivers of all
+// controllers are loaded: most drivers return when they have found their disks,
+// USB and MMC do not. What it saw first when is kept between calls.
 type Probing struct {
 	Sys string
-	// Loading tells that drivers are still being loaded, and Wanted that there
-	// is one for a device.
-	Loading func() bool
-	Wanted  func(modalias string) bool
 
 	seen map[string]time.Time
 }
@@ -47,9 +44,6 @@ func (p *Probing) Until(now time.Time) (time.Time, bool) {
 		if end := first.Add(d); end.After(now) && (until.IsZero() || end.Before(until)) {
 			until = end
 		}
-	}
-	if p.Loading() && p.unbound() {
-		wait("drivers", quietDevice)
 	}
 	for _, bus := range p.glob("bus/usb/devices/usb*") {
 		wait(bus, quietBus)
@@ -81,33 +75,6 @@ func globbed(dir, pattern string) []string {
 // hasDisk tells whether a USB storage interface shows a disk.
 func (p *Probing) hasDisk(dir string) bool {
 	return len(globbed(dir, "host*/target*/*/block/*")) > 0
-}
-
-// storage are the devices behind which disks appear: mass storage and USB
-// controllers on PCI, virtio's disks and SCSI controllers (device types 2, 8).
-var storage = []struct{ bus, attr, prefix string }{
-	{"pci", "class", "0x01"},
-	{"pci", "class", "0x0c03"},
-	{"virtio", "modalias", "virtio:d00000002v"},
-	{"virtio", "modalias", "virtio:d00000008v"},
-}
-
-// unbound tells whether one of them waits for its driver.
-func (p *Probing) unbound() bool {
-	for _, s := range storage {
-		for _, dir := range p.glob("bus/" + s.bus + "/devices/*") {
-			if text, err := os.ReadFile(filepath.Join(dir, s.attr)); err != nil || !strings.HasPrefix(string(text), s.prefix) {
-				continue
-			}
-			if _, err := os.Lstat(filepath.Join(dir, "driver")); err == nil {
-				continue
-			}
-			if alias, err := os.ReadFile(filepath.Join(dir, "modalias")); err == nil && p.Wanted(strings.TrimSpace(string(alias))) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Await is Scan and Choose, again at every event and as long as a disk may still

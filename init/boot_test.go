@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"quantavirt/init/cmdline"
+	"quantavirt/init/seq"
+	"quantavirt/internal/qverr"
+)
+
+// The table holds together, and nothing that an operator can miss stands before
+// the daemon.
+func TestSequence(t *testing.T) {
+	steps := newNode().sequence()
+	if err := seq.Check(steps); err != nil {
+		t.Fatal(err)
+	}
+	before := make(map[string]bool)
+	var visit func(name string)
+	visit = func(name string) {
+		i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == name })
+		for _, d := range slices.Concat(steps[i].After, steps[i].Needs) {
+			if !before[d] {
+				before[d] = true
+				visit(d)
+			}
+		}
+	}
+	visit("daemon")
+	for _, want := range []string{"mounts", "data-volume", "control-groups", "socket"} {
+		if !before[want] {
+			t.Errorf("the daemon does not wait for %s", want)
+		}
+	}
+	for _, other := range []string{"kvm", "iommu", "cards", "watchdog", "devices", "clock", "rescue"} {
+		if before[other] {
+			t.Errorf("the daemon waits for %s", other)
+		}
+	}
+	i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == "daemon" })
+	if len(steps[i].Needs) > 0 {
+		t.Errorf("a failure of %v keeps the daemon from being started", steps[i].Needs)
+	}
+}
+
+// Steps that have ended are shown in order of their start, problems with their
+// recovery, and waiting for one ends with it.
+func TestBootReport(t *testing.T) {
+	n := newNode()
+	n.ended = map[string]chan struct{}{"kvm": make(chan struct{})}
+	n.add(seq.Result{Name: "kvm", Start: 5 * time.Second, Took: time.Second, Err: qverr.New(qverr.NoVMX, "none")})
+	n.add(seq.Result{Name: "root", Start: 3 * time.Second})
+	b := n.Boot()
+	if len(b.Steps) != 2 || b.Steps[0].Name != "root" || b.Steps[1].Problem == nil || b.Steps[1].Problem.Recovery == "" || b.Steps[1].TookMS != 1000 {
+		t.Errorf("%+v", b.Steps)
+	}
+	if len(n.early) != 1 {
+		t.Errorf("for the consoles: %q", n.early)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := n.WaitBoot(ctx, "kvm"); !errors.Is(err, qverr.Timeout) {
+		t.Errorf("%v", err)
+	}
+	close(n.ended["kvm"])
+	if err := n.WaitBoot(t.Context(), "kvm"); err != nil {
+		t.Errorf("%v", err)
+	}
+	if err := n.WaitBoot(t.Context(), "nonsense"); !errors.Is(err, qverr.NoEnt) {
+		t.Errorf("%v", err)
+	}
+	n.Ready()
+	n.Ready()
+	if b = n.Boot(); len(b.Steps) != 3 {
+		t.Errorf("after two daemons were ready: %+v", b.Steps)
+	}
+}
+
+func TestHostname(t *testing.T) {
+	for line, want := range map[string]struct {
+		name string
+		code qverr.Code
+	}{
+		"quantavirt.hostname=node-7": {"node-7", 0},
+		"quantavirt.hostname=-bad":   {"", qverr.Config},
+		"quantavirt.hostname=a.b":    {"", qverr.Config},
+		"quantavirt.hostname=":       {"", qverr.Config},
+		"quiet":                      {"", 0},
+	} {
+		got, err := hostname(cmdline.Parse(line))
+		if qverr.CodeOf(err) != want.code || want.name != "" && got != want.name || !goodHostname.MatchString(got) {
+			t.Errorf("%s: %q %v", line, got, err)
+		}
+	}
+}
+
+func TestEndOnlyOnce(t *testing.T) {
+	n := newNode()
+	n.ending = true
+	n.end(reboot, "test") // would reboot the machine of whoever runs this test as root
+	phases := n.endPhases()
+	if phases[0].Name != "daemon" || phases[0].Limit <= daemonLimit {
+		t.Errorf("the daemon, which stops the VMs, comes first and has its time: %+v", phases[0])
+	}
+	var names []string
+	for _, p := range phases {
+		names = append(names, p.Name)
+	}
+	want := []string{"daemon", "virtual machines", "processes", "sync", "data volume", "hardware clock", "consoles"}
+	if !slices.Equal(names, want) {
+		t.Errorf("order: %v", names)
+	}
+}
