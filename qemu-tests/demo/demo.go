@@ -166,7 +166,7 @@ func (d *demo) createVM(ctx context.Context) error {
 	}
 	config := map[string]any{
 		"name": vmName, "description": "the demonstration",
-		"cpu": map[string]any{"count": 2}, "memory": map[string]any{"size": "512M"},
+		"cpu": map[string]any{"count": 1}, "memory": map[string]any{"size": "512M"},
 		"storage": []any{map[string]any{"disk": "debian"}},
 		"network": []any{map[string]any{"network": "default"}},
 		"boot":    map[string]any{"firmware": "direct", "kernel": "debian-kernel", "initrd": "debian-initrd", "cmdline": cmdline},

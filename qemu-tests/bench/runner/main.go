@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,66 +35,77 @@ func main() {
 	if len(os.Args) > 1 {
 		runs, _ = strconv.Atoi(os.Args[1])
 	}
-	monitors := map[string][]string{
-		"hv": {"/bin/hv", "run", "--kernel", dir + "/vmlinuz", "--initrd", dir + "/initrd", "--memory", "192M", "--cpus", "1",
-			"--console", "serial", "--cmdline", "console=ttyS0 quiet agent=ttyS0"},
-		"microvm": {dir + "/lib/ld-linux-x86-64.so.2", "--library-path", dir + "/lib", dir + "/qemu-system-x86_64", "-L", dir + "/share",
-			"-M", "microvm,accel=kvm,memory-backend=mem", "-cpu", "host", "-nodefaults", "-no-user-config", "-nographic",
-			"-object", "memory-backend-memfd,id=mem,size=192M", "-m", "192M", "-smp", "1", "-serial", "stdio",
-			"-kernel", dir + "/vmlinuz", "-initrd", dir + "/initrd", "-append", "console=ttyS0 quiet agent=ttyS0"},
+	if err := os.WriteFile(dir+"/first", firstKernel(), 0o644); err != nil {
+		fmt.Println("bench-error", err)
+		return
 	}
 	out := json.NewEncoder(os.Stdout)
 	for range runs {
 		for _, name := range []string{"hv", "microvm"} {
-			m, err := measure(monitors[name])
+			m := measurement{Monitor: name}
+			err := m.run(monitor(name, dir+"/first"), "!", func(ms float64, _ int) error { m.FirstInstruction = ms; return nil })
+			if err == nil {
+				err = m.run(monitor(name, dir+"/vmlinuz"), "guest: ready", func(ms float64, pid int) error {
+					m.GuestInit = ms
+					m.BeyondRAM, err = beyondRAM(pid)
+					return err
+				})
+			}
 			if err != nil {
 				fmt.Printf("bench-error %s: %v\n", name, err)
 				continue
 			}
-			m.Monitor = name
 			_ = out.Encode(m)
 		}
 	}
 	fmt.Println("bench-done")
 }
 
-func measure(command []string) (measurement, error) {
-	var m measurement
-	trace, err := armTrace()
-	if err != nil {
-		return m, err
+// monitor is the command that starts a monitor with a kernel.
+func monitor(name, kernel string) []string {
+	if name == "hv" {
+		return []string{"/bin/hv", "run", "--kernel", kernel, "--initrd", dir + "/initrd", "--memory", "192M", "--cpus", "1",
+			"--console", "serial", "--cmdline", "console=ttyS0 quiet agent=ttyS0"}
 	}
+	return []string{dir + "/lib/ld-linux-x86-64.so.2", "--library-path", dir + "/lib", dir + "/qemu-system-x86_64", "-L", dir + "/share",
+		"-M", "microvm,accel=kvm,memory-backend=mem", "-cpu", "host", "-nodefaults", "-no-user-config", "-nographic",
+		"-object", "memory-backend-memfd,id=mem,size=192M", "-m", "192M", "-smp", "1", "-serial", "stdio",
+		"-kernel", kernel, "-initrd", dir + "/initrd", "-append", "console=ttyS0 quiet agent=ttyS0"}
+}
+
+// run starts a monitor, waits until its guest says text, calls seen with the
+// time and the process, and ends it.
+func (m *measurement) run(command []string, text string, seen func(ms float64, pid int) error) error {
 	cmd := exec.Command(command[0], command[1:]...)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return m, err
+		return err
 	}
 	var errText strings.Builder
 	cmd.Stderr = &errText
 	in, err := cmd.StdinPipe() // kept open: end of input may end a monitor
 	if err != nil {
-		return m, err
+		return err
 	}
 	defer in.Close()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // hv run has a child: the VM process
 	started := monotonic()
 	if err := cmd.Start(); err != nil {
-		return m, err
+		return err
 	}
 	defer func() {
+		for _, child := range children(cmd.Process.Pid) {
+			_ = syscall.Kill(child, syscall.SIGKILL)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	limit := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
+	limit := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer limit.Stop()
-	if err := await(stdout, "guest: ready"); err != nil {
-		return m, fmt.Errorf("%w: %s", err, errText.String())
+	if err := await(stdout, text); err != nil {
+		return fmt.Errorf("%w: %s", err, errText.String())
 	}
-	m.GuestInit = (monotonic() - started).Seconds() * 1000
-	if first, err := trace.first(); err == nil {
-		m.FirstInstruction = (first - started).Seconds() * 1000
-	}
-	m.BeyondRAM, err = beyondRAM(cmd.Process.Pid)
-	return m, err
+	return seen((monotonic()-started).Seconds()*1000, cmd.Process.Pid)
 }
 
 func monotonic() time.Duration {
@@ -112,56 +124,15 @@ func await(r io.Reader, text string) error {
 	return errors.New("the monitor ended before its guest was up")
 }
 
-// trace catches the first entry into guest mode by the kernel's tracepoint.
-type trace string
-
-func armTrace() (trace, error) {
-	const root = "/sys/kernel/tracing"
-	if _, err := os.Stat(root + "/trace"); err != nil {
-		if err := unix.Mount("tracefs", root, "tracefs", 0, ""); err != nil {
-			return "", fmt.Errorf("mount tracefs: %w", err)
-		}
-	}
-	// The trigger stops the tracer at its first event; a second one fails to be
-	// set, which is as it should be.
-	_ = os.WriteFile(root+"/events/kvm/kvm_entry/trigger", []byte("traceoff"), 0)
-	for _, w := range []struct{ file, text string }{
-		{"/trace_clock", "mono"}, {"/trace", ""}, {"/events/kvm/kvm_entry/enable", "1"}, {"/tracing_on", "1"},
-	} {
-		if err := os.WriteFile(root+w.file, []byte(w.text), 0); err != nil {
-			return "", err
-		}
-	}
-	return root + "/trace", nil
-}
-
-// first returns the time of the event. A line is "comm-pid [cpu] flags seconds: event".
-func (t trace) first() (time.Duration, error) {
-	text, err := os.ReadFile(string(t))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "#") || !strings.Contains(line, "kvm_entry") {
-			continue
-		}
-		for word := range strings.FieldsSeq(line) {
-			if seconds, ok := strings.CutSuffix(word, ":"); ok && strings.Contains(seconds, ".") {
-				v, err := strconv.ParseFloat(seconds, 64)
-				if err == nil {
-					return time.Duration(v * float64(time.Second)), nil
-				}
-			}
-		}
-	}
-	return 0, errors.New("no entry into guest mode in the trace")
-}
-
-// beyondRAM is the proportional set size of the process without its largest
-// memfd mapping, the guest's RAM. Children of the process count too.
+// beyondRAM is the proportional set size of the VM process without its memfd
+// mapping, the guest's RAM. hv run is not that process but its parent.
 func beyondRAM(pid int) (int64, error) {
+	processes := children(pid)
+	if len(processes) == 0 {
+		processes = []int{pid}
+	}
 	total := int64(0)
-	for _, p := range append([]int{pid}, children(pid)...) {
+	for _, p := range processes {
 		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p), "smaps"))
 		if err != nil {
 			return 0, err

@@ -69,6 +69,7 @@ func up(ctx context.Context, args []string) error {
 	f.BoolVar(&o.FirstToken, "first-token", false, "let the node make its first token")
 	f.BoolVar(&o.Outside, "outside", false, "second network card in a namespace of its own (root)")
 	f.BoolVar(&o.NoWait, "no-wait", false, "return before the node is ready")
+	f.StringVar(&o.Archive, "archive", "", "cpio archive to unpack beside the image")
 	f.StringVar(&o.Cmdline, "cmdline", "", "words to add to the kernel command line")
 	if err := f.Parse(args); err != nil {
 		return err
