@@ -39,6 +39,7 @@ func main() {
 		fmt.Println("bench-error", err)
 		return
 	}
+	awaitKVM()
 	out := json.NewEncoder(os.Stdout)
 	for range runs {
 		for _, name := range []string{"hv", "microvm"} {
@@ -59,6 +60,18 @@ func main() {
 		}
 	}
 	fmt.Println("bench-done")
+}
+
+// awaitKVM waits for the module, which PID 1 loads beside everything else.
+func awaitKVM() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range 600 {
+		if _, err := os.Stat("/dev/kvm"); err == nil {
+			return
+		}
+		<-tick.C
+	}
 }
 
 // monitor is the command that starts a monitor with a kernel.
