@@ -12,8 +12,6 @@ import (
 // longer shows every few seconds that it still goes on.
 type Steps struct {
 	Out io.Writer
-
-	mu sync.Mutex
 }
 
 const aliveEvery = 3 * time.Second
