@@ -18,8 +18,7 @@ func TestLoopSurvivesPanics(t *testing.T) {
 		Loop(t.Context(), qvlog.New(&out, qvlog.Options{}), "part", func(context.Context) {
 			calls++
 			if calls < 3 {
-				var m map[string]int
-				m["x"] = calls
+				panic("on purpose")
 			}
 			close(done)
 		})

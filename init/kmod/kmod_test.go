@@ -2,7 +2,6 @@ package kmod
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,7 +189,7 @@ func FuzzMatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, s string) {
 		got := match(pattern, s)
 		if !strings.ContainsAny(pattern, "*?[") && got != (pattern == s) {
-			t.Error(fmt.Sprintf("match(%q, %q) = %v", pattern, s, got))
+			t.Errorf("match(%q, %q) = %v", pattern, s, got)
 		}
 	})
 }
