@@ -92,7 +92,7 @@ func TestHostname(t *testing.T) {
 		"quiet":                      {"", 0},
 	} {
 		got, err := hostname(cmdline.Parse(line))
-		if qverr.CodeOf(err) != want.code || want.name != "" && got != want.name || !goodHostname.MatchString(got) {
+		if qverr.CodeOf(err) != want.code || want.name != "" && got != want.name || !goodHostname(got) {
 			t.Errorf("%s: %q %v", line, got, err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"quantavirt/init/cmdline"
 	"quantavirt/init/guard"
 	"quantavirt/init/supervise"
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -57,7 +57,7 @@ func (n *node) startDaemon(ctx context.Context) error {
 	first := make(chan error, 1)
 	sup := supervise.New(supervise.Process{
 		Name: "daemon",
-		Start: func() (int, <-chan initapi.Exit, error) {
+		Start: func() (int, <-chan wire.Exit, error) {
 			pid, done, err := n.execDaemon(out)
 			select {
 			case first <- err:
@@ -101,7 +101,7 @@ func (n *node) outputPipe() (*os.File, error) {
 	return w, nil
 }
 
-func (n *node) execDaemon(out *os.File) (int, <-chan initapi.Exit, error) {
+func (n *node) execDaemon(out *os.File) (int, <-chan wire.Exit, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, nil, qverr.New(qverr.CodeOf(err), "start the daemon: %w", err)
@@ -133,7 +133,7 @@ func (n *node) execDaemon(out *os.File) (int, <-chan initapi.Exit, error) {
 
 // daemonDied says on the consoles that the daemon cannot stay alive, with its
 // last words, but not at every try.
-func (n *node) daemonDied(e initapi.Exit, deaths int) {
+func (n *node) daemonDied(e wire.Exit, deaths int) {
 	if deaths != complainFrom && deaths%20 != 0 {
 		return
 	}

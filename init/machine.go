@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"quantavirt/hv/vmm"
 	"quantavirt/init/cmdline"
 	"quantavirt/init/guard"
 	"quantavirt/init/hw"
@@ -19,7 +18,7 @@ import (
 	"quantavirt/init/uevent"
 	"quantavirt/init/volume"
 	"quantavirt/init/watchdog"
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -44,8 +43,8 @@ func (n *node) mountData(ctx context.Context) error {
 	ramErr := volume.MountRAM(dataDir)
 	var st unix.Statfs_t
 	_ = unix.Statfs(dataDir, &st)
-	n.set(func(b *initapi.Boot) {
-		b.Data = initapi.DataVolume{SizeBytes: int64(st.Blocks) * st.Bsize, Problem: initapi.NewProblem(err)}
+	n.set(func(b *wire.Boot) {
+		b.Data = wire.DataVolume{SizeBytes: int64(st.Blocks) * st.Bsize, Problem: wire.NewProblem(err)}
 	})
 	n.show("quantavirt: no data volume is used: all state is in RAM and lost at reboot")
 	return errors.Join(err, ramErr)
@@ -81,14 +80,14 @@ func (n *node) useData(b volume.Block) error {
 	if err := volume.Mount(b, dataDir); err != nil {
 		return err
 	}
-	d := initapi.DataVolume{Persistent: true, Device: b.Device, PartUUID: b.PartUUID, SizeBytes: b.FS.Size}
+	d := wire.DataVolume{Persistent: true, Device: b.Device, PartUUID: b.PartUUID, SizeBytes: b.FS.Size}
 	if b.FS.Errors {
 		err := qverr.New(qverr.StrIO, "the kernel has found errors in the file system of %s", b).
 			WithHint("power the node off and check the volume on another machine: e2fsck -f %s", b.Device)
-		d.Problem = initapi.NewProblem(err)
+		d.Problem = wire.NewProblem(err)
 		n.say(err)
 	}
-	n.set(func(boot *initapi.Boot) { boot.Data = d })
+	n.set(func(boot *wire.Boot) { boot.Data = d })
 	n.log.Info("data volume", "device", b.String(), "size", b.FS.Size)
 	return nil
 }
@@ -98,7 +97,7 @@ func (n *node) system() hw.System {
 }
 
 // problem makes a problem that a part has found the step's.
-func problem(p *initapi.Problem) error {
+func problem(p *wire.Problem) error {
 	if p == nil {
 		return nil
 	}
@@ -106,27 +105,21 @@ func problem(p *initapi.Problem) error {
 }
 
 func (n *node) checkKVM(context.Context) error {
-	k := n.system().KVM()
-	n.set(func(b *initapi.Boot) { b.KVM = k })
-	if k.Available {
-		warm, err := vmm.KeepWarm()
-		if err != nil {
-			return err
-		}
-		n.warm = warm
-	}
+	k, warm := n.system().KVM()
+	n.warm = warm
+	n.set(func(b *wire.Boot) { b.KVM = k })
 	return problem(k.Problem)
 }
 
 func (n *node) checkIOMMU(context.Context) error {
 	io := n.system().IOMMU()
-	n.set(func(b *initapi.Boot) { b.IOMMU = io })
+	n.set(func(b *wire.Boot) { b.IOMMU = io })
 	return problem(io.Problem)
 }
 
 func (n *node) bindCards(context.Context) error {
 	cards := n.system().Cards()
-	n.set(func(b *initapi.Boot) { b.Cards = cards })
+	n.set(func(b *wire.Boot) { b.Cards = cards })
 	var errs []error
 	for _, c := range cards {
 		if c.Problem != nil {
@@ -161,7 +154,7 @@ func (n *node) startWatchdog(context.Context) error {
 		if err != nil {
 			return err
 		}
-		n.set(func(b *initapi.Boot) { b.Watchdog = path })
+		n.set(func(b *wire.Boot) { b.Watchdog = path })
 		n.log.Info("watchdog", "device", path, "timeout", dog.Timeout)
 		guard.Loop(n.ctx, n.log, "watchdog", func(ctx context.Context) {
 			watchdog.Feed(ctx, n.log, dog.Timeout, func() bool { return n.pulse.Within(turning) }, dog.Feed1)

@@ -21,7 +21,7 @@ import (
 	"quantavirt/init/supervise"
 	"quantavirt/init/uevent"
 	"quantavirt/init/watchdog"
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
@@ -52,7 +52,7 @@ type node struct {
 	settled chan struct{}            // closed when all have
 
 	mu      sync.Mutex
-	boot    initapi.Boot
+	boot    wire.Boot
 	started time.Duration // when the daemon was first executed
 	ready   bool
 	ending  bool     // the node goes down
@@ -63,8 +63,8 @@ func newNode() *node {
 	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), settled: make(chan struct{})}
 	n.log = qvlog.New(n.ring, qvlog.Options{Level: slog.LevelDebug}).With(qvlog.KeySubsystem, "init")
 	n.boot.Version = version.Version
-	n.boot.IOMMU.Groups = []initapi.Group{}
-	n.boot.Cards = []initapi.Card{}
+	n.boot.IOMMU.Groups = []wire.Group{}
+	n.boot.Cards = []wire.Card{}
 	return n
 }
 
@@ -97,7 +97,7 @@ func (n *node) run() {
 
 // add records a step that has ended, and says on the consoles what went wrong.
 func (n *node) add(r seq.Result) {
-	step := initapi.Step{Name: r.Name, StartMS: r.Start.Milliseconds(), TookMS: r.Took.Milliseconds(), Problem: initapi.NewProblem(r.Err)}
+	step := wire.Step{Name: r.Name, StartMS: r.Start.Milliseconds(), TookMS: r.Took.Milliseconds(), Problem: wire.NewProblem(r.Err)}
 	n.mu.Lock()
 	n.boot.Steps = append(n.boot.Steps, step)
 	n.mu.Unlock()
@@ -111,7 +111,7 @@ func (n *node) add(r seq.Result) {
 
 // say shows an error on the consoles, or keeps it until there are some.
 func (n *node) say(err error) {
-	p := initapi.NewProblem(err)
+	p := wire.NewProblem(err)
 	n.show(fmt.Sprintf("quantavirt: %s (%d): %s", p.Name, p.Code, p.Message))
 }
 
@@ -128,12 +128,12 @@ func (n *node) show(text string) {
 }
 
 // Boot implements control.Node.
-func (n *node) Boot() initapi.Boot {
+func (n *node) Boot() wire.Boot {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	b := n.boot
 	b.Steps = slices.Clone(b.Steps)
-	slices.SortStableFunc(b.Steps, func(a, b initapi.Step) int {
+	slices.SortStableFunc(b.Steps, func(a, b wire.Step) int {
 		return cmp.Or(cmp.Compare(a.StartMS, b.StartMS), cmp.Compare(a.StartMS+a.TookMS, b.StartMS+b.TookMS))
 	})
 	b.Options = n.line.Options()
@@ -161,10 +161,10 @@ func (n *node) WaitBoot(ctx context.Context, step string) error {
 }
 
 // Exit implements control.Node.
-func (n *node) Exit(pid int) (initapi.Exit, bool) { return n.reaper.Exit(pid) }
+func (n *node) Exit(pid int) (wire.Exit, bool) { return n.reaper.Exit(pid) }
 
 // WaitExit implements control.Node.
-func (n *node) WaitExit(ctx context.Context, pid int) (initapi.Exit, error) {
+func (n *node) WaitExit(ctx context.Context, pid int) (wire.Exit, error) {
 	return n.reaper.Wait(ctx, pid)
 }
 
@@ -196,7 +196,7 @@ func (n *node) Ready() {
 func (n *node) Log() []byte { return n.ring.Bytes() }
 
 // set changes what Boot shows.
-func (n *node) set(change func(b *initapi.Boot)) {
+func (n *node) set(change func(b *wire.Boot)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	change(&n.boot)

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"net"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 	"quantavirt/init/control"
 	"quantavirt/init/guard"
 	"quantavirt/init/rootfs"
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -73,17 +71,28 @@ func (n *node) readCommandLine(context.Context) error {
 	return nameErr
 }
 
-var goodHostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+// goodHostname is RFC 1123, section 2.1, for one label.
+func goodHostname(name string) bool {
+	if len(name) < 1 || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	for _, c := range name {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
 // hostname is the node's name: as the command line says, or made from the
 // machine's UUID, so that two nodes have two names.
 func hostname(line cmdline.Line) (string, error) {
 	name, given := line.Option(cmdline.OptHostname)
-	if given && goodHostname.MatchString(name) {
+	if given && goodHostname(name) {
 		return name, nil
 	}
 	derived := "quantavirt"
-	if id, err := os.ReadFile("/sys/class/dmi/id/product_uuid"); err == nil && len(id) >= 8 && goodHostname.MatchString(string(id[:8])) {
+	if id, err := os.ReadFile("/sys/class/dmi/id/product_uuid"); err == nil && len(id) >= 8 && goodHostname(string(id[:8])) {
 		derived += "-" + strings.ToLower(string(id[:8]))
 	}
 	if given {
@@ -121,33 +130,19 @@ func (n *node) openConsoles(ctx context.Context) error {
 }
 
 func (n *node) serveSocket(context.Context) error {
-	s := control.New(initapi.Socket, n, n.log)
-	l, err := s.Listen()
+	s, err := control.Listen(wire.Socket, n, n.log)
 	if err != nil {
 		return err
 	}
 	guard.Loop(n.ctx, n.log, "init.sock", func(ctx context.Context) {
 		for {
-			if err := s.Serve(l); err != nil {
+			err := s.Serve(ctx)
+			n.log.Error("init.sock", "err", err)
+			for s, err = control.Listen(wire.Socket, n, n.log); err != nil; s, err = control.Listen(wire.Socket, n, n.log) {
 				n.log.Error("init.sock", "err", err)
+				<-time.After(time.Second)
 			}
-			l = n.listenAgain(ctx, s)
 		}
 	})
 	return nil
-}
-
-// listenAgain makes the socket anew when it was lost.
-func (n *node) listenAgain(ctx context.Context, s *control.Server) net.Listener {
-	for {
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-		l, err := s.Listen()
-		if err == nil {
-			return l
-		}
-		n.log.Error("init.sock", "err", err)
-	}
 }

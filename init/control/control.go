@@ -1,36 +1,27 @@
-// Package control serves PID 1's socket, whose contract is internal/initapi.
+// Package control answers on PID 1's socket, whose contract is
+// internal/initapi/wire.
 package control
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"quantavirt/internal/initapi"
+	"quantavirt/init/unixhttp"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
-// maxBody bounds a request's body.
-const maxBody = 64 << 10
-
 // Node is what the socket shows and commands.
 type Node interface {
-	Boot() initapi.Boot
+	Boot() wire.Boot
 	// WaitBoot waits until a step has ended; with "" until all have.
 	// QV_ERR_NOENT: there is no such step.
 	WaitBoot(ctx context.Context, step string) error
-	Exit(pid int) (initapi.Exit, bool)
-	WaitExit(ctx context.Context, pid int) (initapi.Exit, error)
+	Exit(pid int) (wire.Exit, bool)
+	WaitExit(ctx context.Context, pid int) (wire.Exit, error)
 	Banner(lines []string)
 	Ready()
 	Reboot()
@@ -38,177 +29,110 @@ type Node interface {
 	Log() []byte
 }
 
-// Server is the socket's server.
-type Server struct {
-	http *http.Server
-	path string
-	log  *slog.Logger
-}
-
-type peerKey struct{}
-
-// New makes the server of the socket at path.
-func New(path string, node Node, log *slog.Logger) *Server {
-	s := &Server{path: path, log: log}
-	s.http = &http.Server{
-		Handler:           s.rootOnly(handler(node)),
-		ReadHeaderTimeout: 10 * time.Second,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, peer(c))
-		},
-	}
-	return s
-}
-
-// Listen makes the socket: mode 0600, in a directory that it makes if need be.
-func (s *Server) Listen() (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
-		return nil, qverr.New(qverr.CodeOf(err), "socket of PID 1: %w", err)
-	}
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, qverr.New(qverr.CodeOf(err), "socket of PID 1: %w", err)
-	}
-	// Nobody else runs yet who could connect before the mode is set, and the
-	// peer is checked anyway.
-	l, err := net.Listen("unix", s.path)
-	if err != nil {
-		return nil, qverr.New(qverr.CodeOf(err), "socket of PID 1: %w", err)
-	}
-	if err := os.Chmod(s.path, 0o600); err != nil {
-		return nil, errors.Join(qverr.New(qverr.CodeOf(err), "socket of PID 1: %w", err), l.Close())
-	}
-	return l, nil
-}
-
-// Serve serves until the listener fails.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return qverr.New(qverr.CodeOf(err), "serve the socket of PID 1: %w", err)
-	}
-	return nil
-}
-
-// Close ends Serve and all connections.
-func (s *Server) Close() error { return s.http.Close() }
-
-// peer is the user at the other end, or an error.
-func peer(c net.Conn) any {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("no UNIX socket")
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return err
-	}
-	if credErr != nil {
-		return credErr
-	}
-	return cred.Uid
-}
-
-// rootOnly refuses everybody but root, which is also who we are.
-func (s *Server) rootOnly(next http.Handler) http.Handler {
+// Listen makes the socket at path, usually wire.Socket.
+func Listen(path string, n Node, log *slog.Logger) (*unixhttp.Server, error) {
 	self := uint32(os.Geteuid())
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := r.Context().Value(peerKey{})
-		if uid, ok := who.(uint32); !ok || uid != self {
-			s.log.Warn("refused on the socket of PID 1", "peer", fmt.Sprint(who), "path", r.URL.Path)
-			fail(w, qverr.New(qverr.Perm, "only root may talk to PID 1"))
-			return
+	routes := routes(n)
+	return unixhttp.Listen(path, func(ctx context.Context, r unixhttp.Request) unixhttp.Response {
+		if r.UID != self { // root is who we are
+			log.Warn("refused on the socket of PID 1", "uid", r.UID, "path", r.Path)
+			return fail(qverr.New(qverr.Perm, "only root may talk to PID 1"))
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r)
-	})
+		route, ok := routes[r.Method+" "+r.Path]
+		if !ok {
+			return fail(qverr.New(qverr.NoEnt, "PID 1 has no %.20s %.80s", r.Method, r.Path))
+		}
+		return route(ctx, r)
+	}, refused, log)
 }
 
-func handler(n Node) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /boot", func(w http.ResponseWriter, r *http.Request) {
-		step := r.FormValue("step")
-		if step != "" || wait(r) {
-			if err := n.WaitBoot(r.Context(), step); err != nil {
-				fail(w, err)
-				return
-			}
-		}
-		answer(w, n.Boot())
-	})
-	mux.HandleFunc("GET /exits", func(w http.ResponseWriter, r *http.Request) { exits(n, w, r) })
-	mux.HandleFunc("GET /log", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write(n.Log())
-	})
-	mux.HandleFunc("POST /console", func(w http.ResponseWriter, r *http.Request) {
-		var b initapi.Banner
-		if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
-			fail(w, qverr.New(qverr.Config, "banner: %w", err))
-			return
-		}
-		n.Banner(b.Lines)
-		w.WriteHeader(http.StatusNoContent)
-	})
-	act := func(fn func(), status int) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
+func refused(status int, text string) unixhttp.Response {
+	code := qverr.Inval
+	if status >= 500 {
+		code = qverr.Generic
+	}
+	r := fail(qverr.New(code, "%s", text))
+	r.Status = status
+	return r
+}
+
+func routes(n Node) map[string]unixhttp.Handler {
+	act := func(fn func(), status int) unixhttp.Handler {
+		return func(context.Context, unixhttp.Request) unixhttp.Response {
 			fn()
-			w.WriteHeader(status)
+			return unixhttp.Response{Status: status}
 		}
 	}
-	mux.HandleFunc("POST /ready", act(n.Ready, http.StatusNoContent))
-	mux.HandleFunc("POST /reboot", act(n.Reboot, http.StatusAccepted))
-	mux.HandleFunc("POST /poweroff", act(n.PowerOff, http.StatusAccepted))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, qverr.New(qverr.NoEnt, "PID 1 has no %s %s", r.Method, r.URL.Path))
-	})
-	return mux
+	return map[string]unixhttp.Handler{
+		"GET /boot":  func(ctx context.Context, r unixhttp.Request) unixhttp.Response { return boot(ctx, n, r) },
+		"GET /exits": func(ctx context.Context, r unixhttp.Request) unixhttp.Response { return exits(ctx, n, r) },
+		"GET /log": func(context.Context, unixhttp.Request) unixhttp.Response {
+			return unixhttp.Response{Status: 200, Type: "text/plain; charset=utf-8", Body: n.Log()}
+		},
+		"POST /console": func(_ context.Context, r unixhttp.Request) unixhttp.Response {
+			var b wire.Banner
+			if err := json.Unmarshal(r.Body, &b); err != nil {
+				return fail(qverr.New(qverr.Config, "banner: %w", err))
+			}
+			n.Banner(b.Lines)
+			return unixhttp.Response{Status: 204}
+		},
+		"POST /ready":    act(n.Ready, 204),
+		"POST /reboot":   act(n.Reboot, 202),
+		"POST /poweroff": act(n.PowerOff, 202),
+	}
 }
 
-func wait(r *http.Request) bool {
-	v := r.FormValue("wait")
-	return v != "" && v != "0"
+func boot(ctx context.Context, n Node, r unixhttp.Request) unixhttp.Response {
+	step := r.Query["step"]
+	if step != "" || wait(r) {
+		if err := n.WaitBoot(ctx, step); err != nil {
+			return fail(err)
+		}
+	}
+	return answer(n.Boot())
 }
 
-func exits(n Node, w http.ResponseWriter, r *http.Request) {
-	pid, err := strconv.Atoi(r.FormValue("pid"))
+func exits(ctx context.Context, n Node, r unixhttp.Request) unixhttp.Response {
+	pid, err := strconv.Atoi(r.Query["pid"])
 	if err != nil || pid <= 0 {
-		fail(w, qverr.New(qverr.Inval, "pid=%.20q is no number of a process", r.FormValue("pid")))
-		return
+		return fail(qverr.New(qverr.Inval, "pid=%.20q is no number of a process", r.Query["pid"]))
 	}
 	if wait(r) {
-		e, err := n.WaitExit(r.Context(), pid)
+		e, err := n.WaitExit(ctx, pid)
 		if err != nil {
-			fail(w, err)
-			return
+			return fail(err)
 		}
-		answer(w, e)
-		return
+		return answer(e)
 	}
 	e, ok := n.Exit(pid)
 	if !ok {
-		fail(w, qverr.New(qverr.NoEnt, "no exit of process %d is known", pid))
-		return
+		return fail(qverr.New(qverr.NoEnt, "no exit of process %d is known", pid))
 	}
-	answer(w, e)
+	return answer(e)
 }
 
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
+func wait(r unixhttp.Request) bool {
+	v := r.Query["wait"]
+	return v != "" && v != "0"
 }
 
-func fail(w http.ResponseWriter, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	status := http.StatusInternalServerError
+func answer(v any) unixhttp.Response {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fail(qverr.New(qverr.Generic, "answer: %w", err))
+	}
+	return unixhttp.Response{Status: 200, Type: "application/json", Body: append(data, '\n')}
+}
+
+func fail(err error) unixhttp.Response {
+	status := 500
 	if row, ok := qverr.Lookup(qverr.CodeOf(err)); ok {
 		status = row.HTTPStatus
 	}
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(qverr.NewBody(err, ""))
+	data, jsonErr := json.Marshal(qverr.NewBody(err, ""))
+	if jsonErr != nil {
+		return unixhttp.Response{Status: 500}
+	}
+	return unixhttp.Response{Status: status, Type: "application/json", Body: append(data, '\n')}
 }

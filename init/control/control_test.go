@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"quantavirt/init/unixhttp"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
@@ -66,15 +67,16 @@ func (f *fakeNode) Log() []byte           { return []byte("one\ntwo\n") }
 func serve(t *testing.T, n Node) (*initapi.Client, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "run", "init.sock")
-	s := New(path, n, qvlog.New(io.Discard, qvlog.Options{}))
-	l, err := s.Listen()
+	s, err := Listen(path, n, qvlog.New(io.Discard, qvlog.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- s.Serve(ctx) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.Close(), <-done); err != nil {
+		cancel()
+		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
@@ -138,7 +140,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"step": {noStep, qverr.NoEnt}, "exit": {noExit, qverr.NoEnt}, "wait": {noWait, qverr.NoEnt},
 		"pid": {badPID, qverr.Inval}, "no socket": {nobody, qverr.NoEnt},
-		"large banner": {c.Console(ctx, initapi.Banner{Lines: []string{strings.Repeat("x", maxBody)}}), qverr.Config},
+		"large banner": {c.Console(ctx, initapi.Banner{Lines: []string{strings.Repeat("x", unixhttp.MaxBody)}}), qverr.Inval},
 	} {
 		if qverr.CodeOf(x.err) != x.code {
 			t.Errorf("%s: %v", name, x.err)

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 	"quantavirt/quac100/regs"
 )
@@ -13,16 +13,16 @@ import (
 // Cards binds every QUAC 100 to vfio-pci. A card is recognised by vendor,
 // device, class and subsystem together: the vendor number may be in use
 // elsewhere.
-func (s System) Cards() []initapi.Card {
-	cards := []initapi.Card{}
+func (s System) Cards() []wire.Card {
+	cards := []wire.Card{}
 	devices, _ := filepath.Glob(filepath.Join(s.Sys, "bus/pci/devices/*"))
 	for _, dir := range devices {
 		if !s.isCard(dir) {
 			continue
 		}
-		c := initapi.Card{Address: filepath.Base(dir), Group: -1}
+		c := wire.Card{Address: filepath.Base(dir), Group: -1}
 		if err := s.bind(dir, &c); err != nil {
-			c.Problem = initapi.NewProblem(err)
+			c.Problem = wire.NewProblem(err)
 		} else {
 			c.Bound = true
 		}
@@ -45,7 +45,7 @@ func (s System) isCard(dir string) bool {
 }
 
 // bind gives the card to vfio-pci, if the IOMMU can isolate it.
-func (s System) bind(dir string, c *initapi.Card) error {
+func (s System) bind(dir string, c *wire.Card) error {
 	group, err := os.Readlink(filepath.Join(dir, "iommu_group"))
 	if err != nil {
 		return qverr.New(qverr.NoIOMMU, "card %s cannot be used: %w", c.Address, errNoGroup)
@@ -100,7 +100,7 @@ func driver(dir string) string {
 
 // viable checks the neighbours in the group: one that a host driver holds could
 // reach the card's memory, and VFIO refuses the group.
-func (s System) viable(dir string, c *initapi.Card) error {
+func (s System) viable(dir string, c *wire.Card) error {
 	members, _ := filepath.Glob(filepath.Join(dir, "iommu_group", "devices", "*"))
 	for _, m := range members {
 		switch d := driver(m); d {

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -23,9 +23,8 @@ type System struct {
 	Sys, Proc, Dev string
 	// Load loads a kernel module.
 	Load func(name string) error
-	// TryKVM makes a virtual machine and lets it go; nil means with the device
-	// below Dev.
-	TryKVM func() error
+	// TryKVM makes an empty virtual machine; nil means with the device below Dev.
+	TryKVM func() (*os.File, error)
 	// Probed is called after a device was given to the kernel's drivers to probe;
 	// nil outside tests.
 	Probed func()
@@ -39,32 +38,37 @@ func (s System) read(elem ...string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// KVM loads the module for the processor and makes a virtual machine to see
-// whether it works: the device node alone proves nothing.
-func (s System) KVM() initapi.KVM {
-	k := initapi.KVM{Vendor: s.virtualization()}
+// KVM loads the module for the processor and makes an empty virtual machine to
+// see whether it works: the device node alone proves nothing. That machine is
+// returned, to be kept: while there is one, the kernel leaves virtualization
+// switched on. Otherwise it switches every processor on with the first VM and off
+// with the last, which costs each lonely start time, and was seen to go wrong
+// under QEMU's TCG (an int3 left in finish_task_switch).
+func (s System) KVM() (wire.KVM, *os.File) {
+	k := wire.KVM{Vendor: s.virtualization()}
 	if k.Vendor == "" {
-		k.Problem = initapi.NewProblem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))
-		return k
+		k.Problem = wire.NewProblem(qverr.New(qverr.NoVMX, "the processor shows neither svm nor vmx"))
+		return k, nil
 	}
 	k.Module = map[string]string{"svm": "kvm_amd", "vmx": "kvm_intel"}[k.Vendor]
 	err := s.Load(k.Module)
+	var vm *os.File
 	if err == nil {
-		err = s.try()
+		vm, err = s.try()
 	}
 	if err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EIO) {
 			err = fmt.Errorf("the processor has %s, but the firmware has disabled it: %w", k.Vendor, err)
 		}
-		k.Problem = initapi.NewProblem(qverr.New(qverr.NoVMX, "%w", err))
-		return k
+		k.Problem = wire.NewProblem(qverr.New(qverr.NoVMX, "%w", err))
+		return k, nil
 	}
 	parameters := filepath.Join(s.Sys, "module", k.Module, "parameters")
 	paging := map[string]string{"svm": "npt", "vmx": "ept"}[k.Vendor]
 	k.Available = true
 	k.NestedPaging = on(s.read(parameters, paging))
 	k.Nested = on(s.read(parameters, "nested"))
-	return k
+	return k, vm
 }
 
 func on(parameter string) bool { return parameter == "Y" || parameter == "1" }
@@ -93,29 +97,30 @@ const (
 	kvmAPIVersion    = 12
 )
 
-func (s System) try() error {
+func (s System) try() (*os.File, error) {
 	if s.TryKVM != nil {
 		return s.TryKVM()
 	}
 	fd, err := unix.Open(filepath.Join(s.Dev, "kvm"), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open /dev/kvm: %w", err)
+		return nil, fmt.Errorf("open /dev/kvm: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	v, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmGetAPIVersion, 0)
 	if errno != 0 || v != kvmAPIVersion {
-		return fmt.Errorf("KVM speaks version %d, not %d (%w)", int(v), kvmAPIVersion, errno)
+		return nil, fmt.Errorf("KVM speaks version %d, not %d (%w)", int(v), kvmAPIVersion, errno)
 	}
 	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmCreateVM, 0)
 	if errno != 0 {
-		return fmt.Errorf("KVM makes no virtual machine: %w", errno)
+		return nil, fmt.Errorf("KVM makes no virtual machine: %w", errno)
 	}
-	return unix.Close(int(vm))
+	unix.CloseOnExec(int(vm))
+	return os.NewFile(vm, "empty VM"), nil
 }
 
 // IOMMU looks for the ACPI table and for what the kernel made of it.
-func (s System) IOMMU() initapi.IOMMU {
-	io := initapi.IOMMU{Groups: []initapi.Group{}}
+func (s System) IOMMU() wire.IOMMU {
+	io := wire.IOMMU{Groups: []wire.Group{}}
 	for table, kind := range map[string]string{"DMAR": "intel", "IVRS": "amd"} {
 		if _, err := os.Stat(filepath.Join(s.Sys, "firmware/acpi/tables", table)); err == nil {
 			io.Kind = kind
@@ -127,21 +132,21 @@ func (s System) IOMMU() initapi.IOMMU {
 		if err != nil || s.read(dir, "name") == "vfio-noiommu" { // no isolation at all
 			continue
 		}
-		g := initapi.Group{ID: id, Devices: []string{}}
+		g := wire.Group{ID: id, Devices: []string{}}
 		devices, _ := filepath.Glob(filepath.Join(dir, "devices/*"))
 		for _, d := range devices {
 			g.Devices = append(g.Devices, filepath.Base(d))
 		}
 		io.Groups = append(io.Groups, g)
 	}
-	slices.SortFunc(io.Groups, func(a, b initapi.Group) int { return a.ID - b.ID })
+	slices.SortFunc(io.Groups, func(a, b wire.Group) int { return a.ID - b.ID })
 	io.Available = len(io.Groups) > 0
 	switch {
 	case io.Available:
 	case io.Kind == "":
-		io.Problem = initapi.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes no IOMMU (neither DMAR nor IVRS): no device can be passed through"))
+		io.Problem = wire.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes no IOMMU (neither DMAR nor IVRS): no device can be passed through"))
 	default:
-		io.Problem = initapi.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes an IOMMU (%s), but the kernel does not use it", io.Kind).
+		io.Problem = wire.NewProblem(qverr.New(qverr.NoIOMMU, "the firmware describes an IOMMU (%s), but the kernel does not use it", io.Kind).
 			WithHint("%s", iommuHints[io.Kind]))
 	}
 	return io

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -27,7 +27,7 @@ type machine struct {
 func newMachine(t *testing.T, files map[string]string) *machine {
 	m := &machine{t: t, System: System{Sys: t.TempDir(), Proc: t.TempDir(), Dev: t.TempDir()}}
 	m.Load = func(name string) error { m.loaded = append(m.loaded, name); return m.fail }
-	m.TryKVM = func() error { return nil }
+	m.TryKVM = func() (*os.File, error) { return nil, nil }
 	for name, text := range files {
 		m.write(name, text)
 	}
@@ -68,14 +68,14 @@ func TestKVM(t *testing.T) {
 		flag      string
 		params    map[string]string
 		load, try error
-		want      initapi.KVM
+		want      wire.KVM
 		message   string
 	}{
-		{"amd", "svm", map[string]string{"npt": "Y", "nested": "1"}, nil, nil, initapi.KVM{Available: true, Vendor: "svm", Module: "kvm_amd", NestedPaging: true, Nested: true}, ""},
-		{"intel", "vmx", map[string]string{"ept": "N", "nested": "N"}, nil, nil, initapi.KVM{Available: true, Vendor: "vmx", Module: "kvm_intel"}, ""},
-		{"neither", "sse", nil, nil, nil, initapi.KVM{}, "neither svm nor vmx"},
-		{"off in firmware", "vmx", nil, qverr.New(qverr.Unsupported, "load: %w", unix.EOPNOTSUPP), nil, initapi.KVM{Vendor: "vmx", Module: "kvm_intel"}, "the firmware has disabled it"},
-		{"a node that is no proof", "svm", nil, nil, fmt.Errorf("KVM makes no virtual machine: %w", unix.EBUSY), initapi.KVM{Vendor: "svm", Module: "kvm_amd"}, "no virtual machine"},
+		{"amd", "svm", map[string]string{"npt": "Y", "nested": "1"}, nil, nil, wire.KVM{Available: true, Vendor: "svm", Module: "kvm_amd", NestedPaging: true, Nested: true}, ""},
+		{"intel", "vmx", map[string]string{"ept": "N", "nested": "N"}, nil, nil, wire.KVM{Available: true, Vendor: "vmx", Module: "kvm_intel"}, ""},
+		{"neither", "sse", nil, nil, nil, wire.KVM{}, "neither svm nor vmx"},
+		{"off in firmware", "vmx", nil, qverr.New(qverr.Unsupported, "load: %w", unix.EOPNOTSUPP), nil, wire.KVM{Vendor: "vmx", Module: "kvm_intel"}, "the firmware has disabled it"},
+		{"a node that is no proof", "svm", nil, nil, fmt.Errorf("KVM makes no virtual machine: %w", unix.EBUSY), wire.KVM{Vendor: "svm", Module: "kvm_amd"}, "no virtual machine"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t, map[string]string{"proc/cpuinfo": fmt.Sprintf(flags, c.flag)})
@@ -83,8 +83,8 @@ func TestKVM(t *testing.T) {
 				m.write("module/"+c.want.Module+"/parameters/"+name, value+"\n")
 			}
 			m.fail = c.load
-			m.TryKVM = func() error { return c.try }
-			got := m.KVM()
+			m.TryKVM = func() (*os.File, error) { return nil, c.try }
+			got, _ := m.KVM()
 			p := got.Problem
 			got.Problem = nil
 			if got != c.want {
@@ -104,13 +104,13 @@ func TestKVM(t *testing.T) {
 func TestDeviceNodeIsNoProof(t *testing.T) {
 	m := newMachine(t, nil)
 	m.TryKVM = nil
-	if err := m.try(); !errors.Is(err, unix.ENOENT) {
+	if _, err := m.try(); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("without a node: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(m.Dev, "kvm"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.try(); err == nil || !strings.Contains(err.Error(), "KVM speaks") {
+	if _, err := m.try(); err == nil || !strings.Contains(err.Error(), "KVM speaks") {
 		t.Errorf("a plain file: %v", err)
 	}
 }

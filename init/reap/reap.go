@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -26,16 +26,16 @@ type Reaper struct {
 	collecting sync.Mutex // held from a wait until its status is handed out
 
 	mu      sync.Mutex // also held over a fork, so that no exit is handed out before its child is known
-	exits   map[int]initapi.Exit
+	exits   map[int]wire.Exit
 	order   []int // numbers in exits, oldest at next
 	next    int
-	waiters map[int][]chan initapi.Exit
+	waiters map[int][]chan wire.Exit
 	idle    []chan struct{} // closed when there are no children left
 }
 
 // New makes a Reaper; Run must be called for anything to happen.
 func New() *Reaper {
-	return &Reaper{exits: make(map[int]initapi.Exit), waiters: make(map[int][]chan initapi.Exit)}
+	return &Reaper{exits: make(map[int]wire.Exit), waiters: make(map[int][]chan wire.Exit)}
 }
 
 // Run reaps at every signal, which is SIGCHLD, until ctx ends. One signal may
@@ -72,8 +72,8 @@ func (r *Reaper) Collect() {
 	}
 }
 
-func exitOf(pid int, ws unix.WaitStatus) initapi.Exit {
-	e := initapi.Exit{PID: pid, Status: -1, Time: time.Now().UTC()}
+func exitOf(pid int, ws unix.WaitStatus) wire.Exit {
+	e := wire.Exit{PID: pid, Status: -1, Time: time.Now().UTC()}
 	if ws.Signaled() {
 		e.Signal, e.Core = int(ws.Signal()), ws.CoreDump()
 	} else {
@@ -82,7 +82,7 @@ func exitOf(pid int, ws unix.WaitStatus) initapi.Exit {
 	return e
 }
 
-func (r *Reaper) ended(e initapi.Exit) {
+func (r *Reaper) ended(e wire.Exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range r.waiters[e.PID] {
@@ -116,7 +116,7 @@ func (r *Reaper) noChildren() {
 }
 
 // Start starts a program. Its exit comes on the channel, once.
-func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan initapi.Exit, error) {
+func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan wire.Exit, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, attr)
@@ -127,14 +127,14 @@ func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int,
 }
 
 // await registers a waiter; mu is held.
-func (r *Reaper) await(pid int) chan initapi.Exit {
-	c := make(chan initapi.Exit, 1)
+func (r *Reaper) await(pid int) chan wire.Exit {
+	c := make(chan wire.Exit, 1)
 	r.waiters[pid] = append(r.waiters[pid], c)
 	return c
 }
 
 // Exit is how a process ended that is still remembered.
-func (r *Reaper) Exit(pid int) (initapi.Exit, bool) {
+func (r *Reaper) Exit(pid int) (wire.Exit, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, ok := r.exits[pid]
@@ -143,7 +143,7 @@ func (r *Reaper) Exit(pid int) (initapi.Exit, bool) {
 
 // Wait is Exit, but waits while the process lives. QV_ERR_NOENT: there is no
 // such process, or somebody else reaped it.
-func (r *Reaper) Wait(ctx context.Context, pid int) (initapi.Exit, error) {
+func (r *Reaper) Wait(ctx context.Context, pid int) (wire.Exit, error) {
 	r.mu.Lock()
 	e, ok := r.exits[pid]
 	if ok {
@@ -173,7 +173,7 @@ func (r *Reaper) Wait(ctx context.Context, pid int) (initapi.Exit, error) {
 	}
 }
 
-func (r *Reaper) forget(pid int, c chan initapi.Exit) {
+func (r *Reaper) forget(pid int, c chan wire.Exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ws := r.waiters[pid]

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -38,7 +38,7 @@ func running(t *testing.T) *Reaper {
 	return r
 }
 
-func sh(t *testing.T, r *Reaper, script string, files ...uintptr) (int, <-chan initapi.Exit) {
+func sh(t *testing.T, r *Reaper, script string, files ...uintptr) (int, <-chan wire.Exit) {
 	t.Helper()
 	if len(files) == 0 {
 		files = []uintptr{0, 1, 2}
@@ -52,7 +52,7 @@ func sh(t *testing.T, r *Reaper, script string, files ...uintptr) (int, <-chan i
 
 func TestStatuses(t *testing.T) {
 	r := running(t)
-	for script, want := range map[string]initapi.Exit{
+	for script, want := range map[string]wire.Exit{
 		"exit 0":        {},
 		"exit 42":       {Status: 42},
 		"kill -9 $$":    {Status: -1, Signal: 9},
@@ -141,7 +141,7 @@ func TestWait(t *testing.T) {
 	if _, err := r.Wait(ctx, pid); !errors.Is(err, qverr.Timeout) {
 		t.Errorf("of a living process: %v", err)
 	}
-	got := make(chan initapi.Exit)
+	got := make(chan wire.Exit)
 	go func() { e, _ := r.Wait(t.Context(), pid); got <- e }()
 	_ = write.Close()
 	if e := <-got; e.Status != 3 {
@@ -162,7 +162,7 @@ func TestWait(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	r := New()
 	for i := range 3 * Keep {
-		r.ended(initapi.Exit{PID: i%(2*Keep) + 1, Status: i})
+		r.ended(wire.Exit{PID: i%(2*Keep) + 1, Status: i})
 	}
 	if len(r.exits) != Keep || len(r.order) != Keep {
 		t.Errorf("%d exits, %d numbers", len(r.exits), len(r.order))

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
 
@@ -41,7 +41,7 @@ func Pause(deaths int) time.Duration {
 // Process is what a Supervisor runs.
 type Process struct {
 	Name  string
-	Start func() (pid int, done <-chan initapi.Exit, err error)
+	Start func() (pid int, done <-chan wire.Exit, err error)
 	Kill  func(pid int, sig syscall.Signal) error
 }
 
@@ -53,7 +53,7 @@ type Options struct {
 	Beat func()
 	// Died is called after each death that was not asked for, with the number
 	// of quick deaths in a row.
-	Died func(e initapi.Exit, deaths int)
+	Died func(e wire.Exit, deaths int)
 }
 
 // Supervisor runs one process. See New.
@@ -110,9 +110,9 @@ func (s *Supervisor) Run() {
 	for deaths := 0; ; {
 		pid, done := s.running()
 		started := time.Now()
-		var exit initapi.Exit
+		var exit wire.Exit
 		if done == nil {
-			exit = initapi.Exit{Status: -1, Time: time.Now().UTC()}
+			exit = wire.Exit{Status: -1, Time: time.Now().UTC()}
 		} else {
 			var stopped bool
 			if exit, stopped = s.watch(pid, done, tick.C); stopped {
@@ -135,7 +135,7 @@ func (s *Supervisor) Run() {
 }
 
 // running starts the process.
-func (s *Supervisor) running() (int, <-chan initapi.Exit) {
+func (s *Supervisor) running() (int, <-chan wire.Exit) {
 	s.opts.Beat()
 	pid, done, err := s.proc.Start()
 	s.mu.Lock()
@@ -150,7 +150,7 @@ func (s *Supervisor) running() (int, <-chan initapi.Exit) {
 }
 
 // watch waits for the end of the process, asked for or not.
-func (s *Supervisor) watch(pid int, done <-chan initapi.Exit, tick <-chan time.Time) (e initapi.Exit, stopped bool) {
+func (s *Supervisor) watch(pid int, done <-chan wire.Exit, tick <-chan time.Time) (e wire.Exit, stopped bool) {
 	defer func() {
 		s.mu.Lock()
 		s.pid = 0

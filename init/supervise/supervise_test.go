@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quantavirt/internal/initapi"
+	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 )
@@ -27,10 +27,9 @@ type world struct {
 
 	life     func(n int) time.Duration // of the n-th process; negative: it cannot be started
 	ignores  bool                      // SIGTERM
-	current  chan initapi.Exit
+	current  chan wire.Exit
 	nextPID  int
-	stopped  chan struct{}
-	reported initapi.Exit
+	reported wire.Exit
 }
 
 func (w *world) supervisor() *Supervisor {
@@ -38,11 +37,11 @@ func (w *world) supervisor() *Supervisor {
 	return New(Process{Name: "daemon", Start: w.start, Kill: w.kill}, Options{
 		Log:  qvlog.New(io.Discard, qvlog.Options{}),
 		Beat: func() { w.beats++ },
-		Died: func(e initapi.Exit, n int) { w.reported = e; w.deaths = append(w.deaths, n) },
+		Died: func(e wire.Exit, n int) { w.reported = e; w.deaths = append(w.deaths, n) },
 	})
 }
 
-func (w *world) start() (int, <-chan initapi.Exit, error) {
+func (w *world) start() (int, <-chan wire.Exit, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := len(w.starts)
@@ -51,11 +50,11 @@ func (w *world) start() (int, <-chan initapi.Exit, error) {
 	if life < 0 {
 		return 0, nil, qverr.New(qverr.NoEnt, "no such program")
 	}
-	done := make(chan initapi.Exit, 2)
+	done := make(chan wire.Exit, 2)
 	w.current = done
 	w.nextPID++
 	pid := w.nextPID
-	time.AfterFunc(life, func() { done <- initapi.Exit{PID: pid, Status: 1} })
+	time.AfterFunc(life, func() { done <- wire.Exit{PID: pid, Status: 1} })
 	return pid, done, nil
 }
 
@@ -64,7 +63,7 @@ func (w *world) kill(pid int, sig syscall.Signal) error {
 	defer w.mu.Unlock()
 	w.kills = append(w.kills, sig)
 	if sig == syscall.SIGKILL || !w.ignores {
-		w.current <- initapi.Exit{PID: pid, Status: -1, Signal: int(sig)}
+		w.current <- wire.Exit{PID: pid, Status: -1, Signal: int(sig)}
 	}
 	return nil
 }

@@ -3,8 +3,6 @@ package volume
 import (
 	"bytes"
 	"encoding/binary"
-
-	"github.com/google/uuid"
 )
 
 // Where the superblock is and what of it is read, from
@@ -45,11 +43,9 @@ func ParseExt4(sb []byte) (Ext4, bool) {
 	if blocks >= 1<<47 {
 		return Ext4{}, false
 	}
-	var id uuid.UUID
-	copy(id[:], sb[0x68:0x78])
 	label, _, _ := bytes.Cut(sb[0x78:0x88], []byte{0})
 	return Ext4{
-		Label: string(label), UUID: id.String(), Size: int64(blocks << (10 + logBlock)),
+		Label: string(label), UUID: uuid(sb[0x68:0x78]), Size: int64(blocks << (10 + logBlock)),
 		Errors:  binary.LittleEndian.Uint16(sb[0x3A:])&stateErrors != 0,
 		Journal: le32(0x5C)&compatHasJournal != 0,
 	}, true

@@ -1,13 +1,12 @@
 package volume
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"unicode/utf16"
-
-	"github.com/google/uuid"
 )
 
 // Partition tables: UEFI specification 2.10, chapter 5.
@@ -84,17 +83,22 @@ func parseGPT(disk io.ReaderAt, sector int64) (map[int]Partition, error) {
 	parts := make(map[int]Partition)
 	for i := range int(count) {
 		e := table[i*int(entry):]
-		if guid(e[:16]) == uuid.Nil {
+		if bytes.Equal(e[:16], make([]byte, 16)) {
 			continue
 		}
-		parts[i+1] = Partition{Name: partName(e[56:128]), UUID: guid(e[16:32]).String()}
+		parts[i+1] = Partition{Name: partName(e[56:128]), UUID: guid(e[16:32])}
 	}
 	return parts, nil
 }
 
 // guid reads a GUID, whose first three fields are little-endian on disk.
-func guid(b []byte) uuid.UUID {
-	return uuid.UUID{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}
+func guid(b []byte) string {
+	return uuid([]byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]})
+}
+
+// uuid writes 16 bytes as RFC 9562 does.
+func uuid(b []byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
 func partName(b []byte) string {

@@ -1,4 +1,4 @@
-package initapi
+package wire
 
 import "quantavirt/internal/qverr"
 

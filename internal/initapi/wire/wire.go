@@ -1,0 +1,110 @@
+// Package wire is the contract between PID 1 and the management daemon:
+// HTTP/1.1 with JSON on the UNIX socket Socket, which only root may open.
+//
+//	GET  /boot          Boot: what PID 1 found and did; with wait=1 once all steps
+//	                    have ended, with step=NAME once that one has
+//	GET  /exits?pid=N   Exit of a reaped process, 404 while it is not known; with
+//	                    wait=1 it answers when the process has ended
+//	GET  /log           what PID 1 and the daemon wrote last, as text
+//	POST /console       Banner: text shown on every console
+//	POST /ready         the API answers; recorded as the last boot step
+//	POST /reboot        202; PID 1 ends everything in order, then reboots
+//	POST /poweroff      202; the same, then powers off
+//
+// A failure is answered with the catalogue's error body (qverr.Body).
+package wire
+
+import "time"
+
+// Socket is where PID 1 listens.
+const Socket = "/run/quantavirt/init.sock"
+
+// Boot is everything PID 1 knows about this boot.
+type Boot struct {
+	Version  string            `json:"version"`
+	Hostname string            `json:"hostname"`
+	Kernel   string            `json:"kernel"`  // release, as uname -r
+	Cmdline  string            `json:"cmdline"` // whole kernel command line, token hashes left out
+	Options  map[string]string `json:"options"` // quantavirt.* without the prefix; a bare option has the value ""
+	BootID   string            `json:"boot_id"`
+	Steps    []Step            `json:"steps"`
+	Data     DataVolume        `json:"data_volume"`
+	KVM      KVM               `json:"kvm"`
+	IOMMU    IOMMU             `json:"iommu"`
+	Cards    []Card            `json:"cards"`
+	Consoles []string          `json:"consoles"`
+	Watchdog string            `json:"watchdog,omitempty"` // device fed by PID 1
+	Restarts int               `json:"daemon_restarts"`    // times the daemon had to be started again
+}
+
+// Step is one boot step. Times are milliseconds since kernel start
+// (CLOCK_BOOTTIME).
+type Step struct {
+	Name    string   `json:"name"`
+	StartMS int64    `json:"start_ms"`
+	TookMS  int64    `json:"took_ms"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Problem is something missing or failed, with its catalogue code.
+type Problem struct {
+	Code     int32  `json:"code"`
+	Name     string `json:"name"`
+	Message  string `json:"message"`
+	Recovery string `json:"recovery"`
+}
+
+// DataVolume says where state is kept.
+type DataVolume struct {
+	Persistent bool     `json:"persistent"` // false: state is in RAM and lost at reboot
+	Device     string   `json:"device,omitempty"`
+	PartUUID   string   `json:"part_uuid,omitempty"`
+	SizeBytes  int64    `json:"size_bytes"`
+	Problem    *Problem `json:"problem,omitempty"`
+}
+
+// KVM says whether guests can run.
+type KVM struct {
+	Available    bool     `json:"available"`
+	Vendor       string   `json:"vendor,omitempty"` // "svm" or "vmx"
+	Module       string   `json:"module,omitempty"` // kvm_amd or kvm_intel
+	NestedPaging bool     `json:"nested_paging"`    // NPT or EPT in use
+	Nested       bool     `json:"nested"`           // guests may themselves run KVM
+	Problem      *Problem `json:"problem,omitempty"`
+}
+
+// IOMMU says whether devices can be passed through.
+type IOMMU struct {
+	Available bool     `json:"available"`
+	Kind      string   `json:"kind,omitempty"` // "intel" (DMAR) or "amd" (IVRS): the ACPI table found
+	Groups    []Group  `json:"groups"`
+	Problem   *Problem `json:"problem,omitempty"`
+}
+
+// Group is one IOMMU group.
+type Group struct {
+	ID      int      `json:"id"`
+	Devices []string `json:"devices"` // PCI addresses, e.g. 0000:00:05.0
+}
+
+// Card is a QUAC 100 that PID 1 found.
+type Card struct {
+	Address string   `json:"address"` // PCI address
+	Group   int      `json:"group"`   // IOMMU group, -1 without one
+	Bound   bool     `json:"bound"`   // bound to vfio-pci and its group viable
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Exit is how a reaped process ended.
+type Exit struct {
+	PID    int       `json:"pid"`
+	Status int       `json:"status"` // exit status, -1 if a signal ended it
+	Signal int       `json:"signal"` // 0 if none
+	Core   bool      `json:"core"`
+	Time   time.Time `json:"time"`
+}
+
+// Banner is what POST /console shows.
+type Banner struct {
+	Lines []string `json:"lines"`
+}
