@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -106,16 +107,27 @@ func (s System) try() (*os.File, error) {
 		return nil, fmt.Errorf("open /dev/kvm: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	v, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmGetAPIVersion, 0)
+	v, errno := ioctl(fd, kvmGetAPIVersion)
 	if errno != 0 || v != kvmAPIVersion {
 		return nil, fmt.Errorf("KVM speaks version %d, not %d (%w)", int(v), kvmAPIVersion, errno)
 	}
-	vm, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), kvmCreateVM, 0)
+	vm, errno := ioctl(fd, kvmCreateVM)
 	if errno != 0 {
 		return nil, fmt.Errorf("KVM makes no virtual machine: %w", errno)
 	}
 	unix.CloseOnExec(int(vm))
 	return os.NewFile(vm, "empty VM"), nil
+}
+
+// ioctl tries again after a signal, of which a Go program gets many: making a VM
+// takes all locks of the address space and gives up if one is pending.
+func ioctl(fd int, request uintptr) (uintptr, syscall.Errno) {
+	for {
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, 0)
+		if errno != unix.EINTR {
+			return r, errno
+		}
+	}
 }
 
 // IOMMU looks for the ACPI table and for what the kernel made of it.

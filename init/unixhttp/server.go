@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	backlog = 64
+	backlog = 4096 // what does not fit is refused, not delayed
 	// headLimit is how long a client may take to send its request, and to take
 	// the answer.
 	headLimit = 10 * time.Second
@@ -116,6 +116,7 @@ func (s *Server) talk(ctx context.Context, fd int) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(headLimit))
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	req, err := readRequest(conn)
 	var no *refusal
 	switch {

@@ -117,15 +117,19 @@ func TestServe(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for target, status := range map[string]int{"/panic": 500} {
-		resp, err := client.Get("http://x" + target)
-		if err != nil || resp.StatusCode != status {
-			t.Errorf("%s: %v %v", target, resp, err)
+	for _, c := range []struct {
+		path, body string
+		status     int
+	}{{"/panic", "", 500}, {"/", strings.Repeat("x", MaxBody+1), 413}} {
+		resp, err := client.Post("http://x"+c.path, "", strings.NewReader(c.body))
+		if err != nil {
+			t.Errorf("%s: %v", c.path, err)
+			continue
 		}
-	}
-	resp, err := client.Post("http://x/", "", strings.NewReader(strings.Repeat("x", MaxBody+1)))
-	if err != nil || resp.StatusCode != 413 {
-		t.Errorf("a large body: %v %v", resp, err)
+		if resp.StatusCode != c.status {
+			t.Errorf("%s: status %d, want %d", c.path, resp.StatusCode, c.status)
+		}
+		_ = resp.Body.Close()
 	}
 }
 
