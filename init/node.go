@@ -14,6 +14,7 @@ import (
 
 	"quantavirt/init/cmdline"
 	"quantavirt/init/console"
+	"quantavirt/init/guard"
 	"quantavirt/init/kmod"
 	"quantavirt/init/logring"
 	"quantavirt/init/reap"
@@ -79,7 +80,8 @@ func sinceStart() time.Duration {
 
 // run boots. It returns when all steps have ended.
 func (n *node) run() {
-	n.add(seq.Result{Name: "kernel", Took: sinceStart()})
+	kernel := seq.Result{Name: "kernel", Took: sinceStart()}
+	guard.Go(n.log, "kernel", func() { n.add(kernel) })
 	steps := n.sequence()
 	n.ended = make(map[string]chan struct{}, len(steps))
 	for _, s := range steps {

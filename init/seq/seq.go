@@ -80,6 +80,8 @@ type run struct {
 	ended func(Result)
 	done  map[string]chan struct{}
 
+	report sync.Mutex
+
 	mu   sync.Mutex
 	errs map[string]error
 }
@@ -96,10 +98,7 @@ func Run(ctx context.Context, steps []Step, now func() time.Duration, ended func
 	}
 	var wg sync.WaitGroup
 	for _, s := range steps {
-		wg.Go(func() {
-			defer close(r.done[s.Name])
-			r.step(ctx, s)
-		})
+		wg.Go(func() { r.step(ctx, s) })
 	}
 	wg.Wait()
 	return nil
@@ -116,8 +115,12 @@ func (r *run) step(ctx context.Context, s Step) {
 	}
 	res.Took = r.now() - res.Start
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.errs[s.Name] = res.Err
+	r.mu.Unlock()
+	close(r.done[s.Name])
+	// Those that waited do not wait for the report.
+	r.report.Lock()
+	defer r.report.Unlock()
 	r.ended(res)
 }
 
