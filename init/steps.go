@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"time"
@@ -65,10 +66,7 @@ func (n *node) readCommandLine(context.Context) error {
 			n.log.Warn("setting "+s.file, "err", err)
 		}
 	}
-	if err := line.Problem(); err != nil {
-		return err
-	}
-	return nameErr
+	return errors.Join(line.Problem(), nameErr)
 }
 
 // goodHostname is RFC 1123, section 2.1, for one label.
@@ -105,6 +103,9 @@ func hostname(line cmdline.Line) (string, error) {
 func (n *node) checkImage(context.Context) error {
 	image, err := rootfs.Check("/", n.boot.Kernel)
 	n.log.Info("image", "id", image.ID, "version", image.Version, "build", image.Build, "kernel", image.Kernel)
+	if err != nil {
+		n.show("quantavirt: *** THIS IMAGE IS NOT WHOLE: do not rely on this node ***")
+	}
 	return err
 }
 
