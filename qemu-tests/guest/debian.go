@@ -65,6 +65,7 @@ func Debian(ctx context.Context, root tools.Root, cache, dir, quantavirt string,
 		return Files{}, err
 	}
 	mkfs := root.Command("mke2fs", "-q", "-F", "-t", "ext4", "-L", "demo-root", "-d", tarball, f.Disk)
+	mkfs.Env = append(os.Environ(), "LC_ALL=C.UTF-8") // the archive has names beyond ASCII
 	if out, err := mkfs.CombinedOutput(); err != nil {
 		return Files{}, fmt.Errorf("guest: mke2fs: %w: %s", err, out)
 	}
