@@ -26,7 +26,7 @@ func TestDemonstration(t *testing.T) {
 func TestBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	if err := bench.Run(ctx, bench.Options{Out: t.Output(), Runs: rounds(1, 5)}); err != nil {
+	if err := bench.Run(ctx, bench.Options{Out: t.Output(), Runs: rounds(1, 3)}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(shared.root, "build", "bench.json"))
