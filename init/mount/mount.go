@@ -104,8 +104,7 @@ var Groups = []struct {
 // controllers are those that VMs are limited with.
 var controllers = []string{"cpu", "cpuset", "io", "memory", "pids", "hugetlb"}
 
-// MakeGroups makes Groups in the cgroup2 file system at dir and puts this process
-// into init.
+// MakeGroups makes Groups in the cgroup2 file system at dir.
 func MakeGroups(dir string) error {
 	var errs []error
 	for _, g := range Groups {
@@ -113,12 +112,11 @@ func MakeGroups(dir string) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(dir, "init/cgroup.procs"), []byte("0"), 0o644))
 	return joined(errs)
 }
 
-// Controllers gives Groups their controllers and settings, which takes the
-// kernel a while. A controller that it does not have is left out, unless it is
+// Controllers puts this process into init and gives Groups their controllers and
+// settings, which takes the kernel a while. A controller that it does not have is left out, unless it is
 // memory.
 func Controllers(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
@@ -143,6 +141,7 @@ func Controllers(dir string) error {
 		}
 	}
 	all := strings.Join(enable, " ")
+	set("init/cgroup.procs", "0")
 	set("cgroup.subtree_control", all)
 	for _, g := range Groups {
 		for file, value := range g.Settings {

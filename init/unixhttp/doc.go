@@ -1,8 +1,7 @@
 // Package unixhttp serves HTTP/1.1 on a UNIX socket with what PID 1 needs of it
 // and no more: one request a connection, bodies with a Content-Length, answers
-// with one. net/http would bring TLS, DNS and HTTP/2 along: four megabytes to
-// unpack and a tenth of a second of initialisation under emulation, before the
-// first step of the boot.
+// with one. PID 1 depends on little: net/http would bring TLS, DNS and HTTP/2
+// along and more than double it.
 //
 // It follows RFC 9112. What a client may send and this does not understand
 // (chunked bodies, HTTP/2) is refused in words; clients such as Go's and curl
