@@ -121,6 +121,7 @@ func TestProgramThatCannotBeStarted(t *testing.T) {
 		s := w.supervisor()
 		go s.Run()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(w.starts) != 4 || s.PID() != 1 {
 			t.Errorf("starts %v, pid %d", w.starts, s.PID())
 		}
@@ -155,6 +156,7 @@ func TestStop(t *testing.T) {
 				}
 				n := len(w.starts)
 				time.Sleep(time.Hour)
+				synctest.Wait()
 				if len(w.starts) != n {
 					t.Error("started again after Stop")
 				}

@@ -28,13 +28,16 @@ func TestFedOnlyWhileAlive(t *testing.T) {
 			t.Errorf("fed %d times in ten minutes", fed)
 		}
 		time.Sleep(time.Minute) // the pulse has stopped
+		synctest.Wait()
 		before := fed
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if fed != before || before > 44 {
 			t.Errorf("fed %d, then %d times without a pulse", before, fed)
 		}
 		pulse.Beat()
 		time.Sleep(20 * time.Second)
+		synctest.Wait()
 		if fed == before {
 			t.Error("not fed when the pulse came back")
 		}
