@@ -3,8 +3,10 @@
 package vhost
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,7 @@ type vringAddr struct {
 // process's cgroup, and tells the kernel where guest memory is. It takes the file over.
 func Open(file *os.File, mem *memory.Memory) (*Dev, error) {
 	d := &Dev{file: file}
-	if err := d.Ioctl(setOwner, nil); err != nil {
+	if err := d.own(); err != nil {
 		return nil, fmt.Errorf("own %s: %w", file.Name(), err)
 	}
 	if err := d.Ioctl(getFeatures, unsafe.Pointer(&d.features)); err != nil {
@@ -58,6 +60,24 @@ func Open(file *os.File, mem *memory.Memory) (*Dev, error) {
 		return nil, fmt.Errorf("guest memory for %s: %w", file.Name(), err)
 	}
 	return d, nil
+}
+
+// own has the kernel clone its worker from the calling thread. While a signal is
+// pending there, clone gives up, and vhost_task_create (seen in Linux 6.12) makes
+// an ENOMEM of it, which no caller could tell from the real one. Go's runtime sends
+// its threads signals at any time; so the thread takes none meanwhile.
+func (d *Dev) own() (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)) }()
+	return d.Ioctl(setOwner, nil)
 }
 
 // Features are the virtio feature bits that the kernel's worker knows.
