@@ -25,10 +25,13 @@ func (m *Machine) loadGuest() (entryPoint, error) {
 		return entryPoint{}, err
 	}
 	if k.elf != nil {
-		if err := m.copySegments(k.elf, m.opts.Kernel); err != nil {
+		if err := m.copySegments(k.elf, m.opts.Kernel, 0); err != nil {
 			return entryPoint{}, err
 		}
 		return m.enterPVH(k.elf)
+	}
+	if m.opts.Unpacked != nil {
+		return m.loadUnpacked(k.bz)
 	}
 	return m.loadBz(k.bz)
 }
