@@ -200,7 +200,7 @@ func (d *daemon) services() (err error) {
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
 	})
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
-		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, CheckKernel: machine.CheckKernel,
+		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, Kernels: kernels{},
 	}); err != nil {
 		return err
 	}
@@ -224,6 +224,16 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	return nil
+}
+
+// kernels are those that our VMM boots.
+type kernels struct{}
+
+func (kernels) Check(r io.ReaderAt) error                 { return machine.CheckKernel(r) }
+func (kernels) UnpackedSize(r io.ReaderAt) (int64, error) { return machine.UnpackedSize(r) }
+func (kernels) Unpack(r io.ReaderAt, w io.Writer) error   { return machine.Unpack(r, w) }
+func (kernels) CheckUnpacked(r io.ReaderAt, size int64) error {
+	return machine.CheckUnpacked(r, size)
 }
 
 // usersOf names the VMs that have an image or a disk in their configuration.

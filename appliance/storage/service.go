@@ -43,9 +43,20 @@ type Deps struct {
 	Users func(kind Kind, name string) (all, running []string)
 	// RAM is how much more memory files may take when the directory is in RAM;
 	// nil when it is on a volume.
-	RAM func() int64
-	// CheckKernel fails for what is no kernel that the VMM can boot.
-	CheckKernel func(r io.ReaderAt) error
+	RAM     func() int64
+	Kernels Kernels
+}
+
+// Kernels is what the VMM knows about kernels (package hv/machine).
+type Kernels interface {
+	// Check fails for what is no kernel that the VMM can boot.
+	Check(r io.ReaderAt) error
+	// UnpackedSize is how much Unpack will write; QV_ERR_UNSUPPORTED for a kernel
+	// that is started as it is.
+	UnpackedSize(r io.ReaderAt) (int64, error)
+	Unpack(r io.ReaderAt, w io.Writer) error
+	// CheckUnpacked fails for what Unpack did not write whole.
+	CheckUnpacked(r io.ReaderAt, size int64) error
 }
 
 // Service is the storage of the node.
@@ -83,6 +94,7 @@ func Open(db *store.DB, dir string, deps Deps) (*Service, error) {
 			s.images[i.ID] = i
 		}
 	}
+	s.cleanUnpacked()
 	disks, err := store.All[spec.Disk](db, store.Disks)
 	if err != nil {
 		return nil, err
@@ -247,7 +259,7 @@ func orEmpty[T any](list []T) []T {
 }
 
 func (s *Service) showImage(i spec.Image) spec.Image {
-	i.AllocatedBytes = allocated(s.path(KindImage, i.ID))
+	i.AllocatedBytes = allocated(s.path(KindImage, i.ID)) + allocated(s.unpackedPath(i.ID))
 	i.UsedBy, _ = s.Users(KindImage, i.ID)
 	return i
 }
@@ -323,6 +335,9 @@ func (s *Service) remove(kind Kind, name string, has func() bool, drop func()) e
 func (s *Service) removeHidden(kind Kind, name string) error {
 	if used, _ := s.Users(kind, name); len(used) > 0 {
 		return qverr.New(qverr.Busy, "%s %s is used by %s", kind, name, strings.Join(used, ", ")).With("used_by", used)
+	}
+	if kind == KindImage {
+		s.removeUnpacked(name)
 	}
 	if err := os.Remove(s.path(kind, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return qverr.New(qverr.StrIO, "delete %s %s: %w", kind, name, err)

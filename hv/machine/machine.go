@@ -26,7 +26,10 @@ type Options struct {
 	// Kernel is a bzImage, which unpacks itself in the guest, or an ELF file
 	// (vmlinux) with a PVH note, which starts sooner but at a fixed address.
 	Kernel *os.File
-	Initrd *os.File // nil for none
+	// Unpacked is what Unpack made of a bzImage: the machine then starts that
+	// instead of having the guest unpack the kernel. nil for none.
+	Unpacked *os.File
+	Initrd   *os.File // nil for none
 
 	// Serial gets what the guest prints on COM1. It must not block.
 	Serial io.Writer
