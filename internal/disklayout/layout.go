@@ -81,6 +81,9 @@ func (d Disk) Partitions() ([]Partition, error) {
 	if d.SectorSize != 512 && d.SectorSize != 4096 {
 		return nil, fmt.Errorf("disklayout: sectors of %d bytes: want 512 or 4096", d.SectorSize)
 	}
+	if d.Size%d.SectorSize != 0 {
+		return nil, fmt.Errorf("disklayout: %d bytes are no whole sectors of %d", d.Size, d.SectorSize)
+	}
 	smallest := int64(MinESP)
 	if d.SectorSize == 4096 {
 		smallest = MinESP4Kn
@@ -109,8 +112,8 @@ func (d Disk) Partitions() ([]Partition, error) {
 	return parts, nil
 }
 
-// MinSize is the size of the smallest disk with an EFI system partition of a
-// size and no data partition, in bytes.
+// MinSize is the size of the smallest disk, in whole MiB, that has room for an
+// EFI system partition of a size and no data partition; in bytes.
 func MinSize(esp int64) int64 { return 3*alignment + esp }
 
 // Format writes the disk: the EFI system partition with its files, the boot code
@@ -127,8 +130,10 @@ func (d Disk) Format(w io.WriterAt, boot BIOS, v ESP) ([]fat32.Extent, error) {
 		return nil, err
 	}
 	// What was there stops being a partitioned disk first.
-	if _, err := w.WriteAt(make([]byte, alignment), 0); err != nil {
-		return nil, fmt.Errorf("disklayout: %w", err)
+	for _, at := range []int64{0, d.Size - alignment} {
+		if _, err := w.WriteAt(make([]byte, alignment), at); err != nil {
+			return nil, fmt.Errorf("disklayout: %w", err)
+		}
 	}
 	esp := parts[1]
 	extents, err := fat32.Format(io.NewOffsetWriter(w, esp.Offset), fat32.Volume{
