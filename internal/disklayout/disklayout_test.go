@@ -16,6 +16,7 @@ import (
 
 	"quantavirt/internal/fat32"
 	"quantavirt/internal/pefile/petest"
+	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
 
@@ -51,14 +52,15 @@ func testUKI() []byte {
 		petest.Section{Name: ukifile.Linux, Data: "kernel"})
 }
 
-func slot(n int) Slot {
+func system(n uint32) Slot {
 	image := testUKI()
-	return Slot{Sequence: n, UKI: bytes.NewReader(image), Size: int64(len(image)), State: []byte(`{"state":"good"}`)}
+	info := slot.Info{Sequence: n, Version: "1", Build: "virtual", WrittenAt: when, State: slot.StateGood}
+	return Slot{Info: info, UKI: bytes.NewReader(image), Size: int64(len(image))}
 }
 
 func esp(t *testing.T) ESP {
 	t.Helper()
-	files, err := BootFiles([]byte("systemd-boot"), 7, slot(7), slot(12345678))
+	files, err := BootFiles([]byte("systemd-boot"), 7, system(7), system(12345678))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +147,7 @@ func checkESP(t *testing.T, path string, p Partition, extents []fat32.Extent) {
 		"EFI/BOOT/BOOTX64.EFI": "systemd-boot", "EFI/systemd/systemd-bootx64.efi": "systemd-boot",
 		"loader/loader.conf":        "timeout 0\neditor no\n",
 		"EFI/Linux/qv-00000007.efi": string(testUKI()), "EFI/Linux/qv-12345678.efi": string(testUKI()),
-		"qv/00000007/slot.json": `{"state":"good"}`, "qv/12345678/vmlinuz": "kernel",
+		"qv/12345678/vmlinuz":   "kernel",
 		"qv/12345678/initramfs": "codes\x00\x00\x00initial",
 		"qv/12345678/cmdline":   block("cmdline=console=tty0 a=\"b c\" d=\\\\e\n"),
 		"grub/grubenv":          block("qv_default=00000007\nqv_try=\nqv_tries=0\n"),
@@ -153,6 +155,10 @@ func checkESP(t *testing.T, path string, p Partition, extents []fat32.Extent) {
 		if got := tool(t, "mtype", "-i", volume, "::/"+name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+	}
+	info, err := slot.ParseInfo([]byte(tool(t, "mtype", "-i", volume, "::/qv/00000007/slot.json")))
+	if err != nil || info.Sequence != 7 || info.State != slot.StateGood {
+		t.Errorf("slot.json: %+v, %v", info, err)
 	}
 	for _, x := range extents {
 		if x.Name == pathLoader {
@@ -291,13 +297,13 @@ func TestForeignBootCodeIsRefused(t *testing.T) {
 }
 
 func TestBootFilesRefuse(t *testing.T) {
-	broken := slot(1)
+	broken := system(1)
 	broken.UKI = strings.NewReader("MZ")
 	for name, err := range map[string]error{
-		"no loader":       second(BootFiles(nil, 1, slot(1))),
-		"slot 0":          second(BootFiles([]byte("x"), 0, slot(0))),
-		"large number":    second(BootFiles([]byte("x"), MaxSequence+1, slot(MaxSequence+1))),
-		"slot that isn't": second(BootFiles([]byte("x"), 2, slot(1))),
+		"no loader":       second(BootFiles(nil, 1, system(1))),
+		"slot 0":          second(BootFiles([]byte("x"), 0, system(0))),
+		"large number":    second(BootFiles([]byte("x"), slot.MaxSequence+1, system(slot.MaxSequence+1))),
+		"slot that isn't": second(BootFiles([]byte("x"), 2, system(1))),
 		"no UKI":          second(BootFiles([]byte("x"), 1, broken)),
 	} {
 		if err == nil {

@@ -4,10 +4,12 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
 	"quantavirt/internal/fat32"
+	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
 
@@ -17,7 +19,6 @@ const (
 	pathBoot      = "EFI/systemd/systemd-bootx64.efi"
 	pathLoader    = "loader/loader.conf"
 	pathGRUB      = "grub/grub.cfg"
-	pathEnv       = "grub/grubenv"
 )
 
 // loaderConf is that of systemd-boot: no menu unless a key is held, and no
@@ -35,30 +36,31 @@ const GRUBPrefix = "(,gpt2)/grub"
 var GRUBModules = []string{"biosdisk", "part_gpt", "fat", "normal", "linux", "loadenv", "test", "echo", "probe", "regexp", "serial",
 	"terminal", "reboot", "sleep"}
 
-// MaxSequence is the largest number of a slot.
-const MaxSequence = 99_999_999
-
 // Slot is a system for a new EFI system partition.
 type Slot struct {
-	Sequence int         // 1 to MaxSequence
-	UKI      io.ReaderAt // unified kernel image
-	Size     int64       // of UKI, in bytes
-	State    []byte      // slot.json
+	slot.Info             // its slot.json
+	UKI       io.ReaderAt // unified kernel image
+	Size      int64       // of UKI, in bytes
 }
 
 // BootFiles are the files of boot loaders and slots, with slot boot as the one
 // that BIOS starts. UEFI starts the one with the largest number.
-func BootFiles(systemdBoot []byte, boot int, slots ...Slot) ([]fat32.File, error) {
+func BootFiles(systemdBoot []byte, boot uint32, slots ...Slot) ([]fat32.File, error) {
 	if len(systemdBoot) == 0 {
 		return nil, fmt.Errorf("disklayout: systemd-boot is empty")
 	}
-	environment := fmt.Sprintf("qv_default=%s\nqv_try=\nqv_tries=0\n", number(boot))
+	var env slot.Env
+	env.Bless(boot)
+	environment, err := env.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("disklayout: %w", err)
+	}
 	files := []fat32.File{
 		fat32.Bytes(pathRemovable, systemdBoot),
 		fat32.Bytes(pathBoot, systemdBoot),
 		fat32.Bytes(pathLoader, []byte(loaderConf)),
 		fat32.Bytes(pathGRUB, grubConf),
-		fat32.Bytes(pathEnv, envBlock(environment)),
+		fat32.Bytes(slot.EnvFile, environment),
 	}
 	for _, s := range slots {
 		more, err := s.files()
@@ -75,19 +77,26 @@ func BootFiles(systemdBoot []byte, boot int, slots ...Slot) ([]fat32.File, error
 
 // files are the UKI for UEFI, and its parts for GRUB.
 func (s Slot) files() ([]fat32.File, error) {
-	if s.Sequence < 1 || s.Sequence > MaxSequence {
-		return nil, fmt.Errorf("want a number from 1 to %d", MaxSequence)
+	if s.Sequence < 1 || s.Sequence > slot.MaxSequence {
+		return nil, fmt.Errorf("want a number from 1 to %d", slot.MaxSequence)
 	}
 	parts, err := s.biosFiles()
 	if err != nil {
 		return nil, err
 	}
-	name := number(s.Sequence)
-	uki := fat32.File{Name: "EFI/Linux/qv-" + name + ".efi", Size: s.Size, Open: func() (io.ReadCloser, error) {
+	state, err := s.Encode()
+	if err != nil {
+		return nil, err
+	}
+	name := slot.Name{Sequence: s.Sequence}.String()
+	uki := fat32.File{Name: path.Join(slot.UKIFolder, name), Size: s.Size, Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(s.UKI, 0, s.Size)), nil
 	}}
-	return append([]fat32.File{uki, fat32.Bytes("qv/"+name+"/slot.json", s.State)}, parts...), nil
+	return append([]fat32.File{uki, fat32.Bytes(s.path(slot.InfoFile), state)}, parts...), nil
 }
+
+// path of a file in the slot's folder.
+func (s Slot) path(name string) string { return path.Join(slot.Folder, slot.Digits(s.Sequence), name) }
 
 func (s Slot) biosFiles() ([]fat32.File, error) {
 	uki, err := ukifile.Open(s.UKI, s.Size)
@@ -106,45 +115,28 @@ func (s Slot) biosFiles() ([]fat32.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := "qv/" + number(s.Sequence) + "/"
 	return []fat32.File{
-		{Name: dir + "vmlinuz", Size: kernel.Size(), Open: func() (io.ReadCloser, error) {
+		{Name: s.path(slot.Kernel), Size: kernel.Size(), Open: func() (io.ReadCloser, error) {
 			again, err := uki.Kernel()
 			return io.NopCloser(again), err
 		}},
-		{Name: dir + "initramfs", Size: uki.InitrdSize(), Open: func() (io.ReadCloser, error) {
+		{Name: s.path(slot.Initramfs), Size: uki.InitrdSize(), Open: func() (io.ReadCloser, error) {
 			initrd, err := uki.Initrd()
 			return io.NopCloser(initrd), err
 		}},
-		fat32.Bytes(dir+"cmdline", cmdline),
+		fat32.Bytes(s.path(slot.Cmdline), cmdline),
 	}, nil
 }
 
-// envSize is the size of GRUB's environment blocks, in bytes, and the largest
-// that we write.
-const (
-	envSize   = 1024
-	envHeader = "# GRUB Environment Block\n"
-)
-
-// envBlock makes an environment block (GRUB manual, "Environment block") of
-// lines name=value: padded with '#' so that GRUB can change it in place.
-func envBlock(lines string) []byte {
-	text := envHeader + lines
-	size := (len(text) + envSize - 1) / envSize * envSize
-	return append([]byte(text), strings.Repeat("#", size-len(text))...)
-}
-
 // GRUBCmdline is the file qv/NNNNNNNN/cmdline: a command line in the only form
-// in which GRUB reads a file into a variable, an environment block. In it a
-// backslash stands before a backslash. GRUB splits the line at white space; it
+// in which GRUB reads a file into a variable, an environment block (GRUB manual,
+// "The GRUB environment block"): a header, name=value with a backslash before
+// each backslash, and '#' up to the end. GRUB splits the line at white space; it
 // must not hold line breaks.
 func GRUBCmdline(line string) ([]byte, error) {
 	if strings.ContainsAny(line, "\n\r\x00") {
 		return nil, fmt.Errorf("disklayout: a command line with line breaks: %q", line)
 	}
-	return envBlock("cmdline=" + strings.ReplaceAll(line, `\`, `\\`) + "\n"), nil
+	text := "# GRUB Environment Block\ncmdline=" + strings.ReplaceAll(line, `\`, `\\`) + "\n"
+	return append([]byte(text), strings.Repeat("#", -len(text)&(slot.EnvSize-1))...), nil
 }
-
-// number is the form that sequence numbers have in names.
-func number(sequence int) string { return fmt.Sprintf("%08d", sequence) }
