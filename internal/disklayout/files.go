@@ -80,7 +80,7 @@ func (s Slot) files() ([]fat32.File, error) {
 	if s.Sequence < 1 || s.Sequence > slot.MaxSequence {
 		return nil, fmt.Errorf("want a number from 1 to %d", slot.MaxSequence)
 	}
-	parts, err := s.biosFiles()
+	parts, err := s.Parts()
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,8 @@ func (s Slot) files() ([]fat32.File, error) {
 // path of a file in the slot's folder.
 func (s Slot) path(name string) string { return path.Join(slot.Folder, slot.Digits(s.Sequence), name) }
 
-func (s Slot) biosFiles() ([]fat32.File, error) {
+// Parts are the files that GRUB loads: kernel, initramfs and command line.
+func (s Slot) Parts() ([]fat32.File, error) {
 	uki, err := ukifile.Open(s.UKI, s.Size)
 	if err != nil {
 		return nil, err

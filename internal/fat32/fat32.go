@@ -1,6 +1,7 @@
 package fat32
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -32,6 +33,22 @@ func Bytes(name string, data []byte) File {
 	return File{Name: name, Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(string(data))), nil
 	}}
+}
+
+// CopyTo writes the file's bytes, exactly as many as it claims to have.
+func (f File) CopyTo(w io.Writer) error {
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(in, f.Size+1), make([]byte, 1<<20))
+	if err := errors.Join(err, in.Close()); err != nil {
+		return err
+	}
+	if n != f.Size {
+		return fmt.Errorf("%s has %d bytes or more instead of %d: %w", f.Name, n, f.Size, io.ErrUnexpectedEOF)
+	}
+	return nil
 }
 
 // Extent says where the bytes of a file lie, from the volume's start.

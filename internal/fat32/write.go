@@ -2,7 +2,6 @@ package fat32
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -49,30 +48,14 @@ func (f *format) writeFiles(w io.WriterAt) error {
 		if x.Size == 0 {
 			continue
 		}
-		if err := copyFile(io.NewOffsetWriter(w, x.Offset), file); err != nil {
-			return fmt.Errorf("%s: %w", file.Name, err)
+		if err := file.CopyTo(io.NewOffsetWriter(w, x.Offset)); err != nil {
+			return err
 		}
 		if rest := -x.Size & (f.cluster - 1); rest > 0 {
 			if _, err := w.WriteAt(make([]byte, rest), x.Offset+x.Size); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// copyFile copies exactly as many bytes as the file claims to have.
-func copyFile(w io.Writer, file File) error {
-	in, err := file.Open()
-	if err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(in, file.Size+1), make([]byte, 1<<20))
-	if err := errors.Join(err, in.Close()); err != nil {
-		return err
-	}
-	if n != file.Size {
-		return fmt.Errorf("has %d bytes or more instead of %d: %w", n, file.Size, io.ErrUnexpectedEOF)
 	}
 	return nil
 }
