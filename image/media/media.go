@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/grub"
 	"quantavirt/image/iso"
 	"quantavirt/image/tools"
 	"quantavirt/internal/disklayout"
@@ -52,7 +53,7 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	defer m.uki.Close()
-	if m.bios, err = GRUB(ctx, root); err != nil {
+	if m.bios, err = grub.BIOS(ctx, root); err != nil {
 		return err
 	}
 	if err := m.files(); err != nil {
@@ -186,7 +187,7 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	if err != nil {
 		return err
 	}
-	boot, err := grubImage(ctx, root, grubPlatform+"-eltorito", disklayout.GRUBModules)
+	boot, err := grub.Image(ctx, root, grub.Platform+"-eltorito", disklayout.GRUBModules)
 	if err != nil {
 		return err
 	}
