@@ -83,7 +83,7 @@ func TestArchive(t *testing.T) {
 		t.Errorf("image.json: %+v, %v", meta, err)
 	}
 	sizes := a.sizes()
-	sizes.finish(100, 50)
+	sizes.finish("virtual", 100, 50)
 	if len(sizes.Parts) != 1 || sizes.Parts[0] != (Part{Name: "programs", Raw: 7, Share: 50}) || sizes.Total != 150 {
 		t.Errorf("sizes: %+v", sizes)
 	}
@@ -226,6 +226,58 @@ func readFile(t *testing.T, i Image, name string) []byte {
 	return data
 }
 
+// TestHardware builds the hardware build with small programs: it brings
+// microcode, and the firmware that its drivers ask for.
+func TestHardware(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles")
+	}
+	_, ok := tools.Cached()
+	_, withFirmware := tools.CachedFirmware()
+	if !ok || !withFirmware {
+		t.Skip("the roots of Debian packages are not there: make image BUILD=hardware makes them")
+	}
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Source: source, Out: t.TempDir(), Build: "hardware", Version: "1.2.3", Level: 1, Progress: io.Discard}
+	for _, p := range Programs() {
+		o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny/" + filepath.Base(p.Path), Path: p.Path})
+	}
+	i, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := checkContent(t, i)
+	link, ok := files["lib/firmware/intel/ice/ddp/ice.pkg"]
+	if !ok {
+		t.Fatal("no firmware of ice in the image")
+	}
+	if target, ok := files["lib/firmware/intel/ice/ddp/"+text(t, link)]; !ok || len(text(t, target)) < 100_000 {
+		t.Errorf("ice.pkg is a link to %q", text(t, link))
+	}
+	var have receipt
+	if err := json.Unmarshal(readFile(t, i, "image.json"), &have); err != nil {
+		t.Fatal(err)
+	}
+	if archive := readFile(t, i, microcodeFile); have.MicrocodeSHA256 != digest(archive) || len(archive) < 1<<20 {
+		t.Errorf("microcode of %d bytes", len(archive))
+	}
+	o.NoFirmware = true
+	if i, err = Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for name := range checkContent(t, i) {
+		if strings.HasPrefix(name, "lib/firmware") {
+			t.Errorf("without firmware there is %s", name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(i.Dir, microcodeFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("microcode in a build without: %v", err)
+	}
+}
+
 func sum(t *testing.T, i Image) [32]byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
@@ -235,7 +287,7 @@ func sum(t *testing.T, i Image) [32]byte {
 	return sha256.Sum256(data)
 }
 
-func checkContent(t *testing.T, i Image) {
+func checkContent(t *testing.T, i Image) map[string]cpio.Record {
 	t.Helper()
 	packed, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
 	if err != nil {
@@ -284,4 +336,5 @@ func checkContent(t *testing.T, i Image) {
 			t.Errorf("modules.load names %s, which is not in the image", name)
 		}
 	}
+	return files
 }

@@ -91,6 +91,7 @@ func build(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Version, "version", "", "version to write into the programs (default: git describe)")
 	flags.IntVar(&o.Level, "level", 19, "how hard zstd packs, 1 to 19")
 	flags.BoolVar(&o.Separate, "separate", false, "a file for each program instead of one for all, to compare")
+	flags.BoolVar(&o.NoFirmware, "no-firmware", false, "leave microcode and firmware, which are not free software, out of the hardware build")
 	flags.Var(&programs, "program", "PATH=PACKAGE: another Go package for a program of the image, such as init=./some/init")
 	if err := flags.Parse(args); err != nil {
 		return err
