@@ -99,6 +99,7 @@ func (b *build) packMicrocode() error {
 				return fmt.Errorf("image: microcode: %w", err)
 			}
 			vendors[i] = append(vendors[i], data)
+			b.microcodeFiles = append(b.microcodeFiles, name)
 		}
 	}
 	var err error

@@ -132,6 +132,8 @@ type build struct {
 	firmwareRoot tools.Root        // of the hardware build
 	firmware     map[string]string // files that modules may ask for, and the group of one that does
 	microcode    []byte            // archive for the processors, nil without one
+
+	microcodeFiles []string // that it is made from
 }
 
 func (b *build) run(ctx context.Context, list moduleList) (Image, error) {

@@ -143,9 +143,10 @@ func TestBuildTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if two.Unchanged || sum(t, one) != sum(t, two) {
+	if two.Unchanged || sum(t, one) != sum(t, two) || !bytes.Equal(readFile(t, one, SBOMFile), readFile(t, two, SBOMFile)) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
+	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "stdlib", "github.com/u-root/u-root")
 	sameUKI(t, one, two)
 	checkContent(t, one)
 	apart := options()
@@ -264,6 +265,7 @@ func TestHardware(t *testing.T) {
 	if archive := readFile(t, i, microcodeFile); have.MicrocodeSHA256 != digest(archive) || len(archive) < 1<<20 {
 		t.Errorf("microcode of %d bytes", len(archive))
 	}
+	checkBill(t, i, "linux-image-"+i.Kernel, "intel-microcode", "amd64-microcode", "firmware-misc-nonfree", "firmware-intel-misc")
 	o.NoFirmware = true
 	if i, err = Build(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -275,6 +277,33 @@ func TestHardware(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(i.Dir, microcodeFile)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("microcode in a build without: %v", err)
+	}
+}
+
+// checkBill checks that the bill of materials names components, with versions,
+// and the licences of those from Debian.
+func checkBill(t *testing.T, i Image, names ...string) {
+	t.Helper()
+	var bill struct {
+		Components []struct {
+			Name, Version, PURL string
+			Licenses            []any
+		}
+	}
+	if err := json.Unmarshal(readFile(t, i, SBOMFile), &bill); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, c := range bill.Components {
+		found[c.Name] = c.Version != "" && c.PURL != "" && len(c.Licenses) > 0
+	}
+	for _, name := range names {
+		if !found[name] {
+			t.Errorf("the bill of materials has no %s with version and licence", name)
+		}
+	}
+	if found["busybox-static"] || found["qemu-system-x86"] {
+		t.Error("the bill of materials names packages that are not in the image")
 	}
 }
 

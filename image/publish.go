@@ -48,7 +48,11 @@ func (b *build) publish(ctx context.Context, a *archive, image *Image) (same boo
 	if err != nil {
 		return false, fmt.Errorf("image: %w", err)
 	}
-	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}}
+	bill, err := b.bill(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}, {SBOMFile, bill}}
 	if b.microcode != nil {
 		want.MicrocodeSHA256 = digest(b.microcode)
 		files = append(files, file{microcodeFile, b.microcode})

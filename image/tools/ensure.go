@@ -46,7 +46,7 @@ var firmware = set{name: "firmware", components: "main non-free-firmware", packa
 
 // pins prefers backports for QEMU, which has vfio-user from 10.1 on, and for
 // the firmware that belongs to it.
-const pins = `Package: src:qemu src:seabios\nPin: release n=` + suite + `-backports\nPin-Priority: 990\n`
+const pins = `Package: src:qemu src:seabios\nPin: release n=` + Suite + `-backports\nPin-Priority: 990\n`
 
 // packagesFile, in the root, lists what was unpacked.
 const packagesFile = "packages.txt"
@@ -119,7 +119,7 @@ func place(s set) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
-	return Root{Dir: filepath.Join(cache, s.name+"-"+suite+"-amd64-"+s.key())}, nil
+	return Root{Dir: filepath.Join(cache, s.name+"-"+Suite+"-amd64-"+s.key())}, nil
 }
 
 // Cached returns the root if it is there already.
@@ -195,12 +195,12 @@ func (r Root) unpack(ctx context.Context, s set, progress io.Writer) error {
 	args := s.arguments()
 	if len(sources) == 0 {
 		// mmdebstrap takes its default mirror; backports are beside it.
-		args = append(args, "--components="+strings.ReplaceAll(s.components, " ", ","), `--setup-hook=sed -n "s/ `+suite+` \([a-z -]*\)\$/ `+suite+`-backports \1/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
+		args = append(args, "--components="+strings.ReplaceAll(s.components, " ", ","), `--setup-hook=sed -n "s/ `+Suite+` \([a-z -]*\)\$/ `+Suite+`-backports \1/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
 	}
 	for _, option := range aptOptions() {
 		args = append(args, "--aptopt="+option)
 	}
-	args = append(append(args, suite, r.Dir), sources...)
+	args = append(append(args, Suite, r.Dir), sources...)
 	watch := newWatch(progress, r.Dir)
 	defer watch.stop()
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)

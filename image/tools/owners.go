@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,11 +73,20 @@ func (o *Owners) Of(path string) (Package, error) {
 	return p, nil
 }
 
-// Licences returns the short names of the licences that the package's
-// debian/copyright gives for files, or for the package as a whole without any.
-// Names of files are those of the source. It is empty where that file has not
-// the machine-readable form.
-func (o *Owners) Licences(p Package, files ...string) ([]string, error) {
+// Files are the paths of all files, below the root, in the order of their names.
+func (o *Owners) Files() []string { return slices.Sorted(maps.Keys(o.file)) }
+
+// Licence of a package.
+type Licence struct {
+	Name string // Debian's short name
+	Text string
+}
+
+// Licences returns the licences that the package's debian/copyright gives for
+// files, or for the package as a whole without any, in the order of their names.
+// Names of files are those of the source. Where that file has not the
+// machine-readable form, it is one licence as a whole, named after the package.
+func (o *Owners) Licences(p Package, files ...string) ([]Licence, error) {
 	text, err := os.ReadFile(o.root.Path("usr", "share", "doc", p.Name, "copyright"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -84,49 +94,57 @@ func (o *Owners) Licences(p Package, files ...string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tools: %w", err)
 	}
+	if !strings.HasPrefix(string(text), "Format:") {
+		return []Licence{{Name: p.Name + " copyright", Text: string(text)}}, nil
+	}
 	return licences(string(text), files), nil
 }
 
-// stanza is a paragraph of debian/copyright about files.
+// stanza is a paragraph of debian/copyright: about files, or with the text of a
+// licence.
 type stanza struct {
 	patterns []string
-	licence  string
+	licence  Licence
 }
 
 // licences reads the machine-readable debian/copyright (DEP 5). The last
 // paragraph that matches a file counts.
-func licences(text string, files []string) []string {
-	if !strings.HasPrefix(text, "Format:") {
-		return nil
-	}
-	var found []string
-	stanzas := fileStanzas(text)
-	add := func(s stanza) {
-		if s.licence != "" && !slices.Contains(found, s.licence) {
-			found = append(found, s.licence)
-		}
-	}
+func licences(text string, files []string) []Licence {
+	stanzas := parseStanzas(text)
+	found := map[string]string{}
+	forAll := func(s stanza) bool { return slices.Contains(s.patterns, "*") }
 	if len(files) == 0 {
 		files = []string{"*"}
-		if !slices.ContainsFunc(stanzas, func(s stanza) bool { return slices.Contains(s.patterns, "*") }) {
+		if !slices.ContainsFunc(stanzas, forAll) {
 			for _, s := range stanzas {
-				add(s)
+				if s.patterns != nil {
+					found[s.licence.Name] = ""
+				}
 			}
 		}
 	}
 	for _, file := range files {
 		for _, s := range slices.Backward(stanzas) {
 			if slices.ContainsFunc(s.patterns, func(p string) bool { return matches(p, file) }) {
-				add(s)
+				found[s.licence.Name] = ""
 				break
 			}
 		}
 	}
-	slices.Sort(found)
-	return found
+	for _, s := range stanzas {
+		if have, ok := found[s.licence.Name]; ok && have == "" {
+			found[s.licence.Name] = s.licence.Text
+		}
+	}
+	delete(found, "")
+	var list []Licence
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		list = append(list, Licence{Name: name, Text: found[name]})
+	}
+	return list
 }
 
-func fileStanzas(text string) []stanza {
+func parseStanzas(text string) []stanza {
 	var list []stanza
 	for paragraph := range strings.SplitSeq(text, "\n\n") {
 		var s stanza
@@ -137,16 +155,21 @@ func fileStanzas(text string) []stanza {
 				name, rest, _ := strings.Cut(line, ":")
 				field, value = strings.ToLower(name), strings.TrimSpace(rest)
 				if field == "license" {
-					s.licence = value
+					s.licence.Name = value
+					continue
 				}
 			}
-			if field == "files" {
+			switch field {
+			case "files":
 				s.patterns = append(s.patterns, strings.Fields(value)...)
+			case "license":
+				if value == "." { // an empty line
+					value = ""
+				}
+				s.licence.Text += value + "\n"
 			}
 		}
-		if s.patterns != nil {
-			list = append(list, s)
-		}
+		list = append(list, s)
 	}
 	return list
 }

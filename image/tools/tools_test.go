@@ -113,17 +113,28 @@ func TestLicences(t *testing.T) {
 		{[]string{"net/deep/a.bin", "net/ab", "net/c.bin"}, "B-1 or MIT, C-1"},
 		{[]string{"net/abc", "doc/x/y"}, "B-1 or MIT, GPL-2"},
 	} {
-		if got := strings.Join(licences(text, c.files), ", "); got != c.want {
+		if got := names(licences(text, c.files)); got != c.want {
 			t.Errorf("%v: %q, want %q", c.files, got, c.want)
 		}
 	}
 	parts := strings.Replace(text, "Files: *", "Files: a/*", 1)
-	if got := strings.Join(licences(parts, nil), ", "); got != "B-1 or MIT, C-1, GPL-2" {
+	if got := names(licences(parts, nil)); got != "B-1 or MIT, C-1, GPL-2" {
 		t.Errorf("without a paragraph for all files: %q", got)
 	}
-	if got := licences("This package is free.\n", nil); got != nil {
-		t.Errorf("free text: %q", got)
+	if got := licences(text, []string{"net/ab"})[0].Text; got != "text\n" {
+		t.Errorf("text within a paragraph about files: %q", got)
 	}
+	if got := licences(text, nil)[0].Text; got != "The text.\n" {
+		t.Errorf("text in a paragraph of its own: %q", got)
+	}
+}
+
+func names(list []Licence) string {
+	var names []string
+	for _, l := range list {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 func TestOwners(t *testing.T) {
@@ -147,7 +158,7 @@ func TestOwners(t *testing.T) {
 	if err != nil || grub.Name != "grub-pc-bin" {
 		t.Errorf("boot.img is of %+v, %v", grub, err)
 	}
-	if found, err := owners.Licences(grub); err != nil || !slices.Contains(found, "GPL-3+") {
+	if found, err := owners.Licences(grub); err != nil || !slices.ContainsFunc(found, func(l Licence) bool { return l.Name == "GPL-3+" }) {
 		t.Errorf("licences of GRUB: %v, %v", found, err)
 	}
 	if _, err := owners.Of("etc/nothing"); !errors.Is(err, os.ErrNotExist) {
