@@ -1,13 +1,16 @@
 package image
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/u-root/mkuimage/cpio"
 
@@ -76,6 +79,34 @@ func (b *build) addFirmware(files map[string]cpio.Record, name, group string, a 
 	files[in] = cpio.StaticFile(in, string(data), 0o644)
 	a.groups[in] = group
 	return nil
+}
+
+// driversFile, beside the image, lists its kernel modules and firmware.
+const driversFile = "drivers.txt"
+
+// driverList lists kernel modules and firmware files with their sizes in bytes,
+// the largest first.
+func driverList(items []item) string {
+	sorted := slices.SortedFunc(slices.Values(items), func(a, b item) int {
+		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name))
+	})
+	var text strings.Builder
+	for _, i := range sorted {
+		if strings.HasSuffix(i.name, ".ko") || strings.HasPrefix(i.name, firmwareDir+"/") {
+			fmt.Fprintf(&text, "%9d %s\n", i.size, i.name)
+		}
+	}
+	return text.String()
+}
+
+// PrintDrivers prints the list of kernel modules and firmware with their sizes.
+func (i Image) PrintDrivers(w io.Writer) error {
+	list, err := os.ReadFile(filepath.Join(i.Dir, driversFile))
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	_, err = w.Write(list)
+	return err
 }
 
 // microcodePatterns are the files of Debian's packages, below usr/lib/firmware.

@@ -266,6 +266,10 @@ func TestHardware(t *testing.T) {
 		t.Errorf("microcode of %d bytes", len(archive))
 	}
 	checkBill(t, i, "linux-image-"+i.Kernel, "intel-microcode", "amd64-microcode", "firmware-misc-nonfree", "firmware-intel-misc")
+	var list strings.Builder
+	if err := i.PrintDrivers(&list); err != nil || !strings.Contains(list.String(), "/igb.ko\n") || !strings.Contains(list.String(), " lib/firmware/tigon/tg3.bin\n") {
+		t.Errorf("list of drivers: %v\n%s", err, &list)
+	}
 	o.NoFirmware = true
 	if i, err = Build(t.Context(), o); err != nil {
 		t.Fatal(err)

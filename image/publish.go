@@ -52,7 +52,8 @@ func (b *build) publish(ctx context.Context, a *archive, image *Image) (same boo
 	if err != nil {
 		return false, err
 	}
-	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}, {SBOMFile, bill}}
+	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}, {SBOMFile, bill},
+		{driversFile, []byte(driverList(a.items))}}
 	if b.microcode != nil {
 		want.MicrocodeSHA256 = digest(b.microcode)
 		files = append(files, file{microcodeFile, b.microcode})

@@ -259,7 +259,8 @@ func TestFormatIsReproducible(t *testing.T) {
 	if err != nil || !bytes.Equal(a, b) {
 		t.Errorf("two disks of the same input differ, %v", err)
 	}
-	if DerivedIDs("image 1") == DerivedIDs("image 2") || d.IDs.Disk == d.IDs.ESP || RandomIDs() == RandomIDs() {
+	first, second := RandomIDs(), RandomIDs()
+	if DerivedIDs("image 1") == DerivedIDs("image 2") || d.IDs.Disk == d.IDs.ESP || first == second {
 		t.Error("identifiers are not unique")
 	}
 }
