@@ -73,6 +73,10 @@ image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel i
 keys: setup ## build/keys: the builder's keys and their enrolment files, made once
 	@$(STEP) "The builder's keys" $(BIN)/mkimage keys --out $(KEYS)
 
+.PHONY: media
+media: image ## the same, and USB disk, ISO and network boot files of it
+	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
+
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
 	@$(STEP) "Programs into $(BIN)" env CGO_ENABLED=0 $(GO) build -trimpath \

@@ -3,6 +3,7 @@
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
 //	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--keys DIR] [--out DIR]
+//	mkimage media [--build virtual|hardware]    disk, ISO and network boot files of a built image
 //	mkimage keys [--out DIR]      the builder's keys, unless they are there
 //	mkimage version               the version that programs of this tree get
 package main
@@ -40,6 +41,8 @@ func run(ctx context.Context, args []string) error {
 			return build(ctx, args[1:])
 		case "uki":
 			return unified(ctx, args[1:])
+		case "media":
+			return makeMedia(ctx, args[1:])
 		case "keys":
 			return keys(args[1:])
 		case "version":
@@ -47,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build|uki|keys|version [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|uki|media|keys|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {
@@ -88,6 +91,8 @@ func build(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Version, "version", "", "version to write into the programs (default: git describe)")
 	flags.IntVar(&o.Level, "level", 19, "how hard zstd packs, 1 to 19")
 	flags.BoolVar(&o.Separate, "separate", false, "a file for each program instead of one for all, to compare")
+	flags.BoolVar(&o.NoFirmware, "no-firmware", false, "leave microcode and firmware, which are not free software, out of the hardware build")
+	drivers := flags.Bool("drivers", false, "print every kernel module and firmware file with its size")
 	flags.Var(&programs, "program", "PATH=PACKAGE: another Go package for a program of the image, such as init=./some/init")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -106,6 +111,11 @@ func build(ctx context.Context, args []string) error {
 	built, err := image.Build(ctx, o)
 	if err != nil {
 		return err
+	}
+	if *drivers {
+		if err := built.PrintDrivers(os.Stdout); err != nil {
+			return err
+		}
 	}
 	built.Print(os.Stdout)
 	return nil
