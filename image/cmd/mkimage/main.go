@@ -2,6 +2,8 @@
 //
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
+//	mkimage keys                  the builder's keys, made at the first run
+//	mkimage bundle --out FILE.qvu [--version V] [--counter N] [--notes TEXT]
 //	mkimage version               the version that programs of this tree get
 package main
 
@@ -36,12 +38,16 @@ func run(ctx context.Context, args []string) error {
 			return setup(ctx, args[1:])
 		case "build":
 			return build(ctx, args[1:])
+		case "keys":
+			return keys(args[1:])
+		case "bundle":
+			return makeBundle(ctx, args[1:])
 		case "version":
 			fmt.Println(describe(ctx, "."))
 			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build|version [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|keys|bundle|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {
@@ -76,6 +82,7 @@ func build(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage build", flag.ContinueOnError)
 	flags.StringVar(&o.Source, "source", ".", "the source tree")
 	flags.StringVar(&o.Out, "out", "build/image", "where images go")
+	flags.StringVar(&o.Keys, "keys", "build/keys", "folder of the builder's keys, made if there are none")
 	flags.StringVar(&o.Build, "build", "virtual", "virtual or hardware")
 	flags.StringVar(&o.Kernel, "kernel", os.Getenv("KERNEL"), "bzImage to use instead of Debian's (default $KERNEL)")
 	flags.StringVar(&o.Modules, "modules", os.Getenv("MODULES"), "modules of that kernel, after depmod (default $MODULES)")
@@ -86,7 +93,7 @@ func build(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	for _, name := range []*string{&o.Source, &o.Out} {
+	for _, name := range []*string{&o.Source, &o.Out, &o.Keys} {
 		path, err := filepath.Abs(*name)
 		if err != nil {
 			return err
