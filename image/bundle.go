@@ -124,7 +124,7 @@ func digestFile(path string) (size int64, sum string, err error) {
 func BuiltUKIs(out string) (map[string]string, error) {
 	found := make(map[string]string)
 	for _, build := range []string{"virtual", "hardware"} {
-		path := filepath.Join(out, build, "quantavirt.efi")
+		path := filepath.Join(out, build, UKIFile)
 		switch _, err := os.Stat(path); {
 		case err == nil:
 			found[build] = path

@@ -1,13 +1,14 @@
 package update
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"os"
-	"strings"
 
+	"quantavirt/internal/disklayout"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
@@ -20,6 +21,7 @@ type image struct {
 	sum     string // SHA-256, hexadecimal
 	uki     *ukifile.File
 	cmdline string
+	forGRUB []byte // the command line as GRUB reads it
 	kernel  *io.SectionReader
 }
 
@@ -30,6 +32,9 @@ func openImage(f *os.File, size int64, sum string) (*image, error) {
 	var err error
 	if i.uki, err = ukifile.Open(f, size); err == nil {
 		i.cmdline, err = i.uki.Text(ukifile.Cmdline)
+	}
+	if err == nil {
+		i.forGRUB, err = disklayout.GRUBCmdline(i.cmdline)
 	}
 	if err == nil {
 		i.kernel, err = i.uki.Kernel()
@@ -57,7 +62,7 @@ func (i *image) parts(d *disk, seq uint32) []part {
 		list = append(list,
 			part{inFolder(seq, slot.Kernel), i.kernel.Size(), func() (io.Reader, error) { return io.NewSectionReader(i.kernel, 0, i.kernel.Size()), nil }},
 			part{inFolder(seq, slot.Initramfs), i.uki.InitrdSize(), i.uki.Initrd},
-			part{inFolder(seq, slot.Cmdline), int64(len(i.cmdline)), func() (io.Reader, error) { return strings.NewReader(i.cmdline), nil }})
+			part{inFolder(seq, slot.Cmdline), int64(len(i.forGRUB)), func() (io.Reader, error) { return bytes.NewReader(i.forGRUB), nil }})
 	}
 	return list
 }
