@@ -73,7 +73,7 @@ func loadKernel(kernel, initrd *os.File, cmdline string) error {
 }
 
 // What a boot loader put on the command line for itself, and what names the slot.
-var loaderWords = []string{"BOOT_IMAGE=", "initrd=", "BOOTIF=", "quantavirt.slot=", "quantavirt.esp="}
+var loaderWords = []string{"BOOT_IMAGE=", "initrd=", "BOOTIF=", "quantavirt.slot=", "quantavirt.esp=", "quantavirt.try"}
 
 // nextCmdline is the command line of the new system: its own, and what this
 // boot's had besides, which is what an operator or a netboot server gave the node.
@@ -86,7 +86,7 @@ func nextCmdline(own, running string, seq *uint32, partition string) string {
 		}
 	}
 	if seq != nil {
-		words = append(words, "quantavirt.slot="+slot.Digits(*seq), "quantavirt.esp="+partition)
+		words = append(words, "quantavirt.slot="+slot.Digits(*seq), "quantavirt.esp="+partition, "quantavirt.try")
 	}
 	return strings.Join(words, " ")
 }
