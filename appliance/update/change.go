@@ -50,6 +50,21 @@ func (d *disk) spare(running uint32) []uint32 {
 	return append(bad, old...)
 }
 
+// tidy leaves the running slot and the one before it, to roll back to.
+func (d *disk) tidy(running uint32) error {
+	spare := d.spare(running)
+	for i, seq := range spare {
+		last := i == len(spare)-1
+		if last && d.infos[seq].State == slot.StateGood && d.whole(seq) {
+			break
+		}
+		if err := d.remove(seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // files are all files of a slot, in the order in which they go: what a loader
 // sees first.
 func (d *disk) files(seq uint32) ([]string, error) {

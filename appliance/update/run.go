@@ -80,13 +80,13 @@ func (s *Service) start(requestID string, o Options, taken chan<- error, open fu
 	}
 	t, err := s.Tasks.Start(task.Spec{Kind: kind, Target: target, RequestID: requestID, Cancellable: true},
 		func(ctx context.Context, p *task.Progress) (err error) {
-			defer s.release()
 			defer func() { // the first value counts
 				select {
 				case taken <- err:
 				default:
 				}
 			}()
+			defer s.release() // who hears that it failed may try again
 			in, err := open(ctx)
 			if err != nil {
 				return err

@@ -62,7 +62,8 @@ type Deps struct {
 // Service updates the node.
 type Service struct {
 	Deps
-	build string // of the running image
+	build string        // of the running image
+	every time.Duration // how often a system on trial is looked at
 
 	esp  sync.Mutex // one at a time mounts the partition
 	mu   sync.Mutex
@@ -78,7 +79,7 @@ const (
 
 // New makes the service. Start must follow once PID 1's boot is known.
 func New(deps Deps) *Service {
-	s := &Service{Deps: deps}
+	s := &Service{Deps: deps, every: lookEvery}
 	if s.Mount == nil {
 		s.Mount = func(device string, write bool, fn func(Volume) error) error {
 			return mount(device, filepath.Join(s.RunDir, "esp"), write, fn)

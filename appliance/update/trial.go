@@ -230,7 +230,7 @@ func (s *Service) watch(ctx context.Context, i slot.Info) {
 		t = *i.Trial
 	}
 	s.Log.Info("this system is on trial", "slot", slot.Digits(i.Sequence), "version", i.Version, "good", t.Good, "limit", t.Limit)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	var since time.Duration // when all was well first, 0: it is not
 	last := ""
@@ -313,7 +313,13 @@ func (s *Service) pass(ctx context.Context, i slot.Info) {
 		if err := d.bless(w.running); err != nil {
 			return err
 		}
-		return s.blessed(i)
+		if err := s.blessed(i); err != nil {
+			return err
+		}
+		if err := d.tidy(w.running); err != nil { // the next update needs the room, if any
+			s.Log.Warn("remove old slots", "err", err)
+		}
+		return nil
 	})
 	if err != nil {
 		s.fail(ctx, i, "it could not be blessed: "+err.Error())
