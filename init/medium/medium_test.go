@@ -89,6 +89,8 @@ func FuzzVariable(f *testing.F) {
 		if err != nil && qverr.CodeOf(err) == qverr.Generic {
 			t.Errorf("no code: %v", err)
 		}
-		l.Medium(false, false)
+		if m := l.Medium(false, false); m != Direct && m != UEFIDisk {
+			t.Errorf("medium %q", m)
+		}
 	})
 }
