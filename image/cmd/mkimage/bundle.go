@@ -13,37 +13,6 @@ import (
 	"quantavirt/image"
 )
 
-// keys makes the builder's keys that are missing, and shows them.
-func keys(args []string) error {
-	flags := flag.NewFlagSet("mkimage keys", flag.ContinueOnError)
-	dir := flags.String("keys", "build/keys", "folder of the builder's keys")
-	more := flags.Bool("new-update-key", false, "make a further update key, to change over to")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	list, err := image.UpdateKeys(*dir)
-	if err == nil && *more {
-		var key image.UpdateKey
-		key, err = image.NewUpdateKey(*dir)
-		list = append(list, key)
-	}
-	if err != nil {
-		return err
-	}
-	for _, k := range list {
-		where := "with its private key"
-		if k.Private == nil {
-			where = "public only"
-		}
-		id, err := k.ID()
-		if err != nil {
-			return err
-		}
-		fmt.Printf("  %-12s %s  %s\n", k.Name, id, where)
-	}
-	return nil
-}
-
 // listFlag is a flag that may be given several times.
 type listFlag []string
 
@@ -62,7 +31,7 @@ func makeBundle(ctx context.Context, args []string) error {
 	var ukis, addKeys, dropKeys listFlag
 	flags := flag.NewFlagSet("mkimage bundle", flag.ContinueOnError)
 	flags.StringVar(&o.Out, "out", "", "the bundle to write, NAME.qvu")
-	flags.StringVar(&o.Keys, "keys", "build/keys", "folder of the builder's keys; all private update keys sign")
+	flags.StringVar(&o.Keys, "keys", keysDir, "folder of the builder's keys; all private update keys sign")
 	flags.StringVar(&o.SBOM, "sbom", "", "CycloneDX file to take along")
 	flags.StringVar(&o.Version, "version", "", "version of the bundle (default: git describe)")
 	flags.StringVar(&o.Minimum, "minimum-version", "", "version that a node must run to take it")

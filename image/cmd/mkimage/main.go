@@ -2,9 +2,9 @@
 //
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
-//	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--out DIR]
+//	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--keys DIR] [--out DIR]
 //	mkimage media [--build virtual|hardware]    disk, ISO and network boot files of a built image
-//	mkimage keys                  the builder's keys, made at the first run
+//	mkimage keys [--out DIR]      the builder's keys, unless they are there
 //	mkimage bundle --out FILE.qvu [--version V] [--counter N] [--notes TEXT]
 //	mkimage version               the version that programs of this tree get
 package main
@@ -88,7 +88,7 @@ func build(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage build", flag.ContinueOnError)
 	flags.StringVar(&o.Source, "source", ".", "the source tree")
 	flags.StringVar(&o.Out, "out", "build/image", "where images go")
-	flags.StringVar(&o.Keys, "keys", "build/keys", "folder of the builder's keys, made if there are none")
+	flags.StringVar(&o.Keys, "keys", keysDir, "folder of the builder's keys, made if there are none")
 	flags.StringVar(&o.Build, "build", "virtual", "virtual or hardware")
 	flags.StringVar(&o.Kernel, "kernel", os.Getenv("KERNEL"), "bzImage to use instead of Debian's (default $KERNEL)")
 	flags.StringVar(&o.Modules, "modules", os.Getenv("MODULES"), "modules of that kernel, after depmod (default $MODULES)")
