@@ -388,7 +388,7 @@ var quick = Options{Good: 20 * time.Millisecond, Limit: 400 * time.Millisecond}
 // update uploads a bundle and waits for the task.
 func (n *node) update(data []byte, o Options) error {
 	n.t.Helper()
-	t, err := n.svc.Upload("req", bytes.NewReader(data), o)
+	t, err := n.svc.Upload(n.t.Context(), "req", bytes.NewReader(data), o)
 	if err != nil {
 		return err
 	}
@@ -413,7 +413,7 @@ func (n *node) must(version string, o Options) {
 
 func (n *node) slots() spec.SlotList {
 	n.t.Helper()
-	l, err := n.svc.Slots()
+	l, err := n.svc.Slots(n.t.Context())
 	if err != nil {
 		n.t.Fatal(err)
 	}
