@@ -2,7 +2,7 @@ package machine
 
 import (
 	"encoding/binary"
-	"io"
+	"os"
 
 	"quantavirt/internal/qverr"
 )
@@ -21,7 +21,7 @@ const (
 
 // copySegments loads the segments of an ELF kernel from src, by bytes higher
 // than the file says.
-func (m *Machine) copySegments(f *elfFile, src io.ReaderAt, by uint64) error {
+func (m *Machine) copySegments(f *elfFile, src *os.File, by uint64) error {
 	if f.end+by > m.mem.LowEnd() {
 		return qverr.New(qverr.VMStart, "the kernel needs memory up to %#x; the VM has %#x", f.end+by, m.mem.LowEnd())
 	}
@@ -31,7 +31,7 @@ func (m *Machine) copySegments(f *elfFile, src io.ReaderAt, by uint64) error {
 			return err
 		}
 		// RAM is zero at a start, so the rest of the segment need not be.
-		if err := readFile(src, dst[:s.fileSize], s.off); err != nil {
+		if err := readSparse(src, dst[:s.fileSize], s.off); err != nil {
 			return err
 		}
 	}
