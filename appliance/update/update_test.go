@@ -393,63 +393,6 @@ func TestDownload(t *testing.T) {
 	}
 }
 
-func TestKexec(t *testing.T) {
-	everywhere(t, func(t *testing.T, n *node) {
-		n.settle()
-		o := quick
-		o.Kexec = true
-		n.must("2.0", o)
-		if !n.did("kexec") || n.did("reboot") || !strings.HasSuffix(n.loaded, "quantavirt.slot=00000002 quantavirt.esp=esp quantavirt.try") {
-			t.Fatalf("PID 1 was asked %v; command line %q", n.asked, n.loaded)
-		}
-		n.start(2, "2.0") // the kernel starts the other
-		n.settle()
-		if n.find("2.0").State != spec.SlotStateGood {
-			t.Errorf("%+v", n.find("2.0"))
-		}
-		o.Force = true
-		n.must("3.0", o)
-		n.boot() // that one hung: the loader takes the blessed one
-		n.settle()
-		if n.version != "2.0" || n.find("3.0").State != spec.SlotStateFailed {
-			t.Errorf("%s runs, %+v", n.version, n.find("3.0"))
-		}
-	})
-}
-
-// A node without a disk of its own is updated directly, or not at all.
-func TestWithoutSlots(t *testing.T) {
-	n := newNode(t, UEFI, false)
-	boot := n.bootOf()
-	boot.Medium, boot.Slot, boot.ESPDevice = "pxe", "", ""
-	n.svc.Start(t.Context(), boot)
-	if l := n.slots(); l.Message == "" || l.Medium != "pxe" || len(l.Items) != 0 {
-		t.Errorf("%+v", l)
-	}
-	if err := n.update(pack(t, "2.0", nil), quick); qverr.CodeOf(err) != qverr.Unsupported {
-		t.Errorf("got %v", err)
-	}
-	if _, err := n.svc.RollBack(t.Context()); qverr.CodeOf(err) != qverr.Unsupported {
-		t.Errorf("rollback: %v", err)
-	}
-	n.vms["web"] = spec.VMStateRUNNING
-	o := quick
-	o.Kexec = true
-	operations := len(n.esp.log)
-	if err := n.update(pack(t, "2.0", nil), o); err != nil || !n.did("kexec") || strings.Contains(n.loaded, "quantavirt.slot") {
-		t.Errorf("%v, PID 1 was asked %v, command line %q", err, n.asked, n.loaded)
-	}
-	if len(n.esp.log) != operations || !strings.Contains(n.log.String(), "cold boot") {
-		t.Errorf("written: %v; log %s", n.esp.log[operations:], n.log)
-	}
-	n.start(0, "2.0")
-	boot.BootID = "next"
-	n.svc.Start(t.Context(), boot)
-	if n.vms["web"] != spec.VMStateRUNNING {
-		t.Errorf("VMs: %v", n.vms)
-	}
-}
-
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{{Good: -1}, {Good: time.Hour, Limit: time.Minute}, {Limit: 2 * time.Hour}, {Good: time.Minute, Limit: time.Minute}} {
 		if _, err := o.complete(); qverr.CodeOf(err) != qverr.Inval {
@@ -458,17 +401,6 @@ func TestOptions(t *testing.T) {
 	}
 	if o, err := (Options{}).complete(); err != nil || o.Good != usualGood || o.Limit != usualLimit {
 		t.Errorf("%+v %v", o, err)
-	}
-}
-
-func TestNextCmdline(t *testing.T) {
-	seq := uint32(3)
-	got := nextCmdline("console=ttyS0 panic=10", "BOOT_IMAGE=/x initrd=y console=ttyS0 quantavirt.token-hash=sha256:a quantavirt.slot=00000002 quantavirt.esp=b quantavirt.try", &seq, "b")
-	if want := "console=ttyS0 panic=10 quantavirt.token-hash=sha256:a quantavirt.slot=00000003 quantavirt.esp=b quantavirt.try"; got != want {
-		t.Errorf("%q", got)
-	}
-	if got := nextCmdline("a", "b BOOTIF=01-02", nil, ""); got != "a b" {
-		t.Errorf("%q", got)
 	}
 }
 
