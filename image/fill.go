@@ -85,6 +85,11 @@ func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
 		cpio.StaticFile("etc/group", "root:x:0:\n", 0o644),
 		cpio.StaticFile("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644),
 	}
+	keys, err := UpdateKeys(b.Keys)
+	if err != nil {
+		return nil, err
+	}
+	records = append(records, updateKeyRecords(keys)...)
 	certificates, err := b.root.Certificates()
 	if err != nil {
 		return nil, err

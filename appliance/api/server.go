@@ -19,6 +19,7 @@ import (
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/internal/qverr"
 )
@@ -46,6 +47,7 @@ type Deps struct {
 	Networks *network.Service
 	Crypto   *crypto.Service
 	System   *system.Service
+	Update   *update.Service
 }
 
 // Server is the API.

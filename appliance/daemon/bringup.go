@@ -67,6 +67,7 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 	if d.firstStart(boot.BootID) {
 		d.spawn(func() { d.vms.Autostart(d.ctx) })
 	}
+	d.spawn(func() { d.update.Start(d.ctx, boot) })
 }
 
 // firstStart says whether this is the first daemon since the node was booted:
