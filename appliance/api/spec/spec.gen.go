@@ -88,6 +88,30 @@ func (e CardSelfTest) Valid() bool {
 	}
 }
 
+// Defines values for ConfigurationInfoSource.
+const (
+	ConfigurationInfoSourceFwCfg  ConfigurationInfoSource = "fw_cfg"
+	ConfigurationInfoSourceMedium ConfigurationInfoSource = "medium"
+	ConfigurationInfoSourceSmbios ConfigurationInfoSource = "smbios"
+	ConfigurationInfoSourceURL    ConfigurationInfoSource = "url"
+)
+
+// Valid indicates whether the value is a known member of the ConfigurationInfoSource enum.
+func (e ConfigurationInfoSource) Valid() bool {
+	switch e {
+	case ConfigurationInfoSourceFwCfg:
+		return true
+	case ConfigurationInfoSourceMedium:
+		return true
+	case ConfigurationInfoSourceSmbios:
+		return true
+	case ConfigurationInfoSourceURL:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DiskFormat.
 const (
 	DiskFormatQcow2 DiskFormat = "qcow2"
@@ -382,6 +406,7 @@ func (e TaskState) Valid() bool {
 // Defines values for TokenOrigin.
 const (
 	TokenOriginAPI               TokenOrigin = "api"
+	TokenOriginConfiguration     TokenOrigin = "configuration"
 	TokenOriginFirstBoot         TokenOrigin = "first-boot"
 	TokenOriginKernelCommandLine TokenOrigin = "kernel-command-line"
 )
@@ -390,6 +415,8 @@ const (
 func (e TokenOrigin) Valid() bool {
 	switch e {
 	case TokenOriginAPI:
+		return true
+	case TokenOriginConfiguration:
 		return true
 	case TokenOriginFirstBoot:
 		return true
@@ -657,6 +684,27 @@ type Clock struct {
 	Server       string  `json:"server,omitempty,omitzero"`
 	Synchronised bool    `json:"synchronised"`
 }
+
+// ConfigurationInfo the configuration that the node got at its first boot
+type ConfigurationInfo struct {
+	AppliedAt *time.Time `json:"applied_at,omitempty"`
+
+	// Message why another one is not taken
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Place file or URL
+	Place string `json:"place,omitempty,omitzero"`
+
+	// Problems what is wrong in it or could not be made
+	Problems []Problem `json:"problems"`
+	Sha256   string    `json:"sha256,omitempty,omitzero"`
+
+	// Source absent if it has none
+	Source ConfigurationInfoSource `json:"source,omitempty,omitzero"`
+}
+
+// ConfigurationInfoSource absent if it has none
+type ConfigurationInfoSource string
 
 // DaemonInfo defines model for DaemonInfo.
 type DaemonInfo struct {
@@ -1042,10 +1090,13 @@ type SystemDiskPartition = disks.DiskPartition
 
 // SystemInfo defines model for SystemInfo.
 type SystemInfo struct {
-	BootID         string                   `json:"boot_id"`
-	BootSteps      []BootStep               `json:"boot_steps"`
-	Cards          []Card                   `json:"cards"`
-	Clock          Clock                    `json:"clock"`
+	BootID    string     `json:"boot_id"`
+	BootSteps []BootStep `json:"boot_steps"`
+	Cards     []Card     `json:"cards"`
+	Clock     Clock      `json:"clock"`
+
+	// Configuration the configuration that the node got at its first boot
+	Configuration  ConfigurationInfo        `json:"configuration"`
 	CPU            CPUInfo                  `json:"cpu"`
 	CryptoProvider SystemInfoCryptoProvider `json:"crypto_provider"`
 	Daemon         DaemonInfo               `json:"daemon"`
