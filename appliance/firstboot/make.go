@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"quantavirt/appliance/api/spec"
@@ -62,10 +61,11 @@ func at(path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if inner, ok := qverr.From(err).Details["path"].(string); ok && inner != "" && !strings.HasPrefix(inner, path) {
-		path += "." + inner
+	place := path
+	if inner, ok := qverr.From(err).Details["path"].(string); ok && inner != "" {
+		place += "." + inner
 	}
-	return qverr.New(qverr.CodeOf(err), "%s: %w", path, err).With("path", path)
+	return qverr.New(qverr.CodeOf(err), "%s: %w", path, err).With("path", place).WithHint("%s", qverr.HintOf(err))
 }
 
 // maker makes what a document names.

@@ -20,7 +20,7 @@ type report struct{ problems []error }
 
 func (r *report) add(path, format string, args ...any) {
 	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, qverr.New(qverr.Config, "%s %s", path, fmt.Sprintf(format, args...)).With("path", path))
+		r.problems = append(r.problems, qverr.New(qverr.Config, "%s %s", path, fmt.Sprintf(format, args...)).With("path", path).WithHint("correct the configuration; docs/configuration.md has its schema"))
 	}
 }
 
