@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/grub"
 	"quantavirt/image/tools"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/fat32"
@@ -51,7 +52,7 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	defer m.uki.Close()
-	if m.bios, err = GRUB(ctx, root); err != nil {
+	if m.bios, err = grub.BIOS(ctx, root); err != nil {
 		return err
 	}
 	if err := m.files(); err != nil {
