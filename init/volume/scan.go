@@ -142,22 +142,28 @@ func (h Host) table(disk string) (disks.Table, error) {
 
 func (h Host) block(name string) (Block, error) {
 	b := Block{Device: filepath.Join(h.Dev, name), Size: h.number(name, "size") * 512}
+	return b, b.read()
+}
+
+// read looks for the superblock.
+func (b *Block) read() error {
+	b.FS = nil
 	f, err := os.Open(b.Device)
 	if err != nil {
-		return b, err
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	sb := make([]byte, disks.SuperSize)
 	if _, err := f.ReadAt(sb, disks.SuperOffset); err != nil {
 		if errors.Is(err, io.EOF) { // too small for any
-			return b, nil
+			return nil
 		}
-		return b, err
+		return err
 	}
 	if fs, ok := disks.ParseExt4(sb); ok {
 		b.FS = &fs
 	}
-	return b, nil
+	return nil
 }
 
 // Choose picks the data volume: the one that want names (PARTUUID=, UUID= or
