@@ -204,7 +204,7 @@ func TestSelect(t *testing.T) {
 	all := []Disk{
 		{Device: "/dev/nvme0n1", Serial: "A", SizeBytes: 500, Path: "pci-1", WWN: "w"}, {Device: "/dev/sda", Serial: "B", SizeBytes: 900},
 		{Device: "/dev/sdb", Serial: "TWIN", SizeBytes: 400}, {Device: "/dev/sdc", Serial: "TWIN", SizeBytes: 400},
-		{Device: "/dev/sdd", SizeBytes: 100, Removable: true}, {Device: "/dev/sde", SizeBytes: 9999, ReadOnly: true},
+		{Device: "/dev/sdd", SizeBytes: 100, Removable: true}, {Device: "/dev/sde", SizeBytes: 9999, ReadOnly: true}, {Device: "/dev/sdf", SizeBytes: 9998, Bus: "usb"},
 	}
 	for selector, want := range map[string]any{
 		"/dev/sda": "/dev/sda", "serial:A": "/dev/nvme0n1", "path:pci-1": "/dev/nvme0n1", "wwn:w": "/dev/nvme0n1", "largest": "/dev/sda",

@@ -28,8 +28,8 @@ func CheckSelector(selector string) error {
 }
 
 // Select finds the one disk that a selector means: /dev/NAME, serial:…, path:…
-// (as Disk.Path), wwn:…, smallest or largest. Removable and read-only disks are
-// never the smallest or largest. QV_ERR_NOENT: there is none; QV_ERR_CONFIG:
+// (as Disk.Path), wwn:…, smallest or largest. Removable disks, those on USB
+// and read-only ones are never the smallest or largest. QV_ERR_NOENT: there is none; QV_ERR_CONFIG:
 // there are several, and guessing could destroy data; QV_ERR_INVAL: the
 // selector is in none of the forms.
 func Select(all []Disk, selector string) (Disk, error) {
@@ -54,7 +54,7 @@ func Select(all []Disk, selector string) (Disk, error) {
 }
 
 func bySize(all []Disk, selector string) (Disk, error) {
-	fixed := slices.DeleteFunc(slices.Clone(all), func(d Disk) bool { return d.Removable || d.ReadOnly })
+	fixed := slices.DeleteFunc(slices.Clone(all), func(d Disk) bool { return d.Removable || d.ReadOnly || d.Bus == "usb" })
 	if len(fixed) == 0 {
 		return Disk{}, qverr.New(qverr.NoEnt, "there is no fixed disk")
 	}
