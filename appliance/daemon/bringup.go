@@ -70,6 +70,9 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 		if !d.awaitConfigured() {
 			return
 		}
+		if d.installConfigured() {
+			return // the node goes down
+		}
 		d.makeConfigured()
 		if first {
 			d.vms.Autostart(d.ctx)

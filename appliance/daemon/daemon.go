@@ -22,6 +22,7 @@ import (
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/firstboot"
+	"quantavirt/appliance/install"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -80,6 +81,7 @@ type daemon struct {
 	sys     *system.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
+	install *install.Service
 	console *console
 	server  *api.Server
 
@@ -236,7 +238,7 @@ func (d *daemon) services() (err error) {
 	d.net.NameVMs(d.vms.VMOf)
 	sysDeps := system.Deps{
 		Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
-		TLS: d.tlsInfo, Configuration: d.config.Info,
+		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init
@@ -244,6 +246,10 @@ func (d *daemon) services() (err error) {
 	if d.sys, err = system.New(d.db, sysDeps); err != nil {
 		return err
 	}
+	d.install = install.New(install.Deps{
+		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
+		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
+	})
 	return nil
 }
 
@@ -307,7 +313,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install,
 	})
 	local, err := listenUnix(d.o.runDir)
 	if err != nil {

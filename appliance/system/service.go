@@ -49,6 +49,8 @@ type Deps struct {
 	Cards   Cards
 	Uplink  func() spec.UplinkInfo
 	TLS     func() spec.TLSInfo
+	// Name is the host name in the node's configuration, "" for none.
+	Name func() string
 	// Configuration is what the node got at its first boot.
 	Configuration func() spec.ConfigurationInfo
 }
@@ -153,8 +155,16 @@ func noInit(what string) error {
 	return qverr.New(qverr.Unsupported, "%s: this daemon runs without QuantaVirt's PID 1", what)
 }
 
-// Hostname is the node's name: PID 1 gave it, or the configuration after that.
+// Hostname is the node's name: that of the command line, of the configuration,
+// or what PID 1 has made up.
 func (s *Service) Hostname() string {
+	boot := s.Boot()
+	if name := s.Name(); name != "" && boot.Options["hostname"] == "" {
+		return name
+	}
+	if boot.Hostname != "" {
+		return boot.Hostname
+	}
 	name, err := os.Hostname()
 	if err != nil {
 		return "quantavirt"

@@ -770,6 +770,9 @@ type DiskList struct {
 	Items []Disk `json:"items"`
 }
 
+// DiskSelector /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+type DiskSelector = string
+
 // Error defines model for Error.
 type Error = qverr.Body
 
@@ -837,6 +840,24 @@ type ImageKind string
 // ImageList defines model for ImageList.
 type ImageList struct {
 	Items []Image `json:"items"`
+}
+
+// InstallRequest defines model for InstallRequest.
+type InstallRequest struct {
+	// DataOnly make a data volume of the whole disk and install nothing
+	DataOnly bool `json:"data_only,omitempty,omitzero"`
+
+	// Disk /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+	Disk DiskSelector `json:"disk"`
+
+	// Sha256 of what the URL gives; needed with http://
+	Sha256 string `json:"sha256,omitempty,omitzero"`
+
+	// URL of a unified kernel image; the boot medium's own when absent
+	URL string `json:"url,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk (its WWN or path if it has none), if what is on it may be lost
+	WipeSerial string `json:"wipe_serial,omitempty,omitzero"`
 }
 
 // KVM defines model for KVM.
@@ -1395,6 +1416,18 @@ type ListErrorsParams struct {
 	Code string `form:"code,omitempty" json:"code,omitempty,omitzero"`
 }
 
+// InstallParams defines parameters for Install.
+type InstallParams struct {
+	// Disk which disk (upload only)
+	Disk DiskSelector `form:"disk,omitempty" json:"disk,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk if what is on it may be lost (upload only)
+	WipeSerial string `form:"wipe_serial,omitempty" json:"wipe_serial,omitempty,omitzero"`
+
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
 	State TaskState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -1465,6 +1498,9 @@ type StopVMParams struct {
 
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
+
+// InstallJSONRequestBody defines body for Install for application/json ContentType.
+type InstallJSONRequestBody = InstallRequest
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenCreate
@@ -1653,6 +1689,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InstallWithBody Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Install Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PowerOff Stop the VMs and power the node off
 	//
@@ -2075,6 +2129,44 @@ func (c *Client) ListErrors(ctx context.Context, params *ListErrorsParams, reqEd
 // Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 func (c *Client) GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetSystemInfoRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InstallWithBody Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Install Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3090,6 +3182,85 @@ func NewGetSystemInfoRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewInstallRequest calls the generic Install builder with application/json body
+func NewInstallRequest(server string, params *InstallParams, body InstallJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInstallRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewInstallRequestWithBody constructs an http.Request for the Install method, with any body, and a specified content type
+func NewInstallRequestWithBody(server string, params *InstallParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/install")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "disk", params.Disk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wipe_serial", params.WipeSerial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4253,6 +4424,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfoWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSystemInfoResponse, error)
 
+	// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error)
+
+	// InstallWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error)
+
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5234,6 +5423,61 @@ func (r GetSystemInfoResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetSystemInfoResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// InstallResponse202Headers the declared response headers of an HTTP 202 response for Install
+type InstallResponse202Headers struct {
+	Location string
+}
+
+type InstallResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *InstallResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r InstallResponse) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r InstallResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r InstallResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InstallResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6571,6 +6815,36 @@ func (c *ClientWithResponses) GetSystemInfoWithResponse(ctx context.Context, req
 	return ParseGetSystemInfoResponse(rsp)
 }
 
+// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.InstallWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
+}
+
+// InstallWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.Install(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
+}
+
 // PowerOffWithResponse Stop the VMs and power the node off
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7464,6 +7738,52 @@ func ParseGetSystemInfoResponse(rsp *http.Response) (*GetSystemInfoResponse, err
 	return response, nil
 }
 
+// ParseInstallResponse parses an HTTP response from a InstallWithResponse call
+func ParseInstallResponse(rsp *http.Response) (*InstallResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers InstallResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePowerOffResponse parses an HTTP response from a PowerOffWithResponse call
 func ParsePowerOffResponse(rsp *http.Response) (*PowerOffResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8326,6 +8646,9 @@ type ServerInterface interface {
 	// GetSystemInfo What this node is and how it does
 	// (GET /api/v1/system/info)
 	GetSystemInfo(w http.ResponseWriter, r *http.Request)
+	// Install Install the node on a disk, or make a data volume on one
+	// (POST /api/v1/system/install)
+	Install(w http.ResponseWriter, r *http.Request, params InstallParams)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
@@ -8787,6 +9110,65 @@ func (siw *ServerInterfaceWrapper) GetSystemInfo(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetSystemInfo(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Install operation middleware
+func (siw *ServerInterfaceWrapper) Install(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params InstallParams
+
+	// ------------- Optional query parameter "disk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "disk", r.URL.Query(), &params.Disk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "disk"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "disk", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wipe_serial" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wipe_serial", r.URL.Query(), &params.WipeSerial, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wipe_serial"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wipe_serial", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Install(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9608,6 +9990,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/install", wrapper.Install)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/poweroff", wrapper.PowerOff)
