@@ -196,7 +196,7 @@ func TestClock(t *testing.T) {
 // What is wrong with the configuration is a problem of the node, and its host
 // name that of the node.
 func TestConfigurationIsShown(t *testing.T) {
-	s := testSystem(t, t.TempDir(), &fakeInit{}, nil)
+	s := testSystem(t, t.TempDir(), &fakeInit{}, cards{})
 	s.Configuration = func() spec.ConfigurationInfo {
 		return spec.ConfigurationInfo{Problems: []spec.Problem{*initapi.NewProblem(qverr.New(qverr.Config, "hostnam is not a known key"))}}
 	}
