@@ -14,7 +14,8 @@ KERNEL ?=
 MODULES ?=
 # How hard zstd packs the initramfs: 9 saves a quarter of a minute for 15 % of size.
 LEVEL ?= 19
-# The builder's keys: what is there signs the unified kernel image (make keys).
+# The builder's keys: what is there signs the unified kernel image (make keys);
+# those for updates are made with the first image.
 KEYS ?= build/keys
 FUZZTIME ?= 30s
 QEMU_TIMEOUT ?= 25m
@@ -66,7 +67,7 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
-	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
+	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL) --keys $(KEYS)
 	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD) --keys $(KEYS)
 
 .PHONY: keys

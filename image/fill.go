@@ -86,6 +86,11 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 		cpio.StaticFile("etc/group", "root:x:0:\n", 0o644),
 		cpio.StaticFile("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644),
 	}
+	keys, err := UpdateKeys(b.Keys)
+	if err != nil {
+		return nil, err
+	}
+	records = append(records, updateKeyRecords(keys)...)
 	certificates, err := b.root.Certificates()
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/internal/qverr"
 )
@@ -48,6 +49,7 @@ type Deps struct {
 	Crypto   *crypto.Service
 	System   *system.Service
 	Install  *install.Service
+	Update   *update.Service
 }
 
 // Server is the API.

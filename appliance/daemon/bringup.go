@@ -78,6 +78,7 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 			d.vms.Autostart(d.ctx)
 		}
 	})
+	d.spawn(func() { d.update.Start(d.ctx, boot) })
 }
 
 // awaitConfigured is false if the daemon ends before.

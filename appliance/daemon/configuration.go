@@ -28,7 +28,7 @@ func (d *daemon) openConfiguration() error {
 	var boot initapi.Boot
 	if d.init != nil {
 		var err error
-		if boot, err = d.init.Boot(d.ctx, false); err != nil {
+		if boot, err = d.init.BootStep(d.ctx, "boot-medium"); err != nil {
 			return err
 		}
 		o.URL = cmp.Or(boot.Options["config"], o.URL)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,11 +29,13 @@ import (
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
+	"quantavirt/internal/version"
 )
 
 const (
@@ -79,6 +82,7 @@ type daemon struct {
 	vms     *vm.Service
 	crypto  *crypto.Service
 	sys     *system.Service
+	update  *update.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
 	install *install.Service
@@ -250,6 +254,37 @@ func (d *daemon) services() (err error) {
 		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
 		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
 	})
+	updateDeps := update.Deps{
+		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
+		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, RunDir: d.o.runDir, Version: version.Version,
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore",
+	}
+	if d.init != nil {
+		updateDeps.Init = d.init
+	}
+	d.update = update.New(updateDeps)
+	return nil
+}
+
+// answers asks the API on its local socket whether it is ready.
+func (d *daemon) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.o.runDir, "api.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return qverr.New(qverr.Again, "it answers %s", resp.Status)
+	}
 	return nil
 }
 
@@ -313,7 +348,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
 	})
 	local, err := listenUnix(d.o.runDir)
 	if err != nil {

@@ -295,6 +295,27 @@ func (e QUAC100Provider) Valid() bool {
 	}
 }
 
+// Defines values for SlotState.
+const (
+	SlotStateFailed SlotState = "failed"
+	SlotStateGood   SlotState = "good"
+	SlotStateTry    SlotState = "try"
+)
+
+// Valid indicates whether the value is a known member of the SlotState enum.
+func (e SlotState) Valid() bool {
+	switch e {
+	case SlotStateFailed:
+		return true
+	case SlotStateGood:
+		return true
+	case SlotStateTry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StorageConfigCache.
 const (
 	StorageConfigCacheNone         StorageConfigCache = "none"
@@ -1061,6 +1082,57 @@ type SecurityConfig struct {
 // Size bytes, or a number with K, M, G or T (powers of 1024)
 type Size = ByteSize
 
+// Slot defines model for Slot.
+type Slot struct {
+	Build   string `json:"build"`
+	Counter int64  `json:"counter"`
+
+	// Next boots next
+	Next bool `json:"next"`
+
+	// Panic last words of its kernel
+	Panic string `json:"panic,omitempty,omitzero"`
+
+	// Reason why it failed
+	Reason  string `json:"reason,omitempty,omitzero"`
+	Running bool   `json:"running"`
+
+	// Sha256 of the unified kernel image
+	Sha256 string `json:"sha256"`
+
+	// Slot eight digits
+	Slot  string    `json:"slot"`
+	State SlotState `json:"state"`
+
+	// TriesLeft of a slot on trial
+	TriesLeft *int   `json:"tries_left,omitempty"`
+	Version   string `json:"version"`
+
+	// Whole this machine's boot loader can boot it
+	Whole     bool      `json:"whole"`
+	WrittenAt time.Time `json:"written_at,omitempty,omitzero"`
+}
+
+// SlotList defines model for SlotList.
+type SlotList struct {
+	// Counter bundles with a lower counter are refused
+	Counter int64 `json:"counter"`
+
+	// Failures versions that failed on this node
+	Failures   []UpdateFailure `json:"failures"`
+	Items      []Slot          `json:"items"`
+	LastBundle UpdateBundle    `json:"last_bundle,omitempty,omitzero"`
+
+	// Medium what the node booted from: uefi-disk, bios-disk, iso, pxe, direct
+	Medium string `json:"medium"`
+
+	// Message why there are no slots
+	Message string `json:"message,omitempty,omitzero"`
+}
+
+// SlotState defines model for SlotState.
+type SlotState string
+
 // StopOptions defines model for StopOptions.
 type StopOptions struct {
 	// Force end it at once
@@ -1225,6 +1297,29 @@ type TokenSecret struct {
 
 // USBConfig defines model for USBConfig.
 type USBConfig map[string]interface{}
+
+// UpdateBundle defines model for UpdateBundle.
+type UpdateBundle struct {
+	Counter    int64     `json:"counter"`
+	CreatedAt  time.Time `json:"created_at"`
+	Notes      string    `json:"notes"`
+	VerifiedAt time.Time `json:"verified_at"`
+	Version    string    `json:"version"`
+}
+
+// UpdateFailure defines model for UpdateFailure.
+type UpdateFailure struct {
+	Reason  string    `json:"reason"`
+	Sha256  string    `json:"sha256"`
+	Time    time.Time `json:"time"`
+	Version string    `json:"version"`
+}
+
+// UpdateSource defines model for UpdateSource.
+type UpdateSource struct {
+	// URL http:// or https://; the bundle's signature is what counts
+	URL string `json:"url"`
+}
 
 // UplinkInfo defines model for UplinkInfo.
 type UplinkInfo struct {
@@ -1428,6 +1523,30 @@ type InstallParams struct {
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// UpdateSystemParams defines parameters for UpdateSystem.
+type UpdateSystemParams struct {
+	// Check only receive and verify
+	Check bool `form:"check,omitempty" json:"check,omitempty,omitzero"`
+
+	// Force also a version that failed on this node before
+	Force bool `form:"force,omitempty" json:"force,omitempty,omitzero"`
+
+	// NoReboot only arm the new system; the next reboot tries it
+	NoReboot bool `form:"no_reboot,omitempty" json:"no_reboot,omitempty,omitzero"`
+
+	// Kexec start the new kernel directly instead of going through the firmware
+	Kexec bool `form:"kexec,omitempty" json:"kexec,omitempty,omitzero"`
+
+	// Good seconds that all must be well before the system is blessed, 30 if absent
+	Good int `form:"good,omitempty" json:"good,omitempty,omitzero"`
+
+	// Limit seconds from its kernel's start in which that must have been, 300 if absent
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
 	State TaskState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -1501,6 +1620,9 @@ type CreateDiskJSONRequestBody = DiskCreate
 
 // InstallJSONRequestBody defines body for Install for application/json ContentType.
 type InstallJSONRequestBody = InstallRequest
+
+// UpdateSystemJSONRequestBody defines body for UpdateSystem for application/json ContentType.
+type UpdateSystemJSONRequestBody = UpdateSource
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenCreate
@@ -1717,6 +1839,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollBack Make the slot before the one that boots, and reboot
+	//
+	// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+	RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSlots The installed systems, newest first, and how updates went
+	//
+	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+	ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateSystemWithBody Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithBody(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateSystem Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	//
@@ -2197,6 +2347,74 @@ func (c *Client) PowerOff(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRebootRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollBack Make the slot before the one that boots, and reboot
+//
+// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+func (c *Client) RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollBackRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSlots The installed systems, newest first, and how updates went
+//
+// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+func (c *Client) ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSlotsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateSystemWithBody Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *Client) UpdateSystemWithBody(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateSystemRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateSystem Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *Client) UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateSystemRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3315,6 +3533,171 @@ func NewRebootRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewRollBackRequest constructs an http.Request for the RollBack method
+func NewRollBackRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/rollback")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSlotsRequest constructs an http.Request for the ListSlots method
+func NewListSlotsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/slots")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateSystemRequest calls the generic UpdateSystem builder with application/json body
+func NewUpdateSystemRequest(server string, params *UpdateSystemParams, body UpdateSystemJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateSystemRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewUpdateSystemRequestWithBody constructs an http.Request for the UpdateSystem method, with any body, and a specified content type
+func NewUpdateSystemRequestWithBody(server string, params *UpdateSystemParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/update")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "check", params.Check, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "no_reboot", params.NoReboot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kexec", params.Kexec, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "good", params.Good, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4456,6 +4839,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	RebootWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RebootResponse, error)
 
+	// RollBackWithResponse Make the slot before the one that boots, and reboot
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+	RollBackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollBackResponse, error)
+
+	// ListSlotsWithResponse The installed systems, newest first, and how updates went
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+	ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error)
+
+	// UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithBodyWithResponse(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error)
+
+	// UpdateSystemWithResponse Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithResponse(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error)
+
 	// ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5574,6 +5989,157 @@ func (r RebootResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RebootResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollBackResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PowerActionAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RollBackResponse) GetJSON202() *PowerActionAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RollBackResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RollBackResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollBackResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollBackResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollBackResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSlotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SlotList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSlotsResponse) GetJSON200() *SlotList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSlotsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSlotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSlotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSlotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSlotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateSystemResponse202Headers the declared response headers of an HTTP 202 response for UpdateSystem
+type UpdateSystemResponse202Headers struct {
+	Location string
+}
+
+type UpdateSystemResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *UpdateSystemResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UpdateSystemResponse) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateSystemResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateSystemResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateSystemResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateSystemResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateSystemResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6871,6 +7437,62 @@ func (c *ClientWithResponses) RebootWithResponse(ctx context.Context, reqEditors
 	return ParseRebootResponse(rsp)
 }
 
+// RollBackWithResponse Make the slot before the one that boots, and reboot
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+func (c *ClientWithResponses) RollBackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollBackResponse, error) {
+	rsp, err := c.RollBack(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollBackResponse(rsp)
+}
+
+// ListSlotsWithResponse The installed systems, newest first, and how updates went
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+func (c *ClientWithResponses) ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error) {
+	rsp, err := c.ListSlots(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSlotsResponse(rsp)
+}
+
+// UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *ClientWithResponses) UpdateSystemWithBodyWithResponse(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error) {
+	rsp, err := c.UpdateSystemWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateSystemResponse(rsp)
+}
+
+// UpdateSystemWithResponse Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *ClientWithResponses) UpdateSystemWithResponse(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error) {
+	rsp, err := c.UpdateSystem(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateSystemResponse(rsp)
+}
+
 // ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7850,6 +8472,118 @@ func ParseRebootResponse(rsp *http.Response) (*RebootResponse, error) {
 	return response, nil
 }
 
+// ParseRollBackResponse parses an HTTP response from a RollBackWithResponse call
+func ParseRollBackResponse(rsp *http.Response) (*RollBackResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollBackResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PowerActionAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSlotsResponse parses an HTTP response from a ListSlotsWithResponse call
+func ParseListSlotsResponse(rsp *http.Response) (*ListSlotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSlotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SlotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateSystemResponse parses an HTTP response from a UpdateSystemWithResponse call
+func ParseUpdateSystemResponse(rsp *http.Response) (*UpdateSystemResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateSystemResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers UpdateSystemResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListTasksResponse parses an HTTP response from a ListTasksWithResponse call
 func ParseListTasksResponse(rsp *http.Response) (*ListTasksResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8655,6 +9389,15 @@ type ServerInterface interface {
 	// Reboot Stop the VMs and reboot the node
 	// (POST /api/v1/system/reboot)
 	Reboot(w http.ResponseWriter, r *http.Request)
+	// RollBack Make the slot before the one that boots, and reboot
+	// (POST /api/v1/system/rollback)
+	RollBack(w http.ResponseWriter, r *http.Request)
+	// ListSlots The installed systems, newest first, and how updates went
+	// (GET /api/v1/system/slots)
+	ListSlots(w http.ResponseWriter, r *http.Request)
+	// UpdateSystem Install an update bundle and reboot into it
+	// (POST /api/v1/system/update)
+	UpdateSystem(w http.ResponseWriter, r *http.Request, params UpdateSystemParams)
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	// (GET /api/v1/tasks)
 	ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams)
@@ -9197,6 +9940,145 @@ func (siw *ServerInterfaceWrapper) Reboot(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Reboot(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RollBack operation middleware
+func (siw *ServerInterfaceWrapper) RollBack(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RollBack(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSlots operation middleware
+func (siw *ServerInterfaceWrapper) ListSlots(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSlots(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateSystem operation middleware
+func (siw *ServerInterfaceWrapper) UpdateSystem(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateSystemParams
+
+	// ------------- Optional query parameter "check" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "check", r.URL.Query(), &params.Check, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "check"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "check", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", r.URL.Query(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "force"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "force", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "no_reboot" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "no_reboot", r.URL.Query(), &params.NoReboot, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "no_reboot"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "no_reboot", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kexec" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kexec", r.URL.Query(), &params.Kexec, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kexec"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kexec", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "good" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "good", r.URL.Query(), &params.Good, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "good"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "good", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateSystem(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9994,6 +10876,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/poweroff", wrapper.PowerOff)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/update", wrapper.UpdateSystem)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/slots", wrapper.ListSlots)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/rollback", wrapper.RollBack)
 
 	return m
 }

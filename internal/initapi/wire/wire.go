@@ -10,6 +10,8 @@
 //	POST /ready         the API answers; recorded as the last boot step
 //	POST /reboot        202; PID 1 ends everything in order, then reboots
 //	POST /poweroff      202; the same, then powers off
+//	POST /kexec         202; the same, then starts the kernel that was loaded
+//	POST /blessed       this boot is no trial, or no more: it need not be reset
 //
 // A failure is answered with the catalogue's error body (qverr.Body).
 package wire

@@ -20,6 +20,10 @@ func (a *app) systemCmd() *cobra.Command {
 		a.powerCmd("poweroff", "Stop the VMs and power the node off", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.PowerOff(cmd.Context())
 		}),
+		a.updateCmd(), a.slotsCmd(),
+		a.powerCmd("rollback", "Make the slot before the one that boots, and reboot", func(cmd *cobra.Command, c *client) (*http.Response, error) {
+			return c.RollBack(cmd.Context())
+		}),
 		a.tokenCmd(), a.errorLookupCmd())
 }
 
