@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
+
 	"net/http"
 	"os"
 	"path/filepath"
@@ -78,6 +78,10 @@ func TestInstall(t *testing.T) {
 			name := "install-" + c.bus
 			config := configurationArgs(t, map[string]any{"hostname": "installed", "tokens": []any{map[string]any{"hash": tokenHash(installedToken)}}})
 			n := boot(t, lab.Options{Name: name, Build: c.build, Memory: 1536, Extra: append(config, targetArgs(c.bus, disk)...)})
+			n.Token = installedToken
+			if c := configured(t, n); c.Hostname != "installed" || c.Configuration.Source != "fw_cfg" {
+				t.Errorf("before the installation: %+v", c)
+			}
 			installOn(t, n, uki)
 			if err := n.Down(); err != nil {
 				t.Fatal(err)
@@ -92,6 +96,25 @@ func TestInstall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// configuration is what a node says about its configuration.
+type configuration struct {
+	Hostname      string `json:"hostname"`
+	Configuration struct {
+		Source   string `json:"source"`
+		Problems []struct {
+			Message string `json:"message"`
+		} `json:"problems"`
+	} `json:"configuration"`
+}
+
+func configured(t *testing.T, n *lab.Node) (c configuration) {
+	t.Helper()
+	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/info", nil, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // installOn looks at the disks, is refused what it must be, and installs.
@@ -131,17 +154,8 @@ func checkInstalled(t *testing.T, n *lab.Node, again bool) {
 	if !s.DataVolume.Persistent {
 		t.Errorf("data volume: %+v", s.DataVolume)
 	}
-	var config struct {
-		Hostname      string `json:"hostname"`
-		Configuration struct {
-			Source string `json:"source"`
-		} `json:"configuration"`
-	}
-	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/info", nil, &config); err != nil {
-		t.Fatal(err)
-	}
-	if config.Hostname != "installed" || config.Configuration.Source != "medium" {
-		t.Errorf("%+v", config)
+	if c := configured(t, n); c.Hostname != "installed" || c.Configuration.Source != "medium" {
+		t.Errorf("after the installation: %+v", c)
 	}
 	if !again {
 		if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": "kept", "size": "1M"}, nil); err != nil {
@@ -161,6 +175,3 @@ func checkInstalled(t *testing.T, n *lab.Node, again bool) {
 		t.Errorf("what was made before: %d %v", a.Status, err)
 	}
 }
-
-// silence unused until the unattended test is there.
-var _ = fmt.Sprint

@@ -28,7 +28,7 @@ type Block struct {
 	Device   string // /dev/vda1
 	PartName string
 	PartUUID string
-	Size     int64 // bytes
+	Size     int64       // bytes
 	FS       *disks.Ext4 // nil: no ext file system
 }
 
