@@ -36,8 +36,14 @@ func (n *node) findMedium(ctx context.Context) error {
 	uefi := statErr == nil
 	err := n.mountVariables(uefi)
 	loader, readErr := medium.Read(efiVars, uefi, n.line.Option)
-	kind := loader.Medium(hasDisc(), n.line.Has("BOOTIF="))
-	n.set(func(b *wire.Boot) { b.Medium = kind })
+	disc := findDisc()
+	kind := loader.Medium(disc != "", n.line.Has("BOOTIF="))
+	n.set(func(b *wire.Boot) {
+		b.Medium = kind
+		if kind == medium.ISO {
+			b.ESPDevice = disc
+		}
+	})
 	n.log.Info("boot medium", "kind", kind, "slot", loader.Slot, "esp", loader.PartUUID, "trial", loader.Trial)
 	if kind != medium.UEFIDisk && kind != medium.BIOSDisk {
 		return errors.Join(err, readErr)
@@ -73,10 +79,13 @@ func (n *node) mountVariables(uefi bool) error {
 	return errors.Join(errs...)
 }
 
-// hasDisc looks for a CD or DVD drive.
-func hasDisc() bool {
+// findDisc is the first CD or DVD drive, "" if there is none.
+func findDisc() string {
 	drives, err := filepath.Glob("/sys/class/block/sr*")
-	return err == nil && len(drives) > 0
+	if err != nil || len(drives) == 0 {
+		return ""
+	}
+	return "/dev/" + filepath.Base(drives[0])
 }
 
 // findPartition waits for a partition as long as its disk may still appear.
