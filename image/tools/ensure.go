@@ -20,6 +20,7 @@ import (
 // packages are those of the root; their dependencies come with them.
 var packages = []string{
 	"qemu-system-x86", "qemu-utils", "qemu-system-data", "seabios", "ovmf", "ipxe-qemu", // the machine under test
+	"ipxe",                                                 // network boot programs that quantavirt-netboot hands out
 	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
 	"e2fsprogs", "libarchive13t64", "zstd", // file systems (also made from tar archives) and the archive
 	"ca-certificates",  // into the image
