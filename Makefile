@@ -63,8 +63,13 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 	@$(BIN)/benchmark
 
 .PHONY: image
-image: setup programs ## build/image/$BUILD: kernel, initramfs, sizes
+image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
 	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
+	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD)
+
+.PHONY: media
+media: image ## the same, and USB disk, ISO and network boot files of it
+	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
 
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage

@@ -11,8 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +21,7 @@ import (
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -78,20 +79,25 @@ type daemon struct {
 	crypto  *crypto.Service
 	sys     *system.Service
 	init    *initapi.Client // nil on an ordinary host
+	config  *firstboot.Service
 	console *console
 	server  *api.Server
+
+	policy atomic.Pointer[auth.Policy]
+	tls    atomic.Pointer[tls.Config]
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	failed chan error // a listener that ended by itself
 
-	booted chan struct{} // closed when PID 1's boot steps are known
+	booted     chan struct{} // closed when PID 1's boot steps are known
+	configured chan struct{} // closed when it is known whether the node has a configuration
 }
 
 // Run runs the daemon until a signal comes or it cannot go on.
 func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{})}
+	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
 	if err := d.openLog(logTo); err != nil {
@@ -158,6 +164,9 @@ func (d *daemon) open() (boot initapi.Boot, token string, err error) {
 	if err := errors.Join(dbErr, caErr); err != nil {
 		return boot, "", err
 	}
+	if err := d.openConfiguration(); err != nil {
+		return boot, "", err
+	}
 	if err := d.services(); err != nil {
 		return boot, "", err
 	}
@@ -179,6 +188,15 @@ func (d *daemon) openTokens(options map[string]string) (string, error) {
 			d.log.Error("quantavirt.token-hash is ignored", "err", err)
 		}
 	}
+	d.config.Tokens(d.tokens)
+	if d.config.Pending() {
+		return "", nil
+	}
+	return d.firstToken()
+}
+
+// firstToken makes one if the node has none.
+func (d *daemon) firstToken() (string, error) {
 	if !d.tokens.Empty() {
 		return "", nil
 	}
@@ -216,7 +234,10 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
-	sysDeps := system.Deps{Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink}
+	sysDeps := system.Deps{
+		Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
+		TLS: d.tlsInfo, Configuration: d.config.Info,
+	}
 	if d.init != nil {
 		sysDeps.Init = d.init
 	}
@@ -282,14 +303,7 @@ func (d *daemon) kvm(ctx context.Context) error {
 // serve opens the listeners. On the network and on the local socket the daemon
 // must be heard; vsock may come later, with its module.
 func (d *daemon) serve(boot initapi.Boot) error {
-	policy, err := d.o.policy(boot.Options)
-	if err != nil {
-		d.log.Error("TLS policy", "err", err)
-	}
-	d.sys.TLS = spec.TLSInfo{Policy: policy, CaFingerprint: d.ca.Fingerprint()}
-	for _, c := range auth.Curves(policy) {
-		d.sys.TLS.KeyExchanges = append(d.sys.TLS.KeyExchanges, c.String())
-	}
+	d.setPolicy(boot.Options)
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
@@ -303,7 +317,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	if d.o.listen == "" {
 		return nil
 	}
-	remote, err := d.listenTLS(d.ca.TLSConfig(policy))
+	remote, err := d.listenTLS(d.tlsConfig())
 	if err != nil {
 		return err
 	}
@@ -385,16 +399,4 @@ func (d *daemon) close() error {
 		d.log.Warn("something does not end and is left behind")
 	}
 	return errors.Join(err, d.crypto.Close(), d.db.Close())
-}
-
-// ntpServers are those of the kernel command line, or a public pool.
-func ntpServers(options map[string]string) []string {
-	switch v := options["ntp"]; v {
-	case "off":
-		return nil
-	case "":
-		return []string{"pool.ntp.org"}
-	default:
-		return strings.Split(v, ",")
-	}
 }

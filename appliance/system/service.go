@@ -48,7 +48,9 @@ type Deps struct {
 	VMs     VMs
 	Cards   Cards
 	Uplink  func() spec.UplinkInfo
-	TLS     spec.TLSInfo
+	TLS     func() spec.TLSInfo
+	// Configuration is what the node got at its first boot.
+	Configuration func() spec.ConfigurationInfo
 }
 
 // Service is the node.
@@ -151,11 +153,8 @@ func noInit(what string) error {
 	return qverr.New(qverr.Unsupported, "%s: this daemon runs without QuantaVirt's PID 1", what)
 }
 
-// Hostname is the node's name.
+// Hostname is the node's name: PID 1 gave it, or the configuration after that.
 func (s *Service) Hostname() string {
-	if name := s.Boot().Hostname; name != "" {
-		return name
-	}
 	name, err := os.Hostname()
 	if err != nil {
 		return "quantavirt"

@@ -12,6 +12,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
@@ -187,4 +188,14 @@ func TestClock(t *testing.T) {
 	cancel()
 	<-done
 	c.run(t.Context(), nil)
+}
+
+// What the node stands on is said of its disks.
+func TestDisksInUse(t *testing.T) {
+	d := disks.Disk{Device: "/dev/vda", Partitions: []disks.DiskPartition{{Device: "/dev/vda2"}}}
+	for device, want := range map[string]bool{"/dev/vda": true, "/dev/vda2": true, "/dev/vda1": false, "/dev/vdb": false, "": false, "/var/lib": false} {
+		if has(&d, device) != want {
+			t.Errorf("%q: %v", device, !want)
+		}
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"quantavirt/hv/vmm"
+	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 
@@ -81,6 +82,30 @@ func (e CardSelfTest) Valid() bool {
 	case CardSelfTestPassed:
 		return true
 	case CardSelfTestUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConfigurationInfoSource.
+const (
+	ConfigurationInfoSourceFwCfg  ConfigurationInfoSource = "fw_cfg"
+	ConfigurationInfoSourceMedium ConfigurationInfoSource = "medium"
+	ConfigurationInfoSourceSmbios ConfigurationInfoSource = "smbios"
+	ConfigurationInfoSourceURL    ConfigurationInfoSource = "url"
+)
+
+// Valid indicates whether the value is a known member of the ConfigurationInfoSource enum.
+func (e ConfigurationInfoSource) Valid() bool {
+	switch e {
+	case ConfigurationInfoSourceFwCfg:
+		return true
+	case ConfigurationInfoSourceMedium:
+		return true
+	case ConfigurationInfoSourceSmbios:
+		return true
+	case ConfigurationInfoSourceURL:
 		return true
 	default:
 		return false
@@ -381,6 +406,7 @@ func (e TaskState) Valid() bool {
 // Defines values for TokenOrigin.
 const (
 	TokenOriginAPI               TokenOrigin = "api"
+	TokenOriginConfiguration     TokenOrigin = "configuration"
 	TokenOriginFirstBoot         TokenOrigin = "first-boot"
 	TokenOriginKernelCommandLine TokenOrigin = "kernel-command-line"
 )
@@ -389,6 +415,8 @@ const (
 func (e TokenOrigin) Valid() bool {
 	switch e {
 	case TokenOriginAPI:
+		return true
+	case TokenOriginConfiguration:
 		return true
 	case TokenOriginFirstBoot:
 		return true
@@ -657,6 +685,27 @@ type Clock struct {
 	Synchronised bool    `json:"synchronised"`
 }
 
+// ConfigurationInfo the configuration that the node got at its first boot
+type ConfigurationInfo struct {
+	AppliedAt *time.Time `json:"applied_at,omitempty"`
+
+	// Message why another one is not taken
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Place file or URL
+	Place string `json:"place,omitempty,omitzero"`
+
+	// Problems what is wrong in it or could not be made
+	Problems []Problem `json:"problems"`
+	Sha256   string    `json:"sha256,omitempty,omitzero"`
+
+	// Source absent if it has none
+	Source ConfigurationInfoSource `json:"source,omitempty,omitzero"`
+}
+
+// ConfigurationInfoSource absent if it has none
+type ConfigurationInfoSource string
+
 // DaemonInfo defines model for DaemonInfo.
 type DaemonInfo struct {
 	// AdoptedVms VMs that ran when this daemon started
@@ -745,6 +794,9 @@ type Feature struct {
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
 }
+
+// FileSystem defines model for FileSystem.
+type FileSystem = disks.FileSystem
 
 // GraphicsConfig defines model for GraphicsConfig.
 type GraphicsConfig struct {
@@ -1025,12 +1077,26 @@ type StorageConfigCache string
 // StorageConfigType virtio-blk when absent
 type StorageConfigType string
 
+// SystemDisk defines model for SystemDisk.
+type SystemDisk = disks.Disk
+
+// SystemDiskList defines model for SystemDiskList.
+type SystemDiskList struct {
+	Items []SystemDisk `json:"items"`
+}
+
+// SystemDiskPartition defines model for SystemDiskPartition.
+type SystemDiskPartition = disks.DiskPartition
+
 // SystemInfo defines model for SystemInfo.
 type SystemInfo struct {
-	BootID         string                   `json:"boot_id"`
-	BootSteps      []BootStep               `json:"boot_steps"`
-	Cards          []Card                   `json:"cards"`
-	Clock          Clock                    `json:"clock"`
+	BootID    string     `json:"boot_id"`
+	BootSteps []BootStep `json:"boot_steps"`
+	Cards     []Card     `json:"cards"`
+	Clock     Clock      `json:"clock"`
+
+	// Configuration the configuration that the node got at its first boot
+	Configuration  ConfigurationInfo        `json:"configuration"`
 	CPU            CPUInfo                  `json:"cpu"`
 	CryptoProvider SystemInfoCryptoProvider `json:"crypto_provider"`
 	Daemon         DaemonInfo               `json:"daemon"`
@@ -1573,6 +1639,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilities(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListErrors The error catalogue, or one row of it
 	//
 	// Corresponds with GET /api/v1/system/errors (the `ListErrors` operationId).
@@ -1959,6 +2030,21 @@ func (c *Client) ListLeases(ctx context.Context, name PathName, reqEditors ...Re
 // Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 func (c *Client) GetCapabilities(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetCapabilitiesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSystemDisks The disks of the machine, what is on them and what uses them
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *Client) ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSystemDisksRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2887,6 +2973,33 @@ func NewGetCapabilitiesRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/system/capabilities")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSystemDisksRequest constructs an http.Request for the ListSystemDisks method
+func NewListSystemDisksRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/disks")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4119,6 +4232,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilitiesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCapabilitiesResponse, error)
 
+	// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error)
+
 	// ListErrorsWithResponse The error catalogue, or one row of it
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4970,6 +5090,54 @@ func (r GetCapabilitiesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetCapabilitiesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSystemDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SystemDiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSystemDisksResponse) GetJSON200() *SystemDiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSystemDisksResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSystemDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSystemDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSystemDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSystemDisksResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6364,6 +6532,19 @@ func (c *ClientWithResponses) GetCapabilitiesWithResponse(ctx context.Context, r
 	return ParseGetCapabilitiesResponse(rsp)
 }
 
+// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *ClientWithResponses) ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error) {
+	rsp, err := c.ListSystemDisks(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSystemDisksResponse(rsp)
+}
+
 // ListErrorsWithResponse The error catalogue, or one row of it
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7167,6 +7348,39 @@ func ParseGetCapabilitiesResponse(rsp *http.Response) (*GetCapabilitiesResponse,
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Capabilities
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSystemDisksResponse parses an HTTP response from a ListSystemDisksWithResponse call
+func ParseListSystemDisksResponse(rsp *http.Response) (*ListSystemDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSystemDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SystemDiskList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -8103,6 +8317,9 @@ type ServerInterface interface {
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	// (GET /api/v1/system/capabilities)
 	GetCapabilities(w http.ResponseWriter, r *http.Request)
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	// (GET /api/v1/system/disks)
+	ListSystemDisks(w http.ResponseWriter, r *http.Request)
 	// ListErrors The error catalogue, or one row of it
 	// (GET /api/v1/system/errors)
 	ListErrors(w http.ResponseWriter, r *http.Request, params ListErrorsParams)
@@ -8509,6 +8726,20 @@ func (siw *ServerInterfaceWrapper) GetCapabilities(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetCapabilities(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSystemDisks operation middleware
+func (siw *ServerInterfaceWrapper) ListSystemDisks(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSystemDisks(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9376,6 +9607,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/tokens/{id}", wrapper.RevokeToken)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/poweroff", wrapper.PowerOff)

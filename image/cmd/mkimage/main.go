@@ -2,6 +2,8 @@
 //
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
+//	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--out DIR]
+//	mkimage media [--build virtual|hardware]    disk, ISO and network boot files of a built image
 //	mkimage version               the version that programs of this tree get
 package main
 
@@ -36,12 +38,16 @@ func run(ctx context.Context, args []string) error {
 			return setup(ctx, args[1:])
 		case "build":
 			return build(ctx, args[1:])
+		case "uki":
+			return unified(ctx, args[1:])
+		case "media":
+			return makeMedia(ctx, args[1:])
 		case "version":
 			fmt.Println(describe(ctx, "."))
 			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build|version [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|uki|media|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {

@@ -34,8 +34,23 @@ type Boot struct {
 	Cards    []Card            `json:"cards"`
 	Consoles []string          `json:"consoles"`
 	Watchdog string            `json:"watchdog,omitempty"` // device fed by PID 1
+
+	// What the node was booted from, as far as it is known.
+	Medium    string `json:"medium,omitempty"`     // one of the Medium constants
+	Slot      string `json:"slot,omitempty"`       // sequence number of the booted slot, 8 digits
+	ESPDevice string `json:"esp_device,omitempty"` // EFI system partition that the slot lies on
+
 	Restarts int               `json:"daemon_restarts"`    // times the daemon had to be started again
 }
+
+// Media that a node boots from.
+const (
+	MediumUEFIDisk = "uefi-disk"
+	MediumBIOSDisk = "bios-disk"
+	MediumISO      = "iso"
+	MediumPXE      = "pxe"
+	MediumDirect   = "direct" // the kernel was given to a hypervisor
+)
 
 // Step is one boot step. Times are milliseconds since kernel start
 // (CLOCK_BOOTTIME).
