@@ -23,10 +23,11 @@ const (
 
 // Files of the tree.
 const (
-	fileKernel = "vmlinuz"
-	fileUKI    = "quantavirt.efi"
-	fileBIOS   = "undionly.kpxe"
-	pathScript = "boot.ipxe"
+	fileKernel    = "vmlinuz"
+	fileMicrocode = "microcode.cpio"
+	fileUKI       = "quantavirt.efi"
+	fileBIOS      = "undionly.kpxe"
+	pathScript    = "boot.ipxe"
 )
 
 // Options of PXE 2.1 within option 43: the boot server is the one that

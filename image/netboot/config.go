@@ -3,6 +3,7 @@ package netboot
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -11,12 +12,10 @@ import (
 	"github.com/google/uuid"
 	"sigs.k8s.io/yaml"
 
+	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack/mac"
 )
-
-// MaxConfig bounds a machine's configuration, in bytes of JSON.
-const MaxConfig = 1 << 20
 
 // Entry is one machine in the configuration.
 type Entry struct {
@@ -116,10 +115,9 @@ func (o *oneOrMore) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Parse reads a configuration file, YAML or JSON. check looks at each machine's
-// configuration, if it is not nil. Errors carry QV_ERR_CONFIG and name the
-// machine.
-func Parse(data []byte, check func([]byte) error) (*Set, error) {
+// Parse reads a configuration file, YAML or JSON, and checks each machine's
+// configuration as a node does. Errors carry QV_ERR_CONFIG and name the machine.
+func Parse(data []byte) (*Set, error) {
 	text, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
 		return nil, qverr.New(qverr.Config, "neither YAML nor JSON: %w", err)
@@ -134,7 +132,7 @@ func Parse(data []byte, check func([]byte) error) (*Set, error) {
 	for i, d := range doc.Machines {
 		e, err := d.entry()
 		if err == nil {
-			err = set.add(e, check)
+			err = set.add(e)
 		}
 		if err != nil {
 			return nil, qverr.New(qverr.Config, "machine %d%s: %w", i+1, quoted(d.Name), err)
@@ -145,7 +143,7 @@ func Parse(data []byte, check func([]byte) error) (*Set, error) {
 	}
 	e, err := doc.Default.entry()
 	if err == nil {
-		err = set.setDefault(e, check)
+		err = set.setDefault(e)
 	}
 	if err != nil {
 		return nil, qverr.New(qverr.Config, "default: %w", err)
@@ -192,8 +190,8 @@ func (d documentEntry) entry() (*Entry, error) {
 }
 
 // add takes a machine in and refuses one that is there twice.
-func (s *Set) add(e *Entry, check func([]byte) error) error {
-	if err := e.check(check); err != nil {
+func (s *Set) add(e *Entry) error {
+	if err := e.check(); err != nil {
 		return err
 	}
 	keys := e.keys()
@@ -210,11 +208,11 @@ func (s *Set) add(e *Entry, check func([]byte) error) error {
 	return nil
 }
 
-func (s *Set) setDefault(e *Entry, check func([]byte) error) error {
+func (s *Set) setDefault(e *Entry) error {
 	if e.Name != "" || e.Address.IsValid() || len(e.keys()) > 0 {
 		return fmt.Errorf("it is for no machine in particular: want cmdline and config only")
 	}
-	if err := e.check(check); err != nil {
+	if err := e.check(); err != nil {
 		return err
 	}
 	s.rest = e
@@ -227,7 +225,7 @@ var (
 	aToken = regexp.MustCompile(`qv_[A-Za-z0-9_-]{43}`)
 )
 
-func (e *Entry) check(check func([]byte) error) error {
+func (e *Entry) check() error {
 	if e.Name != "" && !validName.MatchString(e.Name) {
 		return fmt.Errorf("name %q is not a host name", e.Name)
 	}
@@ -237,19 +235,11 @@ func (e *Entry) check(check func([]byte) error) error {
 	if e.Config == nil {
 		return nil
 	}
-	if len(e.Config) > MaxConfig {
-		return fmt.Errorf("config of %d bytes, the limit is %d", len(e.Config), MaxConfig)
-	}
-	if trimmed := bytes.TrimSpace(e.Config); trimmed[0] != '{' {
-		return fmt.Errorf("config is not an object")
-	}
 	if aToken.Match(e.Config) {
 		return fmt.Errorf("config holds an API token in clear, which everybody on the network could read: want its hash")
 	}
-	if check == nil {
-		return nil
-	}
-	return check(e.Config)
+	_, problems := nodeconfig.Parse(e.Config)
+	return errors.Join(problems...)
 }
 
 // checkWords refuses what would end the line of a boot script or open an API

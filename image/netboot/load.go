@@ -22,26 +22,26 @@ const maxFile = 16 << 20
 //	mac-52-54-00-12-34-56.json   serial-ABC123.yaml   uuid-….json   default.json
 //
 // Errors carry QV_ERR_CONFIG and name the file.
-func Load(path string, check func([]byte) error) (*Set, error) {
+func Load(path string) (*Set, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, qverr.New(qverr.Config, "configuration of the machines: %w", err)
 	}
 	if info.IsDir() {
-		return loadDir(path, check)
+		return loadDir(path)
 	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
-	set, err := Parse(data, check)
+	set, err := Parse(data)
 	if err != nil {
 		return nil, qverr.New(qverr.Config, "%s: %w", path, err)
 	}
 	return set, nil
 }
 
-func loadDir(dir string, check func([]byte) error) (*Set, error) {
+func loadDir(dir string) (*Set, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, qverr.New(qverr.Config, "configuration of the machines: %w", err)
@@ -52,7 +52,7 @@ func loadDir(dir string, check func([]byte) error) (*Set, error) {
 			continue
 		}
 		path := filepath.Join(dir, f.Name())
-		if err := set.addFile(path, check); err != nil {
+		if err := set.addFile(path); err != nil {
 			return nil, qverr.New(qverr.Config, "%s: %w", path, err)
 		}
 	}
@@ -62,7 +62,7 @@ func loadDir(dir string, check func([]byte) error) (*Set, error) {
 // hidden tells the files that editors leave beside what they edit.
 func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
 
-func (s *Set) addFile(path string, check func([]byte) error) error {
+func (s *Set) addFile(path string) error {
 	name := filepath.Base(path)
 	ext := filepath.Ext(name)
 	if !slices.Contains([]string{".json", ".yaml", ".yml"}, ext) {
@@ -94,11 +94,11 @@ func (s *Set) addFile(path string, check func([]byte) error) error {
 	case err != nil:
 		return err
 	case kind != "default":
-		return s.add(e, check)
+		return s.add(e)
 	case value != "" || s.rest != nil:
 		return qverr.New(qverr.Config, "a second default")
 	}
-	return s.setDefault(e, check)
+	return s.setDefault(e)
 }
 
 func readFile(path string) ([]byte, error) {

@@ -49,10 +49,7 @@ type Options struct {
 	KnownOnly bool   // serve only machines of the configuration
 	Admins    []netip.Prefix
 
-	// Check looks at the configuration of each machine when it is loaded; nil
-	// checks only that it is an object that holds no token.
-	Check func(config []byte) error
-	Log   *slog.Logger
+	Log *slog.Logger
 }
 
 var tokenHash = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)

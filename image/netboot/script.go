@@ -15,8 +15,12 @@ func (b *booter) firstScript() string {
 
 // script boots a machine.
 func (b *booter) script(id Identity, set *Set, e *Entry) string {
-	initramfs := b.tree.initramfs()
-	words := []string{"initrd=" + initramfs, b.cmdline}
+	var words []string
+	initrds := b.tree.initrds()
+	for _, name := range initrds {
+		words = append(words, "initrd="+name) // what the kernel goes by when UEFI started it
+	}
+	words = append(words, b.cmdline)
 	if w := set.words(e); w != "" {
 		words = append(words, w)
 	}
@@ -26,7 +30,9 @@ func (b *booter) script(id Identity, set *Set, e *Entry) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "#!ipxe\necho QuantaVirt for %s\n", id.MAC)
 	fmt.Fprintf(&s, "kernel %s %s || exit 1\n", b.url(fileKernel), strings.Join(words, " "))
-	fmt.Fprintf(&s, "initrd %s || exit 1\n", b.url(initramfs))
+	for _, name := range initrds {
+		fmt.Fprintf(&s, "initrd %s || exit 1\n", b.url(name))
+	}
 	s.WriteString("boot || exit 1\n")
 	return s.String()
 }

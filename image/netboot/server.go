@@ -87,7 +87,7 @@ func New(o Options) (s *Server, err error) {
 
 // load reads the configuration and checks it against the mode.
 func (s *Server) load() (*Set, error) {
-	set, err := Load(s.opts.Config, s.opts.Check)
+	set, err := Load(s.opts.Config)
 	if err != nil {
 		return nil, err
 	}

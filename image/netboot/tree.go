@@ -30,7 +30,7 @@ func openTree(dir, ipxe string) (*tree, error) {
 		return nil, qverr.New(qverr.CodeOf(err), "directory of the image: %w", err)
 	}
 	t := &tree{roots: []*os.Root{root}}
-	if t.has(fileKernel) == "" || t.initramfs() == "" {
+	if t.has(fileKernel) == "" || t.initrds() == nil {
 		t.close()
 		return nil, qverr.New(qverr.NoEnt, "%s has no %s and %s", dir, fileKernel, initramfsNames[0]).
 			WithHint("point --tree to a PXE tree or to build/image/virtual")
@@ -114,7 +114,18 @@ func (t *tree) first(names []string) string {
 	return ""
 }
 
-func (t *tree) initramfs() string { return t.first(initramfsNames) }
+// initrds are what the kernel unpacks, in this order: the processor's microcode
+// if it is a file of its own, and the initramfs.
+func (t *tree) initrds() []string {
+	initramfs := t.first(initramfsNames)
+	if initramfs == "" {
+		return nil
+	}
+	if m := t.has(fileMicrocode); m != "" {
+		return []string{m, initramfs}
+	}
+	return []string{initramfs}
+}
 
 // ipxeEFI is the name of iPXE for UEFI, "" if there is none.
 func (t *tree) ipxeEFI() string { return t.first(ipxeEFI) }
