@@ -14,6 +14,8 @@ KERNEL ?=
 MODULES ?=
 # How hard zstd packs the initramfs: 9 saves a quarter of a minute for 15 % of size.
 LEVEL ?= 19
+# The builder's keys: what is there signs the unified kernel image (make keys).
+KEYS ?= build/keys
 FUZZTIME ?= 30s
 QEMU_TIMEOUT ?= 25m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck
@@ -31,7 +33,7 @@ UNIT = $$($(GO) list ./... | grep -Ev '/build/|^quantavirt/qemu-tests$$')
 help: ## this list
 	@echo "QuantaVirt. On Debian 12 or 13 with git, make and Go 1.26, as root or with sudo:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Settings: GO=go BUILD=virtual|hardware KERNEL=bzImage MODULES=directory LEVEL=19 FUZZTIME=30s"
+	@echo "Settings: GO=go BUILD=virtual|hardware KERNEL=bzImage MODULES=directory LEVEL=19 KEYS=build/keys FUZZTIME=30s"
 
 .PHONY: run
 run: image ## build and boot the appliance under QEMU with a VM inside; up until Ctrl-C
@@ -65,7 +67,11 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
 	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
-	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD)
+	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD) --keys $(KEYS)
+
+.PHONY: keys
+keys: setup ## build/keys: the builder's keys and their enrolment files, made once
+	@$(STEP) "The builder's keys" $(BIN)/mkimage keys --out $(KEYS)
 
 .PHONY: media
 media: image ## the same, and USB disk, ISO and network boot files of it
@@ -111,5 +117,5 @@ fuzz: check-go ## every fuzz target for FUZZTIME
 	@.ci/lint fuzz $(FUZZTIME)
 
 .PHONY: clean
-clean: ## remove build/; what is cached under ~/.cache/quantavirt stays
-	rm -rf build
+clean: ## remove build/ but the keys; what is cached under ~/.cache/quantavirt stays
+	[[ ! -e build ]] || find build -mindepth 1 -maxdepth 1 ! -name keys -exec rm -rf {} +

@@ -17,7 +17,9 @@ import (
 	"github.com/u-root/mkuimage/cpio"
 
 	"quantavirt/image/kernel"
+	"quantavirt/image/secureboot"
 	"quantavirt/image/tools"
+	"quantavirt/internal/ukifile"
 )
 
 func TestParseModuleList(t *testing.T) {
@@ -144,6 +146,7 @@ func TestBuildTwice(t *testing.T) {
 	if two.Unchanged || sum(t, one) != sum(t, two) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
+	sameUKI(t, one, two)
 	checkContent(t, one)
 	apart := options()
 	apart.Separate = true
@@ -152,6 +155,75 @@ func TestBuildTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkContent(t, three)
+}
+
+// sameUKI makes the unified kernel images of two builds in different places with
+// the same keys, and compares them.
+func sameUKI(t *testing.T, a, b Image) {
+	t.Helper()
+	keys := t.TempDir()
+	if _, err := secureboot.EnsureKeys(keys); err != nil {
+		t.Fatal(err)
+	}
+	unify := func(i Image) {
+		o := UKIOptions{Out: filepath.Dir(i.Dir), Build: i.Build, Cmdline: Cmdline, Keys: keys, Progress: io.Discard}
+		if err := UKI(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unify(a)
+	unify(b)
+	for _, name := range []string{UKIFile, LoaderFile, PCR11File} {
+		if !bytes.Equal(readFile(t, a, name), readFile(t, b, name)) {
+			t.Errorf("%s and %s hold a different %s", a.Dir, b.Dir, name)
+		}
+	}
+	checkUKI(t, a, keys)
+}
+
+func checkUKI(t *testing.T, i Image, keys string) {
+	t.Helper()
+	key, err := secureboot.Load(keys, secureboot.DB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{UKIFile, LoaderFile} {
+		if err := secureboot.Verify(readFile(t, i, name), key.Certificate); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	made := readFile(t, i, UKIFile)
+	f, err := ukifile.Open(bytes.NewReader(made), int64(len(made)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := f.Release()
+	if err != nil || release["ID"] != "quantavirt" || release["QUANTAVIRT_VERSION"] != i.Version || release["QUANTAVIRT_BUILD"] != i.Build {
+		t.Errorf("os-release %v, %v", release, err)
+	}
+	// What systemd-boot would sort by before the number of the slot.
+	for _, name := range []string{"IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID"} {
+		if _, ok := release[name]; ok {
+			t.Errorf("os-release has %s", name)
+		}
+	}
+	// A kernel that is not the one of image.json is noticed.
+	if err := os.WriteFile(filepath.Join(i.Dir, "vmlinuz"), []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := UKIOptions{Out: filepath.Dir(i.Dir), Build: i.Build, Cmdline: Cmdline, Progress: io.Discard}
+	if err := UKI(t.Context(), o); err == nil || !strings.Contains(err.Error(), "vmlinuz is not the file") {
+		t.Errorf("a kernel that was exchanged: %v", err)
+	}
+}
+
+func readFile(t *testing.T, i Image, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(i.Dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func sum(t *testing.T, i Image) [32]byte {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"quantavirt/image/secureboot"
 	"quantavirt/image/tools"
 	"quantavirt/image/uki"
 	"quantavirt/internal/ukifile"
@@ -38,11 +39,13 @@ type UKIOptions struct {
 	Out      string // as Options.Out
 	Build    string
 	Cmdline  string
+	Keys     string // directory of the builder's keys; without keys there, nothing is signed
 	Progress io.Writer
 }
 
-// UKI makes the unified kernel image of an image that Build has made, and
-// predicts what it leaves in PCR 11.
+// UKI makes the unified kernel image of an image that Build has made, predicts
+// what it leaves in PCR 11, and signs it and systemd-boot for Secure Boot if the
+// builder has keys.
 func UKI(ctx context.Context, o UKIOptions) error {
 	dir := filepath.Join(o.Out, o.Build)
 	unlock, err := lock(filepath.Join(dir, ".lock"))
@@ -74,16 +77,41 @@ func UKI(ctx context.Context, o UKIOptions) error {
 	if err := measured.WriteJSON(&prediction); err != nil {
 		return err
 	}
+	o.print(f, measured)
 	loader, err := os.ReadFile(efiProgram(root, LoaderFile))
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
+	}
+	if err := o.sign(&made, &loader); err != nil {
+		return err
 	}
 	for _, out := range []file{{LoaderFile, loader}, {UKIFile, made}, {PCR11File, prediction.Bytes()}} {
 		if err := out.write(dir); err != nil {
 			return fmt.Errorf("image: %w", err)
 		}
 	}
-	o.print(f, measured)
+	return nil
+}
+
+// sign replaces the programs by signed ones if the builder has keys.
+func (o UKIOptions) sign(programs ...*[]byte) error {
+	key, err := secureboot.Load(o.Keys, secureboot.DB)
+	if o.Keys == "" || errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(o.Progress, "  not signed for Secure Boot: no %s.key in %q (mkimage keys makes one)\n", secureboot.DB, o.Keys)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	for _, program := range programs {
+		if *program, err = key.Sign(*program); err != nil {
+			return fmt.Errorf("image: %w", err)
+		}
+		if err := secureboot.Verify(*program, key.Certificate); err != nil {
+			return fmt.Errorf("image: %w", err)
+		}
+	}
+	fmt.Fprintf(o.Progress, "  signed for Secure Boot by %q\n", key.Certificate.Subject.CommonName)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/iso"
 	"quantavirt/image/tools"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/fat32"
@@ -58,7 +59,7 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	fmt.Fprintf(o.Progress, "  %-32s %10s\n", "medium", "size")
-	for _, make := range []func(context.Context, tools.Root) error{m.disk, m.pxe} {
+	for _, make := range []func(context.Context, tools.Root) error{m.disk, m.iso, m.pxe} {
 		if err := make(ctx, root); err != nil {
 			return err
 		}
@@ -165,6 +166,43 @@ func (m *media) disk(context.Context, tools.Root) error {
 		}
 		_, err := d.Format(f, m.bios, m.esp)
 		return err
+	})
+}
+
+// isoLabel is the volume's name.
+const isoLabel = "QUANTAVIRT"
+
+// iso writes the disc. It is a disk as well, for whoever writes it to a stick:
+// the same layout as that of disk, with ISO 9660 directories that point to the
+// files in the EFI system partition.
+func (m *media) iso(ctx context.Context, root tools.Root) error {
+	const spare = 1 << 20 // FATs, directories and rounding
+	size := max(roundUp(m.content()+m.content()/64+spare, 1<<20), disklayout.MinESP)
+	d := disklayout.Disk{
+		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
+		IDs: disklayout.DerivedIDs(m.meta.ID + " " + ISOFile),
+	}
+	parts, err := d.Partitions()
+	if err != nil {
+		return err
+	}
+	boot, err := grubImage(ctx, root, grubPlatform+"-eltorito", disklayout.GRUBModules)
+	if err != nil {
+		return err
+	}
+	disc := iso.Disc{Label: isoLabel, Time: m.Time, Size: d.Size, BIOS: boot, EFI: parts[1].Offset}
+	return m.write(ISOFile, func(f *os.File) error {
+		if err := f.Truncate(d.Size); err != nil {
+			return err
+		}
+		extents, err := d.Format(f, m.bios, m.esp)
+		if err != nil {
+			return err
+		}
+		for _, x := range extents {
+			disc.Files = append(disc.Files, iso.File{Name: x.Name, Offset: x.Offset, Size: x.Size})
+		}
+		return disc.Write(f)
 	})
 }
 

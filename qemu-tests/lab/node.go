@@ -27,6 +27,7 @@ type Node struct {
 	Dir          string         `json:"dir"`
 	DataDisk     string         `json:"data_disk,omitempty"`
 	ModelPID     int            `json:"model_pid,omitempty"`
+	TPMPID       int            `json:"tpm_pid,omitempty"`
 	Namespace    string         `json:"namespace,omitempty"`
 
 	// Started is when QEMU was started; BootTime is from there to the API's
@@ -106,7 +107,7 @@ func (n *Node) Kill() error { return n.end(n.PID) }
 // Down ends the node and its model; the console log and the disks stay for
 // whoever looks at a failed test.
 func (n *Node) Down() error {
-	err := errors.Join(n.end(n.PID), n.end(n.ModelPID))
+	err := errors.Join(n.end(n.PID), n.end(n.ModelPID), n.end(n.TPMPID))
 	if n.Namespace != "" {
 		err = errors.Join(err, deleteNamespace(n.Namespace))
 	}

@@ -38,6 +38,21 @@ type Options struct {
 
 	Cmdline string // appended to the kernel command line
 
+	// Firmware is one of FirmwareDirect (default), FirmwareUEFI and
+	// FirmwareSecure. Variables is the file that the node's UEFI variables
+	// begin with, by default OVMF's empty ones. KeepData keeps those of the
+	// node.
+	Firmware  string
+	Variables string
+
+	// ESP is a directory that the firmware boots from, as a read-only FAT
+	// disk, instead of the image's kernel and initramfs. What the lab adds to
+	// the kernel command line goes to systemd's stub by SMBIOS.
+	ESP string
+
+	// TPM gives the node a TPM 2.0, which KeepData keeps too.
+	TPM bool
+
 	// Archive is a cpio archive that is unpacked before the image's own.
 	Archive string
 
@@ -66,6 +81,9 @@ func (o *Options) complete() error {
 	}
 	if o.Build == "" {
 		o.Build = "virtual"
+	}
+	if err := o.completeFirmware(); err != nil {
+		return err
 	}
 	switch o.IOMMU {
 	case "":

@@ -17,6 +17,8 @@ type launch struct {
 	apiPort int
 	hash    string // of the token; "" when the node makes its own
 	tapFD   int    // descriptor of the outside card in QEMU, 0 for none
+	tpmFD   int    // and of the TPM's control channel
+	ovmf    string // OVMF's program, "" for direct kernel boot
 }
 
 func (l launch) path(name string) string { return filepath.Join(l.dir, name) }
@@ -27,7 +29,7 @@ func (l launch) args() []string {
 	o := l.opts
 	a := []string{
 		"-name", o.Name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
-		"-M", "q35,kernel-irqchip=split,memory-backend=mem",
+		"-M", "q35,kernel-irqchip=split,memory-backend=mem" + l.machineOptions(),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", o.Memory),
 		"-m", fmt.Sprintf("%dM", o.Memory), "-smp", fmt.Sprint(o.CPUs),
 		"-pidfile", l.path("qemu.pid"),
@@ -35,9 +37,9 @@ func (l launch) args() []string {
 		"-chardev", "socket,id=serial,path=" + l.path("serial.sock") + ",server=on,wait=off,logfile=" + l.path("console.log"),
 		"-serial", "chardev:serial",
 		"-rtc", "base=utc",
-		"-kernel", l.kernel, "-initrd", l.initrd, "-append", l.cmdline(),
 	}
 	a = append(a, l.cpuArgs()...)
+	a = append(a, l.firmwareArgs()...)
 	switch o.IOMMU {
 	case IOMMUIntel:
 		a = append(a, "-device", "intel-iommu,intremap=on,caching-mode=on")
@@ -107,11 +109,17 @@ func (l launch) cmdline() string {
 	if l.opts.IOMMU == IOMMUIntel {
 		words = append(words, "intel_iommu=on")
 	}
+	return strings.Join(append(words, l.ownWords()...), " ")
+}
+
+// ownWords is what the lab adds to a command line that the image brings.
+func (l launch) ownWords() []string {
+	var words []string
 	if l.hash != "" {
 		words = append(words, "quantavirt.token-hash="+l.hash)
 	}
 	if l.opts.Cmdline != "" {
 		words = append(words, l.opts.Cmdline)
 	}
-	return strings.Join(words, " ")
+	return words
 }

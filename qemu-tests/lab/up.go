@@ -59,6 +59,9 @@ func Up(ctx context.Context, o Options) (n *Node, err error) {
 			return nil, err
 		}
 	}
+	if l.ovmf, err = n.prepareFirmware(o, toolRoot); err != nil {
+		return nil, err
+	}
 	if err := n.startQEMU(toolRoot, l); err != nil {
 		return nil, err
 	}
@@ -196,7 +199,17 @@ func (n *Node) startQEMU(root tools.Root, l launch) error {
 		}
 		defer tap.Close()
 		n.Namespace = namespace
-		files, l.tapFD = append(files, tap), 3
+		files = append(files, tap)
+		l.tapFD = 2 + len(files)
+	}
+	if l.opts.TPM {
+		tpm, err := n.startTPM(root)
+		if err != nil {
+			return err
+		}
+		defer tpm.Close()
+		files = append(files, tpm)
+		l.tpmFD = 2 + len(files)
 	}
 	errLog, err := os.Create(filepath.Join(n.Dir, "qemu.log"))
 	if err != nil {

@@ -2,8 +2,9 @@
 //
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
-//	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--out DIR]
+//	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--keys DIR] [--out DIR]
 //	mkimage media [--build virtual|hardware]    disk, ISO and network boot files of a built image
+//	mkimage keys [--out DIR]      the builder's keys, unless they are there
 //	mkimage version               the version that programs of this tree get
 package main
 
@@ -42,12 +43,14 @@ func run(ctx context.Context, args []string) error {
 			return unified(ctx, args[1:])
 		case "media":
 			return makeMedia(ctx, args[1:])
+		case "keys":
+			return keys(args[1:])
 		case "version":
 			fmt.Println(describe(ctx, "."))
 			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build|uki|media|version [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|uki|media|keys|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {

@@ -15,6 +15,7 @@ func unified(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Out, "out", "build/image", "where images are")
 	flags.StringVar(&o.Build, "build", "virtual", "virtual or hardware")
 	flags.StringVar(&o.Cmdline, "cmdline", image.Cmdline, "kernel command line")
+	flags.StringVar(&o.Keys, "keys", keysDir, "the builder's keys; without keys there, nothing is signed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
