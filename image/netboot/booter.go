@@ -209,7 +209,11 @@ func (b *booter) record(id Identity, address netip.Addr, what, answer string) {
 		name = e.Name
 	}
 	label, name := b.machines.record(id, name, address, what, answer)
-	b.log.Info(what, "machine", label, "name", name, "answer", answer)
+	log := b.log.With("machine", label)
+	if name != "" {
+		log = log.With("name", name)
+	}
+	log.Info(what, "answer", answer)
 }
 
 // addressOf is ip, invalid if it is none.

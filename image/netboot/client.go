@@ -23,7 +23,7 @@ const (
 )
 
 func (p program) String() string {
-	return [...]string{"other", "PXE", "HTTP boot", "iPXE", "QuantaVirt"}[p]
+	return [...]string{"a DHCP client", "PXE", "HTTP boot", "iPXE", "QuantaVirt"}[p]
 }
 
 // Vendor classes (option 60). A node asks for its configuration under its own.
