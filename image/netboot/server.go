@@ -40,7 +40,7 @@ type Server struct {
 	full    *dhcp.Server // in full mode
 	proxy   []*responder // in proxy mode
 	tftp    *tftp.Server
-	tftpOn  net.PacketConn
+	tftpOn  *net.UDPConn
 	http    *http.Server
 	httpOn  net.Listener
 }
@@ -48,41 +48,46 @@ type Server struct {
 // New loads everything and takes the ports, so that Run cannot fail on them.
 // Errors: QV_ERR_INVAL for the options, QV_ERR_CONFIG for the configuration,
 // QV_NET_ERR_DHCP for the pool, QV_ERR_BUSY and QV_ERR_PERM for ports.
-func New(o Options) (s *Server, err error) {
+func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s = &Server{opts: o}
-	if s.subnet, s.mtu, err = interfaceAddress(o.Interface, o.Address); err != nil {
+	subnet, mtu, err := interfaceAddress(o.Interface, o.Address)
+	if err != nil {
 		return nil, err
 	}
-	b := &booter{log: o.Log, address: s.subnet.Addr(), port: o.HTTPPort, uefi: o.UEFI, cmdline: o.words(),
+	s := &Server{opts: o, subnet: subnet, mtu: mtu}
+	s.booter = &booter{log: o.Log, address: subnet.Addr(), port: o.HTTPPort, uefi: o.UEFI, cmdline: o.words(),
 		knownOnly: o.KnownOnly, once: o.Once, machines: newMachines(), set: new(Set)}
-	s.booter = b
-	if o.Config != "" {
+	if err := s.open(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// open loads all files and takes all ports.
+func (s *Server) open() (err error) {
+	b := s.booter
+	if s.opts.Config != "" {
 		if b.set, err = s.load(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if b.state, err = openState(o.State); err != nil {
-		return nil, err
+	if b.state, err = openState(s.opts.State); err != nil {
+		return err
 	}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if b.tree, err = openTree(o.Tree, o.IPXE); err != nil {
-		return nil, err
+	if b.tree, err = openTree(s.opts.Tree, s.opts.IPXE); err != nil {
+		return err
 	}
-	if o.Updates != "" {
-		root, err := os.OpenRoot(o.Updates)
+	if s.opts.Updates != "" {
+		root, err := os.OpenRoot(s.opts.Updates)
 		if err != nil {
-			return nil, qverr.New(qverr.CodeOf(err), "directory of the updates: %w", err)
+			return qverr.New(qverr.CodeOf(err), "directory of the updates: %w", err)
 		}
 		s.updates = append(s.updates, root)
 	}
-	return s, s.listen()
+	return s.listen()
 }
 
 // load reads the configuration and checks it against the mode.

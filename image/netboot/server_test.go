@@ -349,14 +349,15 @@ func discover(t *testing.T, m *nstest.NS, mods []dhcpv4.Modifier) (gave, boots *
 	}
 	defer client.Close()
 	req := ask(t, node(1), dhcpv4.MessageTypeDiscover, append(mods, dhcpv4.WithBroadcast(true))...)
-	// The matcher sees every answer; it never accepts, so the time-out ends it.
+	// The matcher sees every answer; the time-out ends a wait for one that does
+	// not come.
 	_, _ = client.SendAndRead(t.Context(), client.RemoteAddr(), req, func(p *dhcpv4.DHCPv4) bool {
 		if p.YourIPAddr.IsUnspecified() {
 			boots = p
 		} else {
 			gave = p
 		}
-		return false
+		return gave != nil && boots != nil
 	})
 	return gave, boots
 }
