@@ -22,10 +22,34 @@ import (
 )
 
 const (
-	rackServer = "10.71.0.1"
-	rackSerial = "LAB-0001"
-	noPXE      = "name=opt/org.tianocore/IPv%dPXESupport,string=n" // takes PXE from OVMF
+	rackServer   = "10.71.0.1"
+	rackSerial   = "LAB-0001"
+	rackHostname = "rack-node-1"
+	noPXE        = "name=opt/org.tianocore/IPv%dPXESupport,string=n" // takes PXE from OVMF
 )
+
+var fullMode = []string{"--mode", "full", "--range", "10.71.0.100-10.71.0.150"}
+
+// netbootCases are the ways to boot that firmware knows.
+var netbootCases = []struct {
+	name     string
+	firmware string
+	rom      bool
+	server   []string // arguments
+	beside   bool     // another DHCP server
+	extra    []string // for QEMU
+	cmdline  bool     // the machine has one of the server's making
+	asked    []string // what the server saw, in this order
+}{
+	{"bios-pxe", lab.FirmwareDirect, true, fullMode, false, nil, true,
+		[]string{"DHCP DISCOVER of iPXE, Intel x86PC", "HTTP boot script", "HTTP /vmlinuz", "HTTP /initramfs.zst", "HTTP configuration"}},
+	{"uefi-pxe", lab.FirmwareUEFI, false, fullMode, false, nil, true,
+		[]string{"DHCP DISCOVER of PXE, EFI x86-64", "TFTP snponly.efi", "DHCP DISCOVER of iPXE, EFI x86-64", "HTTP boot script", "HTTP /vmlinuz", "HTTP configuration"}},
+	{"uefi-pxe-proxy", lab.FirmwareUEFI, false, []string{"--uefi", "uki"}, true, nil, false,
+		[]string{"DHCP DISCOVER of PXE, EFI x86-64", "DHCP REQUEST of PXE, EFI x86-64", "TFTP quantavirt.efi"}},
+	{"uefi-http", lab.FirmwareUEFI, false, fullMode, false, []string{"-fw_cfg", fmt.Sprintf(noPXE, 4), "-fw_cfg", fmt.Sprintf(noPXE, 6)}, false,
+		[]string{"DHCP DISCOVER of HTTP boot, EFI x86-64 boot from HTTP", "HTTP /quantavirt.efi"}},
+}
 
 // A machine without a disk boots from quantavirt-netboot, by each way that
 // firmware knows, and its API answers in the network that it booted from.
@@ -33,26 +57,7 @@ func TestNetboot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}
-	full := []string{"--mode", "full", "--range", "10.71.0.100-10.71.0.150"}
-	for _, c := range []struct {
-		name     string
-		firmware string
-		rom      bool
-		server   []string // arguments
-		beside   bool     // another DHCP server
-		extra    []string // for QEMU
-		cmdline  bool     // the machine has one of the server's making
-		asked    []string // what the server saw, in this order
-	}{
-		{"bios-pxe", lab.FirmwareDirect, true, full, false, nil, true,
-			[]string{"DHCP DISCOVER of iPXE, Intel x86PC", "HTTP boot script", "HTTP /vmlinuz", "HTTP /initramfs.zst", "HTTP configuration"}},
-		{"uefi-pxe", lab.FirmwareUEFI, false, full, false, nil, true,
-			[]string{"DHCP DISCOVER of PXE, EFI x86-64", "TFTP snponly.efi", "DHCP DISCOVER of iPXE, EFI x86-64", "HTTP boot script", "HTTP /vmlinuz", "HTTP configuration"}},
-		{"uefi-pxe-proxy", lab.FirmwareUEFI, false, []string{"--uefi", "uki"}, true, nil, false,
-			[]string{"DHCP DISCOVER of PXE, EFI x86-64", "DHCP REQUEST of PXE, EFI x86-64", "TFTP quantavirt.efi"}},
-		{"uefi-http", lab.FirmwareUEFI, false, full, false, []string{"-fw_cfg", fmt.Sprintf(noPXE, 4), "-fw_cfg", fmt.Sprintf(noPXE, 6)}, false,
-			[]string{"DHCP DISCOVER of HTTP boot, EFI x86-64 boot from HTTP", "HTTP /quantavirt.efi"}},
-	} {
+	for _, c := range netbootCases {
 		t.Run(c.name, func(t *testing.T) {
 			var s *rackService
 			n := boot(t, lab.Options{
@@ -71,9 +76,15 @@ func TestNetboot(t *testing.T) {
 					return err
 				}},
 			})
-			info := rackInfo(t, n)
-			if want := "rack-node-1"; c.cmdline && info.Hostname != want {
-				t.Errorf("the node calls itself %q, its configuration says %q", info.Hostname, want)
+			if c.cmdline { // the banner comes again with the name that the configuration gives
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, err := n.WaitLine(ctx, " on "+rackHostname); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if name := hostname(t, n); (name == rackHostname) != c.cmdline {
+				t.Errorf("the node calls itself %q", name)
 			}
 			if !strings.HasPrefix(n.URL, "https://10.71.0.1") {
 				t.Errorf("the API is at %s", n.URL)
@@ -93,17 +104,15 @@ func TestNetboot(t *testing.T) {
 	}
 }
 
-type rackNode struct {
-	Hostname string `json:"hostname"`
-}
-
-func rackInfo(t *testing.T, n *lab.Node) rackNode {
+func hostname(t *testing.T, n *lab.Node) string {
 	t.Helper()
-	var r rackNode
-	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/info", nil, &r); err != nil {
+	var info struct {
+		Hostname string `json:"hostname"`
+	}
+	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/info", nil, &info); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return info.Hostname
 }
 
 // cable gives the server its address, at the node's card, or at a bridge where
@@ -181,7 +190,7 @@ func startRack(t *testing.T, namespace string, args []string) (*rackService, err
 		return nil, err
 	}
 	config := filepath.Join(t.TempDir(), "rack.yaml")
-	text := "machines:\n  - name: node-1\n    serial: " + rackSerial + "\n    config: {hostname: rack-node-1}\n"
+	text := "machines:\n  - name: node-1\n    serial: " + rackSerial + "\n    config: {hostname: " + rackHostname + "}\n"
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

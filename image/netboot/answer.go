@@ -38,11 +38,11 @@ const (
 	pxeDiscoveryBypass = 8
 )
 
-// Options of iPXE within option 175.
-const (
-	optIPXE       dhcpv4.GenericOptionCode = 175
-	ipxeNoPXEDHCP                          = 176 // do not wait for a ProxyDHCP server
-)
+// optIPXE holds the options of iPXE itself.
+const optIPXE dhcpv4.GenericOptionCode = 175
+
+// ipxeNoPXEDHCP, within it: do not wait for a ProxyDHCP server.
+const ipxeNoPXEDHCP = 176
 
 // NodeConfig is the option within option 43 that holds the address of a node's
 // configuration, for a node whose vendor class is ClassNode.

@@ -147,14 +147,7 @@ func TestFull(t *testing.T) {
 	m := lan(t)
 	o := options(t)
 	o.Router, o.DNS = netip.MustParseAddr("10.0.0.254"), []netip.Addr{netip.MustParseAddr("192.0.2.53")}
-	o.Config = filepath.Join(t.TempDir(), "rack.yaml")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(o.Config, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("machines:\n  - {name: node-1, mac: '52:54:00:71:76:01', address: 10.0.0.11, config: {hostname: node-1}}\n")
+	o.Config = write(t, "machines:\n  - {name: node-1, mac: '52:54:00:71:76:01', address: 10.0.0.11, config: {hostname: node-1}}\n")
 	s := start(t, o)
 
 	pxe := []string{"-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-O", "hostname"}
@@ -187,24 +180,6 @@ func TestFull(t *testing.T) {
 		t.Errorf("script: %d %s", status, body)
 	}
 
-	// A changed file is taken over, a wrong one is not.
-	config := s.URL() + "config/52:54:00:71:76:01"
-	for _, c := range []struct{ text, logs, want string }{
-		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: changed}}]", "configuration loaded", "changed"},
-		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: 7}}]", "QV_ERR_CONFIG (-17)", "changed"},
-		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: again}}]", "configuration loaded machines=1", "again"},
-	} {
-		before := strings.Count(s.log.String(), c.logs)
-		write(c.text)
-		s.await(t, c.logs, before+1)
-		if status, body := get(t, m, config); status != 200 || !strings.Contains(body, c.want) {
-			t.Errorf("after %s: %d %s", c.text, status, body)
-		}
-	}
-	before := strings.Count(s.log.String(), "configuration loaded")
-	s.reload <- os.Interrupt
-	s.await(t, "configuration loaded", before+1)
-
 	// Leases survive a restart: the next stranger gets another address.
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
@@ -214,6 +189,46 @@ func TestFull(t *testing.T) {
 	if told, err = udhcpc(t, m); err != nil || told["ip"] != "10.0.0.101" {
 		t.Errorf("after a restart: %v %v", told, err)
 	}
+}
+
+// TestReload: a changed configuration is taken over, a wrong one is not.
+func TestReload(t *testing.T) {
+	if !nstest.Enter(t) {
+		return
+	}
+	m := lan(t)
+	m.Run(t, "ip", "addr", "add", "10.0.0.11/24", "dev", "eth0")
+	o := options(t)
+	o.Config = write(t, "machines: []")
+	s := start(t, o)
+	config := s.URL() + "config/52:54:00:71:76:01"
+	for _, c := range []struct{ text, logs, want string }{
+		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: changed}}]", "configuration loaded", "changed"},
+		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: 7}}]", "QV_ERR_CONFIG (-17)", "changed"},
+		{"machines: [{mac: '52:54:00:71:76:01', config: {hostname: again}}]", "configuration loaded machines=1", "again"},
+	} {
+		before := strings.Count(s.log.String(), c.logs)
+		if err := os.WriteFile(o.Config, []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.await(t, c.logs, before+1)
+		if status, body := get(t, m, config); status != 200 || !strings.Contains(body, c.want) {
+			t.Errorf("after %s: %d %s", c.text, status, body)
+		}
+	}
+	before := strings.Count(s.log.String(), "configuration loaded")
+	s.reload <- os.Interrupt
+	s.await(t, "configuration loaded", before+1)
+}
+
+// write makes a configuration file.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rack.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // await waits until the log says something for the nth time.
@@ -270,10 +285,7 @@ func TestProxy(t *testing.T) {
 	plain(t, other)
 	o := options(t)
 	o.Mode, o.First, o.Last = Proxy, netip.Addr{}, netip.Addr{}
-	o.Config = filepath.Join(t.TempDir(), "rack.yaml")
-	if err := os.WriteFile(o.Config, []byte(rack), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	o.Config = write(t, rack)
 	s := start(t, o)
 
 	for _, c := range []struct {
@@ -285,23 +297,7 @@ func TestProxy(t *testing.T) {
 		{"HTTP boot", "http://10.0.0.1/quantavirt.efi", httpBoot(iana.EFI_X86_64_HTTP)},
 		{"iPXE", "http://10.0.0.1/boot.ipxe", ipxe(iana.INTEL_X86PC)},
 	} {
-		gave, boots := discover(t, m, c.mods)
-		if gave == nil || gave.ServerIdentifier().String() != otherServer || !strings.HasPrefix(gave.YourIPAddr.String(), "10.0.0.2") {
-			t.Fatalf("%s: no address from the other server: %v", c.name, gave)
-		}
-		if boots == nil || boots.BootFileName+boots.BootFileNameOption() != c.file || !boots.YourIPAddr.IsUnspecified() {
-			t.Fatalf("%s: %v, want %s", c.name, boots, c.file)
-		}
-		if c.name == "HTTP boot" {
-			continue
-		}
-		// What PXE firmware does next: it asks at port 4011, with its address.
-		m.Run(t, "ip", "addr", "replace", "10.0.0.77/24", "dev", "eth0")
-		req := ask(t, node(1), dhcpv4.MessageTypeRequest, append(c.mods, dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 77)))...)
-		ack := exchange(t, m, req, serverAddress+":4011")
-		if ack == nil || ack.MessageType() != dhcpv4.MessageTypeAck || ack.BootFileName != c.file {
-			t.Errorf("%s at port 4011: %v", c.name, ack)
-		}
+		boot(t, m, c.name, c.file, c.mods)
 	}
 	// A node asks where its configuration is.
 	req := ask(t, node(1), dhcpv4.MessageTypeInform, class(ClassNode), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 77)))
@@ -315,6 +311,28 @@ func TestProxy(t *testing.T) {
 	// One that only wants an address is not our business.
 	if gave, boots := discover(t, m, nil); gave == nil || boots != nil {
 		t.Errorf("a client that does not boot: %v from us", boots)
+	}
+}
+
+// boot asks as firmware does: by a DISCOVER, and then, for PXE, at port 4011.
+func boot(t *testing.T, m *nstest.NS, name, file string, mods []dhcpv4.Modifier) {
+	t.Helper()
+	gave, boots := discover(t, m, mods)
+	if gave == nil || gave.ServerIdentifier().String() != otherServer || !strings.HasPrefix(gave.YourIPAddr.String(), "10.0.0.2") {
+		t.Fatalf("%s: no address from the other server: %v", name, gave)
+	}
+	if boots == nil || boots.BootFileName+boots.BootFileNameOption() != file || !boots.YourIPAddr.IsUnspecified() {
+		t.Fatalf("%s: %v, want %s", name, boots, file)
+	}
+	if name == "HTTP boot" {
+		return
+	}
+	// What PXE firmware does next: it asks at port 4011, with its address.
+	m.Run(t, "ip", "addr", "replace", "10.0.0.77/24", "dev", "eth0")
+	req := ask(t, node(1), dhcpv4.MessageTypeRequest, append(mods, dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 77)))...)
+	ack := exchange(t, m, req, serverAddress+":4011")
+	if ack == nil || ack.MessageType() != dhcpv4.MessageTypeAck || ack.BootFileName != file {
+		t.Errorf("%s at port 4011: %v", name, ack)
 	}
 }
 
@@ -401,19 +419,18 @@ func TestRefused(t *testing.T) {
 		return
 	}
 	lan(t)
-	config := func(text string) func(*Options) {
-		return func(o *Options) {
-			o.Config = filepath.Join(t.TempDir(), "rack.yaml")
-			if err := os.WriteFile(o.Config, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	config := func(text string) func(*Options) { return func(o *Options) { o.Config = write(t, text) } }
 	both := func(fs ...func(*Options)) func(*Options) {
 		return func(o *Options) {
 			for _, f := range fs {
 				f(o)
 			}
+		}
+	}
+	later := func(o *Options) {
+		o.State = files(t)
+		if err := os.WriteFile(filepath.Join(o.State, stateName), []byte(`{"version":9}`), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 	proxy := func(o *Options) { o.Mode, o.First, o.Last = Proxy, netip.Addr{}, netip.Addr{} }
@@ -442,12 +459,7 @@ func TestRefused(t *testing.T) {
 		{"once, of none", func(o *Options) { o.Once = true }, qverr.Inval, "--once"},
 		{"token instead of its hash", func(o *Options) { o.TokenHash = "qv_x" }, qverr.Inval, "sha256:"},
 		{"command line of two lines", func(o *Options) { o.Cmdline = "a\nb" }, qverr.Inval, "control character"},
-		{"state of a later version", func(o *Options) {
-			o.State = files(t)
-			if err := os.WriteFile(filepath.Join(o.State, stateName), []byte(`{"version":9}`), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, qverr.Version, "version 9"},
+		{"state of a later version", later, qverr.Version, "version 9"},
 	} {
 		o := options(t)
 		o.Log = qvlog.New(io.Discard, qvlog.Options{})
