@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"quantavirt/internal/qverr"
 )
 
@@ -116,12 +118,15 @@ func TestEscape(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o644); err != nil { // to open it would block
+		t.Fatal(err)
+	}
 	tr, err := openTree(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(tr.close)
-	for _, name := range []string{"", "/", ".", "..", "../secret", "/../secret", "sub/../../secret", "sub/../.hidden", "..\\secret", "//vmlinuz",
+	for _, name := range []string{"", "/", "fifo", ".", "..", "../secret", "/../secret", "sub/../../secret", "sub/../.hidden", "..\\secret", "//vmlinuz",
 		"vmlinuz/", "vmlinuz\x00", ".hidden", ".git/config", "sub/.", "absolute", "dots", "folder/secret", "endless", "device", "parent",
 		"parent/secret", "sub", "vmlinuz/x", strings.Repeat("a/", 5000) + "x", "/etc/passwd", "\xff\xfe"} {
 		if f, _, err := tr.open(name); err == nil {

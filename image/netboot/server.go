@@ -36,6 +36,7 @@ type Server struct {
 	subnet netip.Prefix // of the interface, with the server's address
 	mtu    int          // of the interface, bytes
 
+	watch   *watcher // of the configuration, nil without one
 	updates []*os.Root
 	full    *dhcp.Server // in full mode
 	proxy   []*responder // in proxy mode
@@ -70,6 +71,10 @@ func New(o Options) (*Server, error) {
 func (s *Server) open() (err error) {
 	b := s.booter
 	if s.opts.Config != "" {
+		// First the watch: a change while it is loaded is not missed.
+		if s.watch, err = newWatcher(s.opts.Config); err != nil {
+			return qverr.New(qverr.Config, "configuration of the machines: %w", err)
+		}
 		if b.set, err = s.load(); err != nil {
 			return err
 		}
@@ -213,8 +218,8 @@ func (s *Server) Run(ctx context.Context, reload <-chan os.Signal) error {
 		}
 		return nil
 	})
-	if s.opts.Config != "" {
-		g.Go(func() error { return watch(ctx, s.opts.Config, s.changed) })
+	if s.watch != nil {
+		g.Go(func() error { return s.watch.run(ctx, s.changed) })
 	}
 	g.Go(func() error {
 		for {
@@ -260,6 +265,9 @@ func (s *Server) stop() {
 
 // close gives everything back that New has taken.
 func (s *Server) close() {
+	if s.watch != nil {
+		s.watch.close()
+	}
 	if s.full != nil {
 		s.full.Close()
 	}

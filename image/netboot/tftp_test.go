@@ -102,17 +102,25 @@ func TestTFTPBounds(t *testing.T) {
 	s := &tftpServer{booter: newBooter(t, nil), slots: make(chan struct{}, tftpTransfers), active: make(map[netip.Addr]int)}
 	client := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 	var release []func()
-	for i := range tftpTransfers {
+	for range tftpPerClient {
+		r, err := s.enter(client(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		release = append(release, r)
+	}
+	if _, err := s.enter(client(0)); qverr.CodeOf(err) != qverr.Limit {
+		t.Errorf("one client too often: %v", err)
+	}
+	for i := tftpPerClient; i < tftpTransfers; i++ {
 		r, err := s.enter(client(i / tftpPerClient))
 		if err != nil {
 			t.Fatalf("transfer %d: %v", i, err)
 		}
 		release = append(release, r)
 	}
-	for _, c := range []netip.Addr{client(0), client(9999)} {
-		if _, err := s.enter(c); qverr.CodeOf(err) != qverr.Limit {
-			t.Errorf("%s: %v", c, err)
-		}
+	if _, err := s.enter(client(9999)); qverr.CodeOf(err) != qverr.Limit {
+		t.Errorf("one transfer too many: %v", err)
 	}
 	release[0]()
 	r, err := s.enter(client(9999))
