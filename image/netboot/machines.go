@@ -48,7 +48,7 @@ type machines struct {
 }
 
 func newMachines() *machines {
-	return &machines{now: time.Now, byKey: make(map[string]*Machine), byAddress: make(map[netip.Addr]string)}
+	return &machines{now: func() time.Time { return time.Now().UTC().Truncate(time.Second) }, byKey: make(map[string]*Machine), byAddress: make(map[netip.Addr]string)}
 }
 
 // record keeps an event of a machine. With no MAC address in id, the machine is
