@@ -93,8 +93,9 @@ func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
 	a.groups[bundle] = "CA certificates"
 	records = append(records, cpio.StaticFile(bundle, string(certificates), 0o644))
 	err = b.steps.do("modules of "+b.kernel.Release+" for the "+strings.ToLower(b.Build)+" build", func() error {
-		modules, groups, err := moduleRecords(b.kernel, list)
+		modules, groups, wanted, err := moduleRecords(b.kernel, list)
 		records = append(records, modules...)
+		b.firmware = wanted
 		for name, group := range groups {
 			a.groups[name] = group
 		}
@@ -103,5 +104,9 @@ func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cpio.ArchiveFromRecords(records)
+	more, err := b.firmwareRecords(a)
+	if err != nil {
+		return nil, err
+	}
+	return cpio.ArchiveFromRecords(append(records, more...))
 }

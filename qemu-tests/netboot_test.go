@@ -41,7 +41,7 @@ var netbootCases = []struct {
 	cmdline  bool     // the machine has one of the server's making
 	asked    []string // what the server saw, in this order
 }{
-	{"bios-pxe", lab.FirmwareDirect, true, fullMode, false, nil, true,
+	{"bios-pxe", lab.FirmwareBIOS, true, fullMode, false, nil, true,
 		[]string{"DHCP DISCOVER of iPXE, Intel x86PC", "HTTP boot script", "HTTP /vmlinuz", "HTTP /initramfs.zst", "HTTP configuration"}},
 	{"uefi-pxe", lab.FirmwareUEFI, false, fullMode, false, nil, true,
 		[]string{"DHCP DISCOVER of PXE, EFI x86-64", "TFTP snponly.efi", "DHCP DISCOVER of iPXE, EFI x86-64", "HTTP boot script", "HTTP /vmlinuz", "HTTP configuration"}},

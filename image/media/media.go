@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/grub"
 	"quantavirt/image/iso"
 	"quantavirt/image/tools"
 	"quantavirt/internal/disklayout"
@@ -52,7 +53,7 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	defer m.uki.Close()
-	if m.bios, err = GRUB(ctx, root); err != nil {
+	if m.bios, err = grub.BIOS(ctx, root); err != nil {
 		return err
 	}
 	if err := m.files(); err != nil {
@@ -138,7 +139,7 @@ func (m *media) files() error {
 
 // serial is the volume id of the FAT.
 func (m *media) serial() uint32 {
-	sum := sha256.Sum256([]byte(m.meta.ID))
+	sum := sha256.Sum256([]byte(m.slot.SHA256))
 	return binary.LittleEndian.Uint32(sum[:])
 }
 
@@ -158,7 +159,7 @@ func (m *media) disk(context.Context, tools.Root) error {
 	size := roundUp(2*m.content()+spare, 1<<20)
 	d := disklayout.Disk{
 		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
-		IDs: disklayout.DerivedIDs(m.meta.ID + " " + DiskFile),
+		IDs: disklayout.DerivedIDs(m.slot.SHA256 + " " + DiskFile),
 	}
 	return m.write(DiskFile, func(f *os.File) error {
 		if err := f.Truncate(d.Size); err != nil {
@@ -180,13 +181,13 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	size := max(roundUp(m.content()+m.content()/64+spare, 1<<20), disklayout.MinESP)
 	d := disklayout.Disk{
 		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
-		IDs: disklayout.DerivedIDs(m.meta.ID + " " + ISOFile),
+		IDs: disklayout.DerivedIDs(m.slot.SHA256 + " " + ISOFile),
 	}
 	parts, err := d.Partitions()
 	if err != nil {
 		return err
 	}
-	boot, err := grubImage(ctx, root, grubPlatform+"-eltorito", disklayout.GRUBModules)
+	boot, err := grub.Image(ctx, root, grub.Platform+"-eltorito", disklayout.GRUBModules)
 	if err != nil {
 		return err
 	}

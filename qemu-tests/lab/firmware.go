@@ -30,13 +30,14 @@ var firmware = map[string]string{
 const emptyVariables = "OVMF_VARS_4M.fd"
 
 func (o *Options) completeFirmware() error {
-	if _, ok := firmware[o.Firmware]; !ok && o.Firmware != FirmwareDirect {
-		return fmt.Errorf("lab: unknown firmware %q: want %s or %s", o.Firmware, FirmwareUEFI, FirmwareSecure)
+	_, uefi := firmware[o.Firmware]
+	if !uefi && o.Firmware != FirmwareDirect && o.Firmware != FirmwareBIOS {
+		return fmt.Errorf("lab: unknown firmware %q: want %s, %s or %s", o.Firmware, FirmwareBIOS, FirmwareUEFI, FirmwareSecure)
 	}
-	if o.Firmware == FirmwareDirect && (o.ESP != "" || o.Variables != "") {
-		return errors.New("lab: an ESP or UEFI variables need a firmware")
+	if !uefi && (o.ESP != "" || o.Variables != "") {
+		return errors.New("lab: an ESP or UEFI variables need a UEFI firmware")
 	}
-	if o.Netboot != nil && (o.Outside || o.ESP != "" || o.Archive != "" || o.Cmdline != "") {
+	if o.Netboot != nil && (o.Outside || o.ESP != "" || o.Medium.File != "" || o.Archive != "" || o.Cmdline != "") {
 		return errors.New("lab: a node that boots from the network has one card and gets all else from there")
 	}
 	if o.ESP != "" && o.Archive != "" {
@@ -53,7 +54,7 @@ func (n *Node) prepareFirmware(o Options, root tools.Root) (program string, err 
 			return "", fmt.Errorf("lab: %w", err)
 		}
 	}
-	if o.Firmware == FirmwareDirect {
+	if _, uefi := firmware[o.Firmware]; !uefi {
 		return "", nil
 	}
 	dir := root.Path("usr", "share", "OVMF")
@@ -106,12 +107,16 @@ func (l launch) firmwareArgs() []string {
 	if l.opts.Netboot != nil {
 		return a
 	}
-	if l.opts.ESP == "" {
+	if l.opts.ESP == "" && l.opts.Medium.File == "" {
 		return append(a, "-kernel", l.kernel, "-initrd", l.initrd, "-append", l.cmdline())
 	}
-	a = append(a,
-		"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:"+escape(l.opts.ESP),
-		"-device", "virtio-blk-pci,drive=esp,bootindex=0")
+	if l.opts.Medium.File != "" {
+		a = append(a, l.mediumArgs()...)
+	} else {
+		a = append(a,
+			"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:"+escape(l.opts.ESP),
+			"-device", "virtio-blk-pci,drive=esp,bootindex=0")
+	}
 	if words := l.ownWords(); len(words) > 0 {
 		// systemd-stub(7), "SMBIOS Type 11 Strings".
 		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+escape(strings.Join(words, " ")))
