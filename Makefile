@@ -26,7 +26,7 @@ export GO KERNEL MODULES
 STEP := .ci/step
 BIN := build/bin
 # Programs that run on this machine.
-HOST_PROGRAMS := ./image/cmd/mkimage ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
+HOST_PROGRAMS := ./image/cmd/mkimage ./image/cmd/quantavirt-netboot ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
 # Packages whose tests need no QEMU.
 UNIT = $$($(GO) list ./... | grep -Ev '/build/|^quantavirt/qemu-tests$$')
 
@@ -79,7 +79,7 @@ media: image ## the same, and USB disk, ISO and network boot files of it
 	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
 
 .PHONY: programs
-programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
+programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage
 	@$(STEP) "Programs into $(BIN)" env CGO_ENABLED=0 $(GO) build -trimpath \
 	  -ldflags "-X quantavirt/internal/version.Version=$$($(BIN)/mkimage version)" -o $(BIN)/ $(HOST_PROGRAMS)
 
