@@ -74,7 +74,7 @@ func (n *node) findData(ctx context.Context, want string) (volume.Block, error) 
 const dataLimit = 15 * time.Second
 
 func (n *node) useData(b volume.Block) error {
-	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+	if err := load(n.modules, "ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
 		return err
 	}
 	if err := volume.Mount(b, dataDir); err != nil {
@@ -93,7 +93,7 @@ func (n *node) useData(b volume.Block) error {
 }
 
 func (n *node) system() hw.System {
-	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: n.load}
+	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: func(name string) error { return load(n.quiet, name) }}
 }
 
 // problem makes a problem that a part has found the step's.
@@ -168,7 +168,7 @@ func (n *node) startWatchdog(context.Context) error {
 // come later.
 func (n *node) watchPowerButton(context.Context) error {
 	for _, m := range []string{"button", "evdev"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.quiet, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Warn("power button", "err", err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 // Stack is what the service needs of netstack.Manager.
 type Stack interface {
+	Connect(uplink netstack.UplinkConfig) error
 	Apply(ctx context.Context, state netstack.State) error
 	Settled(ctx context.Context) (netstack.UplinkStatus, error)
 	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
@@ -38,8 +39,11 @@ type Options struct {
 
 // Service is the network of the node.
 type Service struct {
-	log   *slog.Logger
-	stack Stack // nil when off
+	log    *slog.Logger
+	stack  Stack // nil when off
+	leases *leases
+	uplink netstack.UplinkConfig
+	wrong  error // what the kernel command line says about the uplink
 
 	mu       sync.Mutex
 	problem  error // of the last Apply
@@ -47,13 +51,13 @@ type Service struct {
 	vmOf     func(mac string) string
 }
 
-// New makes the service; Start touches the kernel.
-func New(db *store.DB, opts Options) *Service {
-	s := &Service{log: opts.Log, vmOf: func(string) string { return "" }}
+// New makes the service; Connect and Start touch the kernel.
+func New(opts Options) *Service {
+	s := &Service{log: opts.Log, leases: &leases{}, vmOf: func(string) string { return "" }}
 	if !opts.Off { // a nil *Manager in the interface would not be nil
 		s.stack = netstack.New(netstack.Options{
 			Logger:     opts.Log,
-			Leases:     leases{db},
+			Leases:     s.leases,
 			ResolvConf: opts.ResolvConf,
 			RunDir:     opts.RunDir,
 			Hostname:   opts.Hostname,
@@ -87,29 +91,38 @@ func (s *Service) changed() {
 	}
 }
 
-// Start brings up the default network and the uplink and returns when the
-// uplink has its address or it is known that it gets none. options are those of
-// the kernel command line.
-func (s *Service) Start(ctx context.Context, options map[string]string) error {
+// Connect begins with the uplink, which needs nobody's state. options are those
+// of the kernel command line. Start tells how it went.
+func (s *Service) Connect(options map[string]string) {
+	if s.stack == nil {
+		return
+	}
+	if ip := options["ip"]; ip != "" && ip != "dhcp" {
+		var static uplink.Static
+		if static, s.wrong = uplink.ParseStatic(ip); s.wrong == nil {
+			s.uplink = netstack.UplinkConfig{Mode: uplink.StaticMode, Static: static}
+		} else {
+			s.log.Error("quantavirt.ip is ignored", "err", s.wrong)
+		}
+	}
+	if err := s.stack.Connect(s.uplink); err != nil {
+		s.log.Error("connect the uplink", "err", err) // as will be Start's
+	}
+}
+
+// Start brings up the default network, whose leases are kept in db, and returns
+// when the uplink has its address or it is known that it gets none.
+func (s *Service) Start(ctx context.Context, db *store.DB) error {
 	if s.stack == nil {
 		return nil
 	}
-	state := netstack.State{Networks: []netstack.Network{netstack.DefaultNetwork()}}
-	var wrong error
-	if ip := options["ip"]; ip != "" && ip != "dhcp" {
-		static, err := uplink.ParseStatic(ip)
-		if err == nil {
-			state.Uplink = netstack.UplinkConfig{Mode: uplink.StaticMode, Static: static}
-		}
-		wrong = err
-	}
-	err := s.stack.Apply(ctx, state)
+	s.leases.db = db
+	err := s.stack.Apply(ctx, netstack.State{Uplink: s.uplink, Networks: []netstack.Network{netstack.DefaultNetwork()}})
 	if err != nil {
 		s.log.Error("bring up the network", "err", err)
 	}
-	if wrong != nil {
-		s.log.Error("quantavirt.ip is ignored", "err", wrong)
-		err = wrong
+	if s.wrong != nil {
+		err = s.wrong
 	}
 	s.mu.Lock()
 	s.problem = err
