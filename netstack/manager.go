@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quantavirt/internal/qverr"
@@ -38,6 +39,8 @@ type Manager struct {
 	kick   chan struct{} // reconcile soon
 	news   chan struct{} // call OnChange soon
 	once   sync.Once     // starts the goroutines
+
+	shown atomic.Pointer[uplink.Uplink] // that of up, for who does not wait for mu
 
 	mu    sync.Mutex
 	state State
@@ -148,6 +151,7 @@ func (m *Manager) startUplink() {
 	up.Uplink = uplink.New(want, uplink.Options{Logger: m.log, ResolvConf: m.opts.ResolvConf, LeaseFile: file,
 		Hostname: m.opts.Hostname, OnChange: func(UplinkStatus) { m.wake(m.kick); m.wake(m.news) }})
 	m.up = up
+	m.shown.Store(up.Uplink)
 	go func() {
 		defer close(up.done)
 		delay := firstRetry
@@ -289,6 +293,15 @@ func (m *Manager) Leases(network string) ([]Lease, error) {
 		return nil, nil
 	}
 	return n.server.Leases(), nil
+}
+
+// Uplink is Status for the uplink alone, at once: also while networks are being
+// changed.
+func (m *Manager) Uplink() UplinkStatus {
+	if up := m.shown.Load(); up != nil {
+		return up.Status()
+	}
+	return UplinkStatus{}
 }
 
 // Status is what the node's network really is.

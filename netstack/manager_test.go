@@ -162,6 +162,9 @@ func TestRestart(t *testing.T) {
 	if after := snapshot(); after != before {
 		t.Errorf("Connect changed something:\n%s\nwas:\n%s", after, before)
 	}
+	if st := n.Uplink(); st.State != uplink.Up || st.Address.Addr().String() != nodeAddr {
+		t.Errorf("%+v", st)
+	}
 	up := n.Manager.up
 	n.apply(t)
 	if n.Manager.up != up {

@@ -23,6 +23,7 @@ type Stack interface {
 	Settled(ctx context.Context) (netstack.UplinkStatus, error)
 	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
 	RemovePort(ctx context.Context, network, portID string) error
+	Uplink() netstack.UplinkStatus
 	Leases(network string) ([]netstack.Lease, error)
 	Status() netstack.Status
 	Close() error
@@ -162,7 +163,7 @@ func (s *Service) Uplink() spec.UplinkInfo {
 	if s.stack == nil {
 		return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
 	}
-	u := s.stack.Status().Uplink
+	u := s.stack.Uplink()
 	info := spec.UplinkInfo{State: spec.UplinkInfoState(u.State), Mode: spec.UplinkInfoMode(u.Mode), Interface: u.Interface, Addresses: []string{}}
 	if info.State == "" {
 		info.State = spec.UplinkInfoStateDown

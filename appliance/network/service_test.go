@@ -41,6 +41,7 @@ func (s *stack) AddPort(context.Context, string, netstack.Port) (*os.File, strin
 }
 func (s *stack) RemovePort(context.Context, string, string) error { return nil }
 func (s *stack) Leases(string) ([]netstack.Lease, error)          { return s.leases, nil }
+func (s *stack) Uplink() netstack.UplinkStatus                    { return s.status.Uplink }
 func (s *stack) Status() netstack.Status                          { return s.status }
 func (s *stack) Close() error                                     { return nil }
 
