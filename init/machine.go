@@ -81,7 +81,7 @@ func (n *node) diskEvents() (events <-chan struct{}, stop func()) {
 const dataLimit = 15 * time.Second
 
 func (n *node) useData(ctx context.Context, b volume.Block) error {
-	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+	if err := load(n.modules, "ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
 		return err
 	}
 	if err := n.checkData(ctx, &b); err != nil {
@@ -103,7 +103,7 @@ func (n *node) useData(ctx context.Context, b volume.Block) error {
 }
 
 func (n *node) system() hw.System {
-	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: n.load}
+	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: func(name string) error { return load(n.quiet, name) }}
 }
 
 // problem makes a problem that a part has found the step's.
@@ -178,7 +178,7 @@ func (n *node) startWatchdog(context.Context) error {
 // come later.
 func (n *node) watchPowerButton(context.Context) error {
 	for _, m := range []string{"button", "evdev"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.quiet, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Warn("power button", "err", err)
 		}
 	}
