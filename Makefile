@@ -46,7 +46,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
-test: image lint unit ## all checks and all tests, those under QEMU included
+test: images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
 .PHONY: soak
@@ -76,6 +76,11 @@ keys: setup ## build/keys: the builder's keys and their enrolment files, made on
 .PHONY: media
 media: image ## the same, and USB disk, ISO and network boot files of it
 	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
+
+.PHONY: images
+images: ## both builds with their media, as the tests need them
+	@$(MAKE) --no-print-directory media BUILD=virtual
+	@$(MAKE) --no-print-directory media BUILD=hardware
 
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
