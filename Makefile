@@ -14,7 +14,8 @@ KERNEL ?=
 MODULES ?=
 # How hard zstd packs the initramfs: 9 saves a quarter of a minute for 15 % of size.
 LEVEL ?= 19
-# The builder's keys: what is there signs the unified kernel image (make keys).
+# The builder's keys: what is there signs the unified kernel image (make keys);
+# those for updates are made with the first image.
 KEYS ?= build/keys
 FUZZTIME ?= 30s
 QEMU_TIMEOUT ?= 25m
@@ -25,7 +26,7 @@ export GO KERNEL MODULES
 STEP := .ci/step
 BIN := build/bin
 # Programs that run on this machine.
-HOST_PROGRAMS := ./image/cmd/mkimage ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
+HOST_PROGRAMS := ./image/cmd/mkimage ./image/cmd/quantavirt-netboot ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
 # Packages whose tests need no QEMU.
 UNIT = $$($(GO) list ./... | grep -Ev '/build/|^quantavirt/qemu-tests$$')
 
@@ -66,7 +67,7 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
-	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
+	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL) --keys $(KEYS)
 	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD) --keys $(KEYS)
 
 .PHONY: keys
@@ -83,7 +84,7 @@ images: ## both builds with their media, as the tests need them
 	@$(MAKE) --no-print-directory media BUILD=hardware
 
 .PHONY: programs
-programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
+programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage
 	@$(STEP) "Programs into $(BIN)" env CGO_ENABLED=0 $(GO) build -trimpath \
 	  -ldflags "-X quantavirt/internal/version.Version=$$($(BIN)/mkimage version)" -o $(BIN)/ $(HOST_PROGRAMS)
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -29,12 +30,14 @@ func (n *node) leaveInitramfs(context.Context) error {
 	return err
 }
 
-// sysctls are settings of the kernel that PID 1 makes.
-var sysctls = []struct{ file, value, why string }{
-	{"kernel/pid_max", "4194304", "so that the number of a dead VM process is not soon another's"},
-	{"kernel/modprobe", "/init", "the kernel asks for modules by itself: see modprobe.go"},
-	{"kernel/ctrl-alt-del", "0", "Ctrl-Alt-Del is a signal to PID 1"},
-	{"fs/nr_open", "1048576", "as is our limit"},
+// settings of the kernel that PID 1 makes. One that this kernel does not have is
+// left out.
+var settings = []struct{ file, value, why string }{
+	{"/proc/sys/kernel/pid_max", "4194304", "so that the number of a dead VM process is not soon another's"},
+	{"/proc/sys/kernel/modprobe", "/init", "the kernel asks for modules by itself: see modprobe.go"},
+	{"/proc/sys/kernel/ctrl-alt-del", "0", "Ctrl-Alt-Del is a signal to PID 1"},
+	{"/proc/sys/fs/nr_open", "1048576", "as is our limit"},
+	{"/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise", "guest RAM is shared memory, and asks for huge pages"},
 }
 
 // readCommandLine also does what depends on it alone: name, limits, settings.
@@ -61,8 +64,8 @@ func (n *node) readCommandLine(context.Context) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		n.log.Error("set the host name", "err", err)
 	}
-	for _, s := range sysctls {
-		if err := os.WriteFile("/proc/sys/"+s.file, []byte(s.value), 0); err != nil {
+	for _, s := range settings {
+		if err := os.WriteFile(s.file, []byte(s.value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			n.log.Warn("setting "+s.file, "err", err)
 		}
 	}

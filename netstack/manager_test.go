@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"quantavirt/netstack/dhcp"
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 	"quantavirt/netstack/rtnl"
 	"quantavirt/netstack/uplink"
 )

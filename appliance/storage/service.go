@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -33,8 +32,6 @@ const (
 
 const tempPrefix = ".upload-"
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 // Deps is what the service needs of others. Its functions are never called with
 // the service's lock held: the VM service has locks of its own and calls back.
 type Deps struct {
@@ -43,9 +40,20 @@ type Deps struct {
 	Users func(kind Kind, name string) (all, running []string)
 	// RAM is how much more memory files may take when the directory is in RAM;
 	// nil when it is on a volume.
-	RAM func() int64
-	// CheckKernel fails for what is no kernel that the VMM can boot.
-	CheckKernel func(r io.ReaderAt) error
+	RAM     func() int64
+	Kernels Kernels
+}
+
+// Kernels is what the VMM knows about kernels (package hv/machine).
+type Kernels interface {
+	// Check fails for what is no kernel that the VMM can boot.
+	Check(r io.ReaderAt) error
+	// UnpackedSize is how much Unpack will write; QV_ERR_UNSUPPORTED for a kernel
+	// that is started as it is.
+	UnpackedSize(r io.ReaderAt) (int64, error)
+	Unpack(r io.ReaderAt, w io.Writer) error
+	// CheckUnpacked fails for what Unpack did not write whole.
+	CheckUnpacked(r io.ReaderAt, size int64) error
 }
 
 // Service is the storage of the node.
@@ -83,6 +91,7 @@ func Open(db *store.DB, dir string, deps Deps) (*Service, error) {
 			s.images[i.ID] = i
 		}
 	}
+	s.cleanUnpacked()
 	disks, err := store.All[spec.Disk](db, store.Disks)
 	if err != nil {
 		return nil, err
@@ -145,7 +154,8 @@ func (s *Service) path(kind Kind, name string) string {
 // checkName accepts names of 1 to 64 letters, digits, ".", "_" and "-" that do
 // not begin with a dot, which keeps temporary files apart.
 func checkName(name string) error {
-	if !nameForm.MatchString(name) || strings.HasPrefix(name, ".") {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	if len(name) < 1 || len(name) > 64 || strings.Trim(name, letters) != "" || name[0] == '.' {
 		return qverr.New(qverr.Inval, "%.64q is not a name of 1 to 64 letters, digits, dots, underscores and dashes that begins with no dot", name)
 	}
 	return nil
@@ -247,7 +257,7 @@ func orEmpty[T any](list []T) []T {
 }
 
 func (s *Service) showImage(i spec.Image) spec.Image {
-	i.AllocatedBytes = allocated(s.path(KindImage, i.ID))
+	i.AllocatedBytes = allocated(s.path(KindImage, i.ID)) + allocated(s.unpackedPath(i.ID))
 	i.UsedBy, _ = s.Users(KindImage, i.ID)
 	return i
 }
@@ -323,6 +333,9 @@ func (s *Service) remove(kind Kind, name string, has func() bool, drop func()) e
 func (s *Service) removeHidden(kind Kind, name string) error {
 	if used, _ := s.Users(kind, name); len(used) > 0 {
 		return qverr.New(qverr.Busy, "%s %s is used by %s", kind, name, strings.Join(used, ", ")).With("used_by", used)
+	}
+	if kind == KindImage {
+		s.removeUnpacked(name)
 	}
 	if err := os.Remove(s.path(kind, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return qverr.New(qverr.StrIO, "delete %s %s: %w", kind, name, err)

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -43,20 +44,57 @@ func (r *rig) open(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	r.Service, err = Open(db, r.dir, Deps{
-		Log:   slog.New(slog.DiscardHandler),
-		Users: func(kind Kind, name string) ([]string, []string) { return r.users[key(kind, name)], nil },
-		RAM:   r.ram.Load,
-		CheckKernel: func(f io.ReaderAt) error {
-			var version [4]byte
-			if _, err := f.ReadAt(version[:], 4); err != nil || string(version[:]) != "GOOD" {
-				return qverr.New(qverr.Inval, "no kernel")
-			}
-			return nil
-		},
+		Log:     slog.New(slog.DiscardHandler),
+		Users:   func(kind Kind, name string) ([]string, []string) { return r.users[key(kind, name)], nil },
+		RAM:     r.ram.Load,
+		Kernels: testKernels{},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// testKernels takes "\x7fELFGOOD" for a kernel. One that ends with "packed" unpacks
+// to a mebibyte, one that ends with "broken" to less than it says.
+type testKernels struct{}
+
+const unpackedSize = 1 << 20
+
+func (testKernels) Check(f io.ReaderAt) error {
+	var version [4]byte
+	if _, err := f.ReadAt(version[:], 4); err != nil || string(version[:]) != "GOOD" {
+		return qverr.New(qverr.Inval, "no kernel")
+	}
+	return nil
+}
+
+func ending(f io.ReaderAt) string {
+	data, _ := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+	return string(data[len(data)-6:])
+}
+
+func (testKernels) UnpackedSize(f io.ReaderAt) (int64, error) {
+	if e := ending(f); e != "packed" && e != "broken" {
+		return 0, qverr.New(qverr.Unsupported, "not packed")
+	}
+	return unpackedSize, nil
+}
+
+func (testKernels) Unpack(f io.ReaderAt, w io.Writer) error {
+	n := unpackedSize
+	if ending(f) == "broken" {
+		n--
+	}
+	_, err := w.Write(bytes.Repeat([]byte{'u'}, n))
+	return err
+}
+
+func (testKernels) CheckUnpacked(f io.ReaderAt, size int64) error {
+	var last [1]byte
+	if _, err := f.ReadAt(last[:], size-1); err != nil || last[0] != 'u' {
+		return qverr.New(qverr.Inval, "not whole")
+	}
+	return nil
 }
 
 // files lists what lies in the folders.
@@ -336,5 +374,80 @@ func TestOpenClearsAway(t *testing.T) {
 	}
 	if left := r.files(t); len(left) != 1 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestUnpacked: the unpacked form of a kernel comes and goes with it, and its lack
+// hinders nobody.
+func TestUnpacked(t *testing.T) {
+	r := newRig(t)
+	upload := func(id, end string) spec.Image {
+		t.Helper()
+		text := "\x7fELFGOOD" + end
+		i, err := r.UploadImage(t.Context(), id, spec.ImageKindKernel, strings.NewReader(text), int64(len(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	has := func(id string) bool {
+		t.Helper()
+		f, err := r.OpenUnpacked(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f == nil {
+			return false
+		}
+		defer func() { _ = f.Close() }()
+		if st, err := f.Stat(); err != nil || st.Size() != unpackedSize {
+			t.Errorf("%v, %v", st, err)
+		}
+		return true
+	}
+	if i := upload("a", "packed"); !has("a") || i.AllocatedBytes < unpackedSize {
+		t.Errorf("%+v", i)
+	}
+	upload("plain", "nothing")
+	upload("short", "broken")
+	r.ram.Store(unpackedSize - 1)
+	upload("full", "packed")
+	r.ram.Store(1 << 40)
+	for _, id := range []string{"plain", "short", "full"} {
+		if has(id) {
+			t.Errorf("%s has an unpacked form", id)
+		}
+	}
+	if free, err := r.Free(); err != nil || r.reserved != 0 || free <= 0 {
+		t.Errorf("%d reserved, %d free, %v", r.reserved, free, err)
+	}
+	text := "\x7fELFGOODpacked"
+	if _, err := r.UploadImage(t.Context(), "a", spec.ImageKindKernel, strings.NewReader(text), int64(len(text))); !errors.Is(err, qverr.Exist) || !has("a") {
+		t.Errorf("a second upload: %v", err)
+	}
+	if err := r.DeleteImage("a"); err != nil || has("a") {
+		t.Errorf("after the deletion: %v", err)
+	}
+	// What a crash left is cleared away.
+	upload("b", "packed")
+	orphan := r.unpackedPath("gone")
+	if err := os.WriteFile(orphan, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.db.Close()
+	r.open(t)
+	if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) || !has("b") {
+		t.Errorf("orphan: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, good := range map[string]bool{
+		"a": true, "Debian-13.8_amd64": true, "-": true, strings.Repeat("z", 64): true,
+		"": false, ".hidden": false, "..": false, "a/b": false, "a b": false, "bäh": false, "a\x00": false, strings.Repeat("z", 65): false,
+	} {
+		if err := checkName(name); (err == nil) != good {
+			t.Errorf("%.20q: %v", name, err)
+		}
 	}
 }

@@ -27,7 +27,7 @@ const (
 // so that no gigabytes come in for nothing, and at all of it in the end.
 type checker struct {
 	head  func(p []byte) error
-	whole func(r io.ReaderAt) error
+	whole func(r io.ReaderAt) error // has the name to itself
 }
 
 // kernelHead tells an ELF file and a bzImage (the x86 boot protocol has "HdrS"
@@ -46,8 +46,15 @@ var zeroes [blockSize]byte
 // is refused as soon as its head is there.
 func (s *Service) UploadImage(ctx context.Context, id string, kind spec.ImageKind, body io.Reader, length int64) (spec.Image, error) {
 	var check *checker
+	unpacked := false
 	if kind == spec.ImageKindKernel {
-		check = &checker{head: kernelHead, whole: s.CheckKernel}
+		check = &checker{head: kernelHead, whole: func(r io.ReaderAt) error {
+			err := s.Kernels.Check(r)
+			if err == nil {
+				unpacked = s.unpack(id, r)
+			}
+			return err
+		}}
 	}
 	image := spec.Image{ID: id, Kind: kind, SizeBytes: length}
 	err := s.receive(ctx, KindImage, id, body, length, length, check, func(sum string) error {
@@ -55,6 +62,9 @@ func (s *Service) UploadImage(ctx context.Context, id string, kind spec.ImageKin
 		return s.db.Put(store.Images, id, image)
 	}, func() { s.images[id] = image })
 	if err != nil {
+		if unpacked {
+			s.removeUnpacked(id)
+		}
 		return spec.Image{}, err
 	}
 	return s.Image(id)
@@ -275,13 +285,17 @@ func (in *incoming) copy() error {
 	return nil
 }
 
-// write leaves out whole blocks of zeroes.
 func (in *incoming) write(p []byte, offset int64) error {
 	_, _ = in.sum.Write(p)
+	return writeSparse(in.f, p, offset)
+}
+
+// writeSparse leaves out whole blocks of zeroes.
+func writeSparse(f *os.File, p []byte, offset int64) error {
 	for len(p) > 0 {
 		n := min(len(p), blockSize)
 		if !bytes.Equal(p[:n], zeroes[:n]) {
-			if _, err := in.f.WriteAt(p[:n], offset); err != nil {
+			if _, err := f.WriteAt(p[:n], offset); err != nil {
 				return err
 			}
 		}

@@ -59,6 +59,8 @@ type Storage interface {
 	HasDisk(name string) error
 	CheckPath(path string) (string, error)
 	OpenImage(id string, kind spec.ImageKind) (*os.File, error)
+	// OpenUnpacked is nil for a kernel without an unpacked form.
+	OpenUnpacked(id string) (*os.File, error)
 	OpenDisk(name string, readonly bool) (*os.File, error)
 	OpenPath(path string, readonly bool) (*os.File, error)
 }

@@ -154,6 +154,8 @@ func (s *fakeStorage) HasDisk(name string) error {
 	return nil
 }
 func (s *fakeStorage) CheckPath(path string) (string, error) { return path, nil }
+func (s *fakeStorage) OpenUnpacked(string) (*os.File, error) { return nil, nil }
+
 func (s *fakeStorage) OpenImage(string, spec.ImageKind) (*os.File, error) {
 	return os.Open(os.DevNull)
 }

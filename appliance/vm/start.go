@@ -23,11 +23,12 @@ const firstUID = 1 << 17
 
 // Names of descriptors that a VM gets.
 const (
-	fileKernel  = "kernel"
-	fileInitrd  = "initrd"
-	fileConsole = "console-log"
-	fileSerial  = "serial-log"
-	fileVsock   = "vhost-vsock"
+	fileKernel   = "kernel"
+	fileUnpacked = "kernel-unpacked"
+	fileInitrd   = "initrd"
+	fileConsole  = "console-log"
+	fileSerial   = "serial-log"
+	fileVsock    = "vhost-vsock"
 )
 
 // Start starts a VM. What can be known before is refused at once: the state, no
@@ -123,6 +124,14 @@ func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 		return err
 	}
 	plan.Files[fileKernel] = kernel
+	unpacked, err := s.Storage.OpenUnpacked(b.Kernel)
+	if err != nil {
+		return err
+	}
+	if unpacked != nil {
+		plan.Files[fileUnpacked] = unpacked
+		plan.Machine.Boot.Unpacked = fileUnpacked
+	}
 	if b.Initrd == "" {
 		return nil
 	}

@@ -124,7 +124,7 @@ func (m *Machine) Files() []string {
 			}
 		}
 	}
-	add(m.Boot.Kernel, m.Boot.Initrd, m.ConsoleLog, m.SerialLog)
+	add(m.Boot.Kernel, m.Boot.Unpacked, m.Boot.Initrd, m.ConsoleLog, m.SerialLog)
 	for _, d := range m.Disks {
 		add(d.File)
 	}

@@ -24,8 +24,11 @@ const (
 	bpInitrdSize = 0x21c
 	bpCmdline    = 0x228
 	bpInitrdMax  = 0x22c
+	bpAlign      = 0x230
 	bpXLoad      = 0x236
 	bpCmdMax     = 0x238
+	bpPayload    = 0x248
+	bpPayloadLen = 0x24c
 	bpPrefAddr   = 0x258
 	bpInitSize   = 0x260
 	bpHeaderEnd  = 0x268
@@ -36,10 +39,12 @@ const (
 	bzMinVersion = 0x020c     // the first with xloadflags
 	bz64         = 1 << 0     // xloadflags: 64-bit entry at 0x200
 	bzHigh       = 1 << 0     // loadflags: the kernel goes to 1 MiB and above
+	bzMoved      = 1 << 1     // loadflags: the kernel was moved at random (KASLR_FLAG)
 	bzLoaderID   = 0xff       // not registered
 	bz64Entry    = 0x200
 
 	bzMaxPayload = 1 << 30
+	minAlign     = 2 << 20 // the least that startup_64 takes
 )
 
 // bzHeader is the set-up header of a bzImage.
@@ -48,8 +53,15 @@ type bzHeader struct {
 	kernelOff          int64             // where the protected-mode part begins in the file
 	kernelSize         uint64
 	prefAddr, initSize uint64
+	align              uint64 // of the kernel's physical address
 	initrdMax          uint64
 	cmdMax             int
+	payload            payload
+}
+
+// payload is where the packed kernel lies in the file.
+type payload struct {
+	off, size int64
 }
 
 func parseBz(r io.ReaderAt) (*bzHeader, error) {
@@ -77,6 +89,8 @@ func parseBz(r io.ReaderAt) (*bzHeader, error) {
 	h.kernelSize = uint64(le.Uint32(b[bpSysSize:])) * 16
 	h.prefAddr, h.initSize = le.Uint64(b[bpPrefAddr:]), uint64(le.Uint32(b[bpInitSize:]))
 	h.initrdMax, h.cmdMax = uint64(le.Uint32(b[bpInitrdMax:])), int(le.Uint32(b[bpCmdMax:]))
+	h.align = max(uint64(le.Uint32(b[bpAlign:])), minAlign)
+	h.payload = payload{h.kernelOff + int64(le.Uint32(b[bpPayload:])), int64(le.Uint32(b[bpPayloadLen:]))}
 	if h.kernelSize <= bz64Entry || h.kernelSize > bzMaxPayload {
 		return nil, notKernel("%d bytes of protected-mode code", h.kernelSize)
 	}
@@ -93,10 +107,7 @@ func parseBz(r io.ReaderAt) (*bzHeader, error) {
 
 // loadBz copies the kernel to its preferred address and writes the zero page.
 func (m *Machine) loadBz(h *bzHeader) (entryPoint, error) {
-	if top := h.prefAddr + h.initSize; top > m.mem.LowEnd() {
-		return entryPoint{}, qverr.New(qverr.VMStart, "the kernel needs memory up to %#x; the VM has %#x", top, m.mem.LowEnd())
-	}
-	if err := m.checkCmdline(h.cmdMax); err != nil {
+	if err := m.checkRoom(h); err != nil {
 		return entryPoint{}, err
 	}
 	dst, err := m.mem.Slice(h.prefAddr, h.kernelSize)
@@ -113,16 +124,30 @@ func (m *Machine) loadBz(h *bzHeader) (entryPoint, error) {
 	if err != nil {
 		return entryPoint{}, err
 	}
-	if err := m.writeZeroPage(h, initrd); err != nil {
+	return m.enterLong(h, initrd, 0, h.prefAddr+bz64Entry)
+}
+
+// enterLong prepares the 64-bit entry at rip of a kernel that is loaded; flags
+// are added to the header's load flags.
+func (m *Machine) enterLong(h *bzHeader, initrd initrdRange, flags byte, rip uint64) (entryPoint, error) {
+	if err := m.writeZeroPage(h, initrd, flags); err != nil {
 		return entryPoint{}, err
 	}
 	if err := m.writeTables(true); err != nil {
 		return entryPoint{}, err
 	}
-	return entryPoint{long: true, rip: h.prefAddr + bz64Entry, arg: zeroPageAddr}, nil
+	return entryPoint{long: true, rip: rip, arg: zeroPageAddr}, nil
 }
 
-func (m *Machine) writeZeroPage(h *bzHeader, initrd initrdRange) error {
+// checkRoom refuses a kernel that does not fit into the RAM below 4 GiB.
+func (m *Machine) checkRoom(h *bzHeader) error {
+	if top := h.prefAddr + h.initSize; top > m.mem.LowEnd() {
+		return qverr.New(qverr.VMStart, "the kernel needs memory up to %#x; the VM has %#x", top, m.mem.LowEnd())
+	}
+	return m.checkCmdline(h.cmdMax)
+}
+
+func (m *Machine) writeZeroPage(h *bzHeader, initrd initrdRange, flags byte) error {
 	p, err := m.mem.Slice(zeroPageAddr, 0x1000)
 	if err != nil {
 		return err
@@ -133,6 +158,7 @@ func (m *Machine) writeZeroPage(h *bzHeader, initrd initrdRange) error {
 	end := min(bpMagic+int(h.raw[bpJump+1]), bpHeaderEnd)
 	copy(p[bpSetupSects:end], h.raw[bpSetupSects:end])
 	p[bpLoader] = bzLoaderID
+	p[bpLoadFlags] |= flags
 	le.PutUint16(p[bpVidMode:], 0xffff) // normal
 	le.PutUint32(p[bpCmdline:], cmdlineAddr)
 	le.PutUint32(p[bpInitrd:], uint32(initrd.addr))

@@ -26,9 +26,11 @@ const (
 
 // elfFile has the segments of an ELF kernel and its PVH entry, 0 when it has none.
 type elfFile struct {
-	loads []elfSegment
-	entry uint64
-	end   uint64 // first physical address after all segments
+	loads   []elfSegment
+	entry   uint64
+	start   uint64 // the ELF header's entry
+	end     uint64 // first physical address after all segments
+	fileEnd int64  // first byte of the file after segments and section headers
 }
 
 type elfSegment struct {
@@ -57,7 +59,10 @@ func parseELF(r io.ReaderAt) (*elfFile, error) {
 	if err := readExact(r, table, int64(off)); err != nil {
 		return nil, err
 	}
-	f := &elfFile{}
+	f := &elfFile{start: le.Uint64(h[24:])}
+	if sections := le.Uint64(h[40:]); sections <= elfMaxAddr {
+		f.fileEnd = int64(sections) + int64(le.Uint16(h[58:]))*int64(le.Uint16(h[60:]))
+	}
 	for i := range count {
 		if err := f.addSegment(r, table[i*elfSegSize:]); err != nil {
 			return nil, err
@@ -92,6 +97,7 @@ func (f *elfFile) addSegment(r io.ReaderAt, p []byte) error {
 		}
 		f.loads = append(f.loads, elfSegment{int64(off), paddr, fileSize, memSize})
 		f.end = max(f.end, paddr+memSize)
+		f.fileEnd = max(f.fileEnd, int64(off+fileSize))
 	case segNote:
 		if off > elfMaxAddr || fileSize > elfMaxNotes {
 			return notKernel("notes of %#x bytes at %#x", fileSize, off)

@@ -145,3 +145,33 @@ func TestReadFileShort(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestReadSparse(t *testing.T) {
+	f, err := os.Create(t.TempDir() + "/sparse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	const size = 1 << 20
+	want := make([]byte, size)
+	for _, at := range []int64{0, 300 << 10, size - 5000} {
+		copy(want[at:], "data")
+		if _, err := f.WriteAt([]byte("data"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []struct{ off, n int64 }{{0, size}, {1, size - 1}, {100 << 10, 100 << 10}, {300<<10 + 1, 2}, {size - 4096, 4096}, {size - 1, 1}, {5, 0}} {
+		got := make([]byte, r.n)
+		if err := readSparse(f, got, r.off); err != nil || !bytes.Equal(got, want[r.off:r.off+r.n]) {
+			t.Errorf("%d bytes at %d: %v", r.n, r.off, err)
+		}
+	}
+	for _, off := range []int64{size - 4096, size + 4096} {
+		if err := readSparse(f, make([]byte, 8192), off); !errors.Is(err, qverr.IO) {
+			t.Errorf("past the end at %d: %v", off, err)
+		}
+	}
+}

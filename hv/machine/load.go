@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"errors"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"quantavirt/hv/acpi"
 	"quantavirt/hv/memory"
@@ -25,10 +28,13 @@ func (m *Machine) loadGuest() (entryPoint, error) {
 		return entryPoint{}, err
 	}
 	if k.elf != nil {
-		if err := m.copySegments(k.elf, m.opts.Kernel); err != nil {
+		if err := m.copySegments(k.elf, m.opts.Kernel, 0); err != nil {
 			return entryPoint{}, err
 		}
 		return m.enterPVH(k.elf)
+	}
+	if m.opts.Unpacked != nil {
+		return m.loadUnpacked(k.bz)
 	}
 	return m.loadBz(k.bz)
 }
@@ -77,6 +83,33 @@ func readFile(r io.ReaderAt, dst []byte, off int64) error {
 			err = io.ErrUnexpectedEOF
 		}
 		return qverr.New(qverr.IO, "load %d bytes at %d of a boot file: %w", len(dst), off, err)
+	}
+	return nil
+}
+
+// readSparse is readFile for a file with holes, over which it leaves dst alone: that
+// must be zero, and is not touched for nothing.
+func readSparse(f *os.File, dst []byte, off int64) error {
+	end := off + int64(len(dst))
+	for at := off; at < end; {
+		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // a hole up to the end of the file
+			var last [1]byte
+			return readFile(f, last[:], end-1)
+		}
+		if err != nil {
+			return readFile(f, dst[at-off:], at) // a file system that knows no holes
+		}
+		hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return qverr.New(qverr.IO, "load a boot file: %w", err)
+		}
+		if data = min(data, end); data < end {
+			if err := readFile(f, dst[data-off:min(hole, end)-off], data); err != nil {
+				return err
+			}
+		}
+		at = min(hole, end)
 	}
 	return nil
 }

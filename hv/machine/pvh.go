@@ -2,7 +2,7 @@ package machine
 
 import (
 	"encoding/binary"
-	"io"
+	"os"
 
 	"quantavirt/internal/qverr"
 )
@@ -19,18 +19,19 @@ const (
 	pvhCmdlineMax = 2047 // COMMAND_LINE_SIZE of Linux, less the zero
 )
 
-// copySegments loads the segments of an ELF kernel from src.
-func (m *Machine) copySegments(f *elfFile, src io.ReaderAt) error {
-	if f.end > m.mem.LowEnd() {
-		return qverr.New(qverr.VMStart, "the kernel needs memory up to %#x; the VM has %#x", f.end, m.mem.LowEnd())
+// copySegments loads the segments of an ELF kernel from src, by bytes higher
+// than the file says.
+func (m *Machine) copySegments(f *elfFile, src *os.File, by uint64) error {
+	if f.end+by > m.mem.LowEnd() {
+		return qverr.New(qverr.VMStart, "the kernel needs memory up to %#x; the VM has %#x", f.end+by, m.mem.LowEnd())
 	}
 	for _, s := range f.loads {
-		dst, err := m.mem.Slice(s.paddr, s.memory)
+		dst, err := m.mem.Slice(s.paddr+by, s.memory)
 		if err != nil {
 			return err
 		}
 		// RAM is zero at a start, so the rest of the segment need not be.
-		if err := readFile(src, dst[:s.fileSize], s.off); err != nil {
+		if err := readSparse(src, dst[:s.fileSize], s.off); err != nil {
 			return err
 		}
 	}

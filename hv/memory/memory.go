@@ -1,9 +1,11 @@
 package memory
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sort"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +38,9 @@ type Memory struct {
 	file    *os.File
 	mapping []byte
 	regions []Region
+	// room is the reserved address range that mapping lies in.
+	room     unsafe.Pointer
+	roomSize uintptr
 }
 
 // New makes size bytes of guest RAM, a multiple of PageSize.
@@ -65,13 +70,14 @@ func (m *Memory) init(size int64) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
 		return fmt.Errorf("seal memfd: %w", err)
 	}
-	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	data, err := m.mapAligned(fd, int(size))
 	if err != nil {
 		return fmt.Errorf("map memfd: %w", err)
 	}
-	m.mapping = data
-	// Guest memory has no place in a core dump. Both are advice, so an old
-	// kernel that refuses them changes nothing.
+	// Guest memory has no place in a core dump. Both are advice, so an old kernel
+	// that refuses them changes nothing. Huge pages are what the host has for shared
+	// memory (/sys/kernel/mm/transparent_hugepage/shmem_enabled): with them a guest
+	// touches its RAM in a five-hundredth of the page faults.
 	_ = unix.Madvise(data, unix.MADV_DONTDUMP)
 	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
 	low := min(uint64(size), GapStart)
@@ -82,9 +88,31 @@ func (m *Memory) init(size int64) error {
 	return nil
 }
 
+// hugePage is the x86 huge page. A guest page and the page behind it must be equal
+// modulo this for KVM to map them as one.
+const hugePage = 2 << 20
+
+// mapAligned maps the memfd at a multiple of hugePage: it reserves room for that and
+// puts the mapping over it.
+func (m *Memory) mapAligned(fd, size int) ([]byte, error) {
+	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+hugePage), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	m.room, m.roomSize = room, uintptr(size+hugePage)
+	skip := -uintptr(room) % hugePage
+	p, err := unix.MmapPtr(fd, 0, unsafe.Add(room, skip), uintptr(size), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)
+	if err != nil {
+		return nil, errors.Join(err, unix.MunmapPtr(room, m.roomSize))
+	}
+	m.mapping = unsafe.Slice((*byte)(p), size)
+	return m.mapping, nil
+}
+
 // Close unmaps the memory. Nothing may use it afterwards, KVM included.
 func (m *Memory) Close() error {
-	err := unix.Munmap(m.mapping)
+	err := unix.MunmapPtr(m.room, m.roomSize)
 	m.mapping, m.regions = nil, nil
 	if e := m.file.Close(); err == nil {
 		err = e

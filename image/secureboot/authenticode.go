@@ -187,7 +187,7 @@ func verifyOne(der, sum []byte, trusted []*x509.Certificate) error {
 	}
 	var indirect indirectData
 	if _, err := asn1.Unmarshal(content, &indirect); err != nil {
-		return fmt.Errorf("Authenticode content: %w", err)
+		return fmt.Errorf("content of the signature: %w", err)
 	}
 	if !indirect.Digest.Algorithm.Algorithm.Equal(oidSHA256) || !bytes.Equal(indirect.Digest.Digest, sum) {
 		return errors.New("the image is not the one that was signed")

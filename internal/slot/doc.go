@@ -13,7 +13,7 @@
 //     a counted entry it renames it. It takes the first in the order of Compare,
 //     as long as the images' .osrel names no version, by which it would sort before
 //     it looks at the file name.
-//   - GRUB boots qv_try while qv_tries is above 0, which it sets to 0 and saves
+//   - GRUB boots qv_try while qv_tries is above 0, which it counts down and saves
 //     before; else qv_default.
 //
 // A slot that is on trial is not blessed until it has run well: its name keeps

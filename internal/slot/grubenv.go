@@ -3,6 +3,7 @@ package slot
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 
 	"quantavirt/internal/qverr"
@@ -171,7 +172,7 @@ func (e *Env) Arm(sequence uint32, tried bool) {
 // Boot is the slot that GRUB boots, 0 for none, and the block as it leaves it.
 func (e Env) Boot() (sequence uint32, after Env) {
 	if try, left := e.Try(); try != 0 && left > 0 {
-		e.Set(EnvTries, "0")
+		e.Set(EnvTries, strconv.Itoa(left-1))
 		return try, e
 	}
 	return e.Default(), e

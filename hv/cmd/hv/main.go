@@ -2,6 +2,7 @@
 //
 //	hv vm/NAME   the process of one VM; started by the daemon, see package vmm
 //	hv run …     a VM without a daemon: its console is this terminal
+//	hv unpack …  stores a bzImage unpacked, which starts sooner
 //	hv version
 package main
 
@@ -16,6 +17,7 @@ import (
 )
 
 const usage = `usage: hv run --kernel FILE [flags]   run a VM with its console on this terminal
+       hv unpack KERNEL FILE          store a bzImage unpacked, for run --unpacked
        hv version                     print the version
        hv vm/NAME                     (started by the management daemon)
 Flags of run: hv run --help
@@ -39,6 +41,15 @@ func main() {
 			fmt.Fprint(os.Stderr, "hv: ", qverr.CodeOf(err), ": ", err, "\r\n")
 		}
 		os.Exit(status)
+	case "unpack":
+		if len(os.Args) != 4 {
+			fmt.Fprint(os.Stderr, usage)
+			os.Exit(2)
+		}
+		if err := unpack(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "hv:", qverr.Line(err))
+			os.Exit(qverr.ExitCode(err))
+		}
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)

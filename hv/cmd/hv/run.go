@@ -23,6 +23,7 @@ import (
 // options of hv run.
 type options struct {
 	name, kernel, initrd, cmdline string
+	unpacked                      string
 	memory                        string
 	cpus                          int
 	disks, nics                   listFlag
@@ -45,6 +46,7 @@ func parseOptions(args []string) (options, error) {
 	fs := flag.NewFlagSet("hv run", flag.ContinueOnError)
 	fs.StringVar(&o.name, "name", "hv-"+strconv.Itoa(os.Getpid()), "name of the VM")
 	fs.StringVar(&o.kernel, "kernel", "", "bzImage or PVH kernel `FILE`")
+	fs.StringVar(&o.unpacked, "unpacked", "", "the kernel as hv unpack stored it: `FILE`")
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
@@ -124,6 +126,12 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
 		return err
+	}
+	if o.unpacked != "" {
+		m.Boot.Unpacked = "unpacked"
+		if err := open("unpacked", o.unpacked, os.O_RDONLY); err != nil {
+			return err
+		}
 	}
 	if o.initrd != "" {
 		m.Boot.Initrd = "initrd"

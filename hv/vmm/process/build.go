@@ -58,7 +58,7 @@ func (vm *VM) build(files map[string]*os.File) error {
 	}
 	m, err := machine.New(machine.Options{
 		CPUs: cfg.CPUs, Memory: cfg.Memory, Cmdline: cfg.Boot.Cmdline,
-		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Initrd: files[cfg.Boot.Initrd],
+		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
 		Serial: vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
 	})
 	if err != nil {

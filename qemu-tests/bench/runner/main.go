@@ -1,6 +1,7 @@
 // Command runner measures virtual machine monitors inside the appliance: it
-// starts each of them in turn with the same guest and prints one JSON line a
-// run. It is put into the appliance as part of an archive beside the image.
+// starts the same guest in turn by the node's API, as an operator would, and with
+// QEMU's microvm, and prints one JSON line a run. It is put into the appliance as
+// part of an archive beside the image.
 package main
 
 import (
@@ -10,11 +11,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,12 +40,20 @@ func main() {
 	}
 	awaitKVM()
 	out := json.NewEncoder(os.Stdout)
+	if err := prepareVMs(); err != nil {
+		fmt.Println("bench-error", err)
+		return
+	}
 	for range runs {
-		for _, name := range []string{"hv", "microvm"} {
+		for _, monitor := range []struct {
+			name  string
+			start starter
+		}{{"hv", startVM}, {"microvm", startMicroVM}} {
+			name, start := monitor.name, monitor.start
 			m := measurement{Monitor: name}
-			err := m.run(monitor(name, dir+"/first"), "!", func(ms float64, _ int) error { m.FirstInstruction = ms; return nil })
+			err := start("first", "!", func(ms float64, _ int) error { m.FirstInstruction = ms; return nil })
 			if err == nil {
-				err = m.run(monitor(name, dir+"/vmlinuz"), "guest: ready", func(ms float64, pid int) error {
+				err = start("guest", "guest: ready", func(ms float64, pid int) (err error) {
 					m.GuestInit = ms
 					m.BeyondRAM, err = beyondRAM(pid)
 					return err
@@ -74,52 +81,18 @@ func awaitKVM() {
 	}
 }
 
-// monitor is the command that starts a monitor with a kernel.
-func monitor(name, kernel string) []string {
-	if name == "hv" {
-		return []string{"/bin/hv", "run", "--kernel", kernel, "--initrd", dir + "/initrd", "--memory", "192M", "--cpus", "1",
-			"--console", "serial", "--cmdline", "console=ttyS0 quiet agent=ttyS0"}
-	}
-	return []string{dir + "/lib/ld-linux-x86-64.so.2", "--library-path", dir + "/lib", dir + "/qemu-system-x86_64", "-L", dir + "/share",
-		"-M", "microvm,accel=kvm,memory-backend=mem", "-cpu", "host", "-nodefaults", "-no-user-config", "-nographic",
-		"-object", "memory-backend-memfd,id=mem,size=192M", "-m", "192M", "-smp", "1", "-serial", "stdio",
-		"-kernel", kernel, "-initrd", dir + "/initrd", "-append", "console=ttyS0 quiet agent=ttyS0"}
-}
+// starter starts a guest, "first" or "guest", waits until it says text, calls seen
+// with the milliseconds since the start call and the process of the monitor, and
+// ends it.
+type starter func(guest, text string, seen func(ms float64, pid int) error) error
 
-// run starts a monitor, waits until its guest says text, calls seen with the
-// time and the process, and ends it.
-func (m *measurement) run(command []string, text string, seen func(ms float64, pid int) error) error {
-	cmd := exec.Command(command[0], command[1:]...)
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	var errText strings.Builder
-	cmd.Stderr = &errText
-	in, err := cmd.StdinPipe() // kept open: end of input may end a monitor
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // hv run has a child: the VM process
-	started := monotonic()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	defer func() {
-		for _, child := range children(cmd.Process.Pid) {
-			_ = syscall.Kill(child, syscall.SIGKILL)
-		}
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	limit := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
-	defer limit.Stop()
-	if err := await(stdout, text); err != nil {
-		return fmt.Errorf("%w: %s", err, errText.String())
-	}
-	return seen((monotonic()-started).Seconds()*1000, cmd.Process.Pid)
-}
+const (
+	memory  = "192M"
+	cmdline = "console=ttyS0 quiet agent=ttyS0"
+)
+
+// kernels by the name of the guest.
+var kernels = map[string]string{"first": dir + "/first", "guest": dir + "/vmlinuz"}
 
 func monotonic() time.Duration {
 	var ts unix.Timespec
@@ -137,50 +110,26 @@ func await(r io.Reader, text string) error {
 	return errors.New("the monitor ended before its guest was up")
 }
 
-// beyondRAM is the proportional set size of the VM process without its memfd
-// mapping, the guest's RAM. hv run is not that process but its parent.
+// beyondRAM is the proportional set size of a process without its memfd mapping,
+// the guest's RAM, in KiB.
 func beyondRAM(pid int) (int64, error) {
-	processes := children(pid)
-	if len(processes) == 0 {
-		processes = []int{pid}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps"))
+	if err != nil {
+		return 0, err
 	}
-	total := int64(0)
-	for _, p := range processes {
-		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p), "smaps"))
-		if err != nil {
-			return 0, err
-		}
-		ram := false
-		for line := range strings.Lines(string(text)) {
-			f := strings.Fields(line)
-			switch {
-			case len(f) >= 5 && strings.Contains(f[0], "-"):
-				ram = len(f) > 5 && strings.HasPrefix(f[5], "/memfd:")
-			case len(f) == 3 && f[0] == "Pss:" && !ram:
-				kib, err := strconv.ParseInt(f[1], 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				total += kib
+	total, ram := int64(0), false
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"):
+			ram = len(f) > 5 && strings.HasPrefix(f[5], "/memfd:")
+		case len(f) == 3 && f[0] == "Pss:" && !ram:
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, err
 			}
+			total += kib
 		}
 	}
 	return total, nil
-}
-
-func children(pid int) []int {
-	var all []int
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			continue
-		}
-		for word := range strings.FieldsSeq(string(text)) {
-			if child, err := strconv.Atoi(word); err == nil {
-				all = append(append(all, child), children(child)...)
-			}
-		}
-	}
-	return all
 }
