@@ -47,7 +47,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
-test: image lint unit boots ## all checks and all tests, those under QEMU included
+test: images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
 .PHONY: soak
@@ -65,22 +65,10 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 	@$(STEP) "The benchmark" $(GO) build -o $(BIN)/benchmark ./qemu-tests/cmd/bench
 	@$(BIN)/benchmark
 
-define make-image # BUILD
-	@$(STEP) "Image, $(1) build" $(BIN)/mkimage build --build $(1) --level $(LEVEL) --keys $(KEYS)
-	@$(STEP) "Unified kernel image, $(1) build" $(BIN)/mkimage uki --build $(1) --keys $(KEYS)
-endef
-
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
-	$(call make-image,$(BUILD))
-
-# All that the tests boot: both builds and their media.
-.PHONY: boots
-boots: setup programs
-	$(call make-image,virtual)
-	$(call make-image,hardware)
-	@$(STEP) "Media, virtual build" $(BIN)/mkimage media --build virtual
-	@$(STEP) "Media, hardware build" $(BIN)/mkimage media --build hardware
+	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL) --keys $(KEYS)
+	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD) --keys $(KEYS)
 
 .PHONY: keys
 keys: setup ## build/keys: the builder's keys and their enrolment files, made once
@@ -89,6 +77,11 @@ keys: setup ## build/keys: the builder's keys and their enrolment files, made on
 .PHONY: media
 media: image ## the same, and USB disk, ISO and network boot files of it
 	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
+
+.PHONY: images
+images: ## both builds with their media, as the tests need them
+	@$(MAKE) --no-print-directory media BUILD=virtual
+	@$(MAKE) --no-print-directory media BUILD=hardware
 
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage

@@ -187,7 +187,7 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	if err != nil {
 		return err
 	}
-	boot, err := grub.Image(ctx, root, grub.Platform+"-eltorito", disklayout.GRUBModules)
+	boot, err := grub.Disc(ctx, root)
 	if err != nil {
 		return err
 	}
