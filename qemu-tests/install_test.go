@@ -93,6 +93,9 @@ func TestInstall(t *testing.T) {
 				n := boot(t, lab.Options{Name: name, Build: c.build, Firmware: firmware, Medium: lab.Medium{File: disk, As: c.bus, Keep: true}})
 				n.Token = installedToken
 				checkInstalled(t, n, i > 0)
+				if i > 0 {
+					runVM(t, n)
+				}
 				if err := n.Down(); err != nil {
 					t.Fatal(err)
 				}

@@ -35,7 +35,7 @@ func medium(t *testing.T, build, name string) string {
 	return path
 }
 
-// TestMediaBoot boots every medium by both firmwares, up to the API. The
+// TestMediaBoot boots every medium by both firmwares, up to a running VM. The
 // hardware build is what reads a stick or a disc; the virtual build has drivers
 // for neither, but boots from one.
 func TestMediaBoot(t *testing.T) {
@@ -59,10 +59,11 @@ func TestMediaBoot(t *testing.T) {
 					t.Skip("only under make soak")
 				}
 				n := boot(t, lab.Options{
-					Name: "media-" + c.name, Build: c.build, Firmware: firmware,
+					Name: "media-" + c.name, Build: c.build, Firmware: firmware, Memory: 3072,
 					Medium: lab.Medium{File: medium(t, c.build, c.file), As: c.as},
 				})
 				checkBooted(t, n, c.medium[firmware])
+				runVM(t, n)
 			})
 		}
 	}

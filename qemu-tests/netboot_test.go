@@ -68,7 +68,7 @@ func TestNetboot(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var s *rackService
 			n := boot(t, lab.Options{
-				Name: c.name, Firmware: c.firmware, FirstToken: !c.cmdline, Memory: 2560,
+				Name: c.name, Firmware: c.firmware, FirstToken: !c.cmdline, Memory: 3072,
 				Extra: append(c.extra, "-smbios", "type=1,serial="+rackSerial, "-smbios", stubWords),
 				Netboot: &lab.Netboot{ROM: c.rom, Serve: func(namespace, hash string) error {
 					if err := cable(t, namespace, c.beside); err != nil {
@@ -96,6 +96,7 @@ func TestNetboot(t *testing.T) {
 			if !strings.HasPrefix(n.URL, "https://10.71.0.1") {
 				t.Errorf("the API is at %s", n.URL)
 			}
+			runVM(t, n)
 			seen := s.asked(t, n)
 			for _, want := range c.asked {
 				i := 0
