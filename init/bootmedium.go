@@ -36,8 +36,10 @@ func (n *node) findMedium(ctx context.Context) error {
 	uefi := statErr == nil
 	err := n.mountVariables(uefi)
 	loader, readErr := medium.Read(efiVars, uefi, n.line.Option)
-	disc := findDisc()
-	kind := loader.Medium(disc != "", n.line.Has("BOOTIF="))
+	kind, disc := loader.Medium(n.line.Has("BOOTIF=")), ""
+	if kind == medium.ISO {
+		disc = n.awaitDisc(ctx)
+	}
 	n.set(func(b *wire.Boot) {
 		b.Medium = kind
 		if kind == medium.ISO {
@@ -79,13 +81,47 @@ func (n *node) mountVariables(uefi bool) error {
 	return errors.Join(errs...)
 }
 
-// findDisc is the first CD or DVD drive, "" if there is none.
-func findDisc() string {
-	drives, err := filepath.Glob("/sys/class/block/sr*")
-	if err != nil || len(drives) == 0 {
-		return ""
+// awaitDisc waits for a drive with our ISO as long as one may still appear: that
+// of a BMC is on USB.
+func (n *node) awaitDisc(ctx context.Context) string {
+	events, stop := n.diskEvents()
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, dataLimit)
+	defer cancel()
+	probing := &volume.Probing{Sys: "/sys"}
+	for {
+		if disc := findDisc(); disc != "" {
+			return disc
+		}
+		until, more := probing.Until(time.Now())
+		if !more {
+			return ""
+		}
+		select {
+		case <-events:
+		case <-time.After(time.Until(until)):
+		case <-ctx.Done():
+			return ""
+		}
 	}
-	return "/dev/" + filepath.Base(drives[0])
+}
+
+// findDisc is the drive with our ISO, "" if there is none.
+func findDisc() string {
+	drives, _ := filepath.Glob("/sys/class/block/sr*") // a pattern that is right
+	for _, drive := range drives {
+		device := "/dev/" + filepath.Base(drive)
+		f, err := os.Open(device)
+		if err != nil {
+			continue // empty
+		}
+		ours := medium.IsDisc(f)
+		_ = f.Close()
+		if ours {
+			return device
+		}
+	}
+	return ""
 }
 
 // findPartition waits for a partition as long as its disk may still appear.

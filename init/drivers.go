@@ -92,9 +92,9 @@ func (n *node) ask(aliases []string) {
 }
 
 // What stands in the modalias of devices: PCI classes, virtio's device types,
-// disks on SCSI. virtio's own transport is on the way to both.
+// disks and optical drives on SCSI. virtio's own transport is on the way to both.
 var (
-	diskDevices    = []string{"bc01", "bc0Csc03", "pci:v00001AF4", "virtio:d00000002v", "virtio:d00000008v", "scsi:t-0x00"}
+	diskDevices    = []string{"bc01", "bc0Csc03", "pci:v00001AF4", "virtio:d00000002v", "virtio:d00000008v", "scsi:t-0x00", "scsi:t-0x05"}
 	networkDevices = []string{"bc02", "virtio:d00000001v"}
 )
 

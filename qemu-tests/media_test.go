@@ -41,7 +41,6 @@ func medium(t *testing.T, build, name string) string {
 func TestMediaBoot(t *testing.T) {
 	disk := map[string]string{lab.FirmwareBIOS: "bios-disk", lab.FirmwareUEFI: "uefi-disk"}
 	disc := map[string]string{lab.FirmwareBIOS: "iso", lab.FirmwareUEFI: "iso"}
-	unseen := map[string]string{lab.FirmwareBIOS: "direct", lab.FirmwareUEFI: "direct"}
 	for _, c := range []struct {
 		name, build, file, as string
 		medium                map[string]string // as the node calls it
@@ -51,7 +50,7 @@ func TestMediaBoot(t *testing.T) {
 		{name: "iso", build: "hardware", file: media.ISOFile, as: lab.MediumCDROM, medium: disc},
 		{name: "iso-on-usb", build: "hardware", file: media.ISOFile, as: lab.MediumUSB, medium: disk, soak: true},
 		{name: "virtio", build: "virtual", file: media.DiskFile, as: lab.MediumVirtio, medium: disk, soak: true},
-		{name: "virtual-iso", build: "virtual", file: media.ISOFile, as: lab.MediumCDROM, medium: unseen, soak: true},
+		{name: "virtual-iso", build: "virtual", file: media.ISOFile, as: lab.MediumCDROM, medium: disc, soak: true},
 	} {
 		for _, firmware := range []string{lab.FirmwareBIOS, lab.FirmwareUEFI} {
 			t.Run(c.name+" "+firmware, func(t *testing.T) {

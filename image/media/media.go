@@ -16,6 +16,7 @@ import (
 	"quantavirt/image/grub"
 	"quantavirt/image/iso"
 	"quantavirt/image/tools"
+	"quantavirt/init/medium"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/fat32"
 	"quantavirt/internal/slot"
@@ -170,9 +171,6 @@ func (m *media) disk(context.Context, tools.Root) error {
 	})
 }
 
-// isoLabel is the volume's name.
-const isoLabel = "QUANTAVIRT"
-
 // iso writes the disc. It is a disk as well, for whoever writes it to a stick:
 // the same layout as that of disk, with ISO 9660 directories that point to the
 // files in the EFI system partition.
@@ -191,7 +189,7 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	if err != nil {
 		return err
 	}
-	disc := iso.Disc{Label: isoLabel, Time: m.Time, Size: d.Size, BIOS: boot, EFI: parts[1].Offset}
+	disc := iso.Disc{Label: medium.DiscLabel, Time: m.Time, Size: d.Size, BIOS: boot, EFI: parts[1].Offset}
 	return m.write(ISOFile, func(f *os.File) error {
 		if err := f.Truncate(d.Size); err != nil {
 			return err

@@ -18,6 +18,7 @@ const (
 	OptConfig    = "config"
 	OptData      = "data"
 	OptDebug     = "debug"
+	OptDisc      = "disc"
 	OptHostname  = "hostname"
 	OptESP       = "esp"
 	OptIP        = "ip"
@@ -32,7 +33,7 @@ const (
 
 // Known are all options; true for those without a value.
 var known = map[string]bool{
-	OptConfig: false, OptData: false, OptDebug: true, OptESP: false, OptHostname: false, OptIP: false, OptNTP: false,
+	OptConfig: false, OptData: false, OptDebug: true, OptDisc: true, OptESP: false, OptHostname: false, OptIP: false, OptNTP: false,
 	OptRescue: true, OptSlot: false, OptTLSPolicy: false, OptTokenHash: false, OptTry: true, OptWatchdog: false,
 }
 

@@ -9,6 +9,7 @@ package medium
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,6 +43,7 @@ type Loader struct {
 	PartUUID string // of the EFI system partition, lower case; "" unknown
 	Slot     uint32 // 0: none of ours
 	Trial    bool   // the loader only tries it
+	Disc     bool   // it lies on a disc, where Linux sees no partition
 }
 
 var partUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -65,7 +67,7 @@ func Read(dir string, uefi bool, option func(name string) (string, bool)) (Loade
 		_, l.Trial = option("try")
 		return l, nil
 	}
-	if !uefi {
+	if _, l.Disc = option("disc"); l.Disc || !uefi {
 		return l, nil
 	}
 	// The stub's own variables come first: those of the loader are of whatever
@@ -90,6 +92,7 @@ func Read(dir string, uefi bool, option func(name string) (string, bool)) (Loade
 	}
 	if n, ok := slot.ParseName(image[strings.LastIndexByte(image, '\\')+1:]); ok {
 		l.Slot, l.Trial = n.Sequence, n.Counted
+		l.Disc = l.PartUUID == ""
 	}
 	return l, errors.Join(errs...)
 }
@@ -118,9 +121,22 @@ func variable(dir, name string) (string, error) {
 	return string(utf16.Decode(units)), nil
 }
 
-// Medium names what the node booted from. disc says that the machine has a disc
-// or stick with our ISO, net that the command line names a network card that was booted from.
-func (l Loader) Medium(disc, net bool) string {
+// DiscLabel is the volume's name of our ISO.
+const DiscLabel = "QUANTAVIRT"
+
+// IsDisc tells whether a disc is our ISO, by its primary volume descriptor
+// (ECMA-119, 8.4).
+func IsDisc(r io.ReaderAt) bool {
+	b := make([]byte, 40+32)
+	if _, err := r.ReadAt(b, 16*2048); err != nil {
+		return false
+	}
+	return string(b[:6]) == "\x01CD001" && strings.TrimRight(string(b[40:]), " ") == DiscLabel
+}
+
+// Medium names what the node booted from. net says that the command line names a
+// network card that was booted from.
+func (l Loader) Medium(net bool) string {
 	switch {
 	case l.Slot != 0 && l.PartUUID != "" && l.UEFI:
 		return UEFIDisk
@@ -128,7 +144,7 @@ func (l Loader) Medium(disc, net bool) string {
 		return BIOSDisk
 	case net:
 		return PXE
-	case disc:
+	case l.Disc:
 		return ISO
 	}
 	return Direct

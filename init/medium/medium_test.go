@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unicode/utf16"
 
@@ -27,7 +28,7 @@ func TestRead(t *testing.T) {
 	for name, c := range map[string]struct {
 		vars, options map[string]string
 		uefi          bool
-		disc, net     bool
+		net           bool
 		want          Loader
 		medium        string
 		code          qverr.Code
@@ -35,15 +36,16 @@ func TestRead(t *testing.T) {
 		"kernel of QEMU":   {medium: Direct},
 		"UEFI without us":  {uefi: true, vars: map[string]string{"LoaderInfo": "other"}, want: Loader{UEFI: true}, medium: Direct},
 		"network":          {uefi: true, net: true, want: Loader{UEFI: true}, medium: PXE},
-		"network and disc": {net: true, disc: true, medium: PXE},
+		"network and disc": {net: true, options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: PXE},
+		"GRUB on a disc":   {options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: ISO},
 		"installed": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": "0F3A1B2C-1111-2222-3333-444455556666",
 			"StubImageIdentifier": `\EFI\Linux\qv-00000003.efi`}, want: Loader{UEFI: true, Stub: true, PartUUID: esp, Slot: 3}, medium: UEFIDisk},
 		"on trial": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": esp, "StubDevicePartUUID": esp,
 			"StubImageIdentifier": `\EFI\Linux\qv-00000004+0-1.efi`}, want: Loader{UEFI: true, Stub: true, PartUUID: esp, Slot: 4, Trial: true}, medium: UEFIDisk},
 		"old stub": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": esp, "LoaderImageIdentifier": `\EFI\Linux\qv-00000004.efi`},
 			want: Loader{UEFI: true, Stub: true, PartUUID: esp, Slot: 4}, medium: UEFIDisk},
-		"disc": {uefi: true, disc: true, vars: map[string]string{"StubImageIdentifier": `\EFI\Linux\qv-00000001.efi`},
-			want: Loader{UEFI: true, Stub: true, Slot: 1}, medium: ISO},
+		"disc": {uefi: true, vars: map[string]string{"StubImageIdentifier": `\EFI\Linux\qv-00000001.efi`},
+			want: Loader{UEFI: true, Stub: true, Slot: 1, Disc: true}, medium: ISO},
 		"another image": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": esp, "StubImageIdentifier": `\EFI\Linux\debian.efi`},
 			want: Loader{UEFI: true, Stub: true, PartUUID: esp}, medium: Direct},
 		"GRUB":          {options: map[string]string{"slot": "00000007", "esp": "0F3A1B2C-1111-2222-3333-444455556666"}, want: Loader{PartUUID: esp, Slot: 7}, medium: BIOSDisk},
@@ -62,7 +64,7 @@ func TestRead(t *testing.T) {
 		if qverr.CodeOf(err) != c.code || got != c.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
-		if m := got.Medium(c.disc, c.net); m != c.medium {
+		if m := got.Medium(c.net); m != c.medium {
 			t.Errorf("%s: %s, not %s", name, m, c.medium)
 		}
 	}
@@ -89,8 +91,24 @@ func FuzzVariable(f *testing.F) {
 		if err != nil && qverr.CodeOf(err) == qverr.Generic {
 			t.Errorf("no code: %v", err)
 		}
-		if m := l.Medium(false, false); m != Direct && m != UEFIDisk {
+		if m := l.Medium(false); m != Direct && m != UEFIDisk && m != ISO {
 			t.Errorf("medium %q", m)
 		}
 	})
+}
+
+func TestIsDisc(t *testing.T) {
+	disc := func(id, label string) *strings.Reader {
+		return strings.NewReader(strings.Repeat("\x00", 16*2048) + id + strings.Repeat(" ", 34) + label + strings.Repeat(" ", 2048))
+	}
+	if !IsDisc(disc("\x01CD001", DiscLabel)) {
+		t.Error("our own disc is not known")
+	}
+	for name, r := range map[string]*strings.Reader{
+		"blank": strings.NewReader(""), "another": disc("\x01CD001", "DEBIAN"), "longer": disc("\x01CD001", DiscLabel+"2"), "no ISO 9660": disc("\x01CD002", DiscLabel),
+	} {
+		if IsDisc(r) {
+			t.Errorf("%s: taken for ours", name)
+		}
+	}
 }
