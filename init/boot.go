@@ -15,8 +15,9 @@ import (
 //
 // The way to the daemon's readiness is short, as more would only wait for each
 // other on a small machine: the daemon starts beside the disks and waits for
-// its data volume and its network by itself (GET /boot?step=NAME). All else is
-// quiet: it takes the time that these leave. The controllers come last: they
+// its data volume and its network by itself (GET /boot?step=NAME). All else waits
+// until the API answers, or has had its head start, and is quiet: it takes the time
+// that these leave. The controllers come last: they
 // would weigh this process and the daemon against each other as two groups,
 // whatever the priorities within.
 func (n *node) sequence() []seq.Step {
@@ -40,9 +41,10 @@ func (n *node) sequence() []seq.Step {
 		{Name: "daemon", After: []string{"image"}, Run: n.startDaemon},
 		{Name: "clock", After: []string{"daemon"}, Run: readClock},
 
-		{Name: "own-group", After: []string{"daemon", "network"}, Quiet: true, Run: n.joinGroup},
+		{Name: "head-start", After: []string{"daemon", "network"}, Run: n.awaitAPI},
+		{Name: "own-group", After: []string{"head-start"}, Quiet: true, Run: n.joinGroup},
 		{Name: "rescue", After: []string{"own-group"}, Run: n.startRescue},
-		{Name: "modules", Needs: []string{"module-index"}, After: []string{"daemon", "network"}, Limit: time.Minute, Quiet: true, Run: n.loadAlways},
+		{Name: "modules", Needs: []string{"module-index"}, After: []string{"head-start"}, Limit: time.Minute, Quiet: true, Run: n.loadAlways},
 		{Name: "iommu", After: []string{"modules"}, Quiet: true, Run: n.checkIOMMU},
 		{Name: "cards", After: []string{"iommu"}, Quiet: true, Run: n.bindCards},
 		{Name: "kvm", After: []string{"modules"}, Limit: time.Minute, Quiet: true, Run: n.checkKVM},
@@ -67,5 +69,20 @@ func (n *node) makeGroups(context.Context) error { return mount.MakeGroups(cgrou
 func (n *node) joinGroup(context.Context) error { return mount.Join(cgroupRoot) }
 
 func (n *node) controllers(context.Context) error { return mount.Controllers(cgroupRoot) }
+
+// headStart is how long the rest of the boot leaves the machine to the API: most
+// nodes need a third of it. A network that does not answer holds nobody up longer.
+const headStart = 3 * time.Second
+
+func (n *node) awaitAPI(ctx context.Context) error {
+	limit := time.NewTimer(headStart)
+	defer limit.Stop()
+	select {
+	case <-n.api:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
 
 func readClock(context.Context) error { return clock.FromRTC(rtcDevice) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"quantavirt/init/cmdline"
@@ -54,6 +55,14 @@ func TestSequence(t *testing.T) {
 	for _, name := range []string{"modules", "iommu", "cards", "kvm", "devices", "controllers"} {
 		if i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == name }); !steps[i].Quiet {
 			t.Errorf("%s competes with the daemon", name)
+		}
+	}
+	for _, s := range steps {
+		if s.Quiet && s.Name != "head-start" {
+			clear(before)
+			if visit(s.Name); !before["head-start"] {
+				t.Errorf("%s does not leave the API its head start", s.Name)
+			}
 		}
 	}
 	i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == "daemon" })
@@ -129,4 +138,22 @@ func TestEndOnlyOnce(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("order: %v", names)
 	}
+}
+
+// The rest of the boot waits for the API, and not longer than its head start.
+func TestHeadStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, after := range []time.Duration{headStart / 2, 2 * headStart} {
+			n := newNode()
+			ready := time.AfterFunc(after, n.Ready)
+			begin := time.Now()
+			if err := n.awaitAPI(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took != min(after, headStart) {
+				t.Errorf("ready after %v, went on after %v", after, took)
+			}
+			ready.Stop()
+		}
+	})
 }

@@ -53,6 +53,7 @@ type node struct {
 	blessed chan struct{}            // closed when this boot is no trial of an update, or no more
 	ended   map[string]chan struct{} // by step, closed when it has ended
 	settled chan struct{}            // closed when all have
+	api     chan struct{}            // closed when the API first answers
 
 	mu      sync.Mutex
 	boot    wire.Boot
@@ -63,7 +64,7 @@ type node struct {
 }
 
 func newNode() *node {
-	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), settled: make(chan struct{}), blessed: make(chan struct{})}
+	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), api: make(chan struct{}), settled: make(chan struct{}), blessed: make(chan struct{})}
 	n.log = qvlog.New(n.ring, qvlog.Options{Level: slog.LevelDebug}).With(qvlog.KeySubsystem, "init")
 	n.boot.Version = version.Version
 	n.boot.IOMMU.Groups = []wire.Group{}
@@ -190,6 +191,7 @@ func (n *node) Ready() {
 	started := n.started
 	n.mu.Unlock()
 	if first {
+		close(n.api)
 		n.add(seq.Result{Name: "ready", Start: started, Took: sinceStart() - started})
 	} else {
 		n.log.Info("the daemon is ready again")
