@@ -3,6 +3,7 @@ module quantavirt
 go 1.26.0
 
 require (
+	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/beevik/ntp v1.5.0
 	github.com/cloudflare/circl v1.6.5
 	github.com/coder/websocket v1.8.15
@@ -14,6 +15,7 @@ require (
 	github.com/klauspost/pgzip v1.2.6
 	github.com/mdlayher/vsock v1.4.0
 	github.com/oapi-codegen/runtime v1.8.0
+	github.com/pin/tftp/v3 v3.2.0
 	github.com/spf13/cobra v1.10.2
 	github.com/u-root/gobusybox/src v0.3.0
 	github.com/u-root/mkuimage v0.2.0

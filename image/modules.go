@@ -27,8 +27,9 @@ type moduleGroup struct {
 
 // moduleList says which modules go into an image.
 type moduleList struct {
-	groups []moduleGroup
-	always []string // to load whatever is plugged, in order
+	groups  []moduleGroup
+	network []string // to load for the node's own network, in order
+	always  []string // to load whatever is plugged, in order
 }
 
 // readModuleList reads the list of a build.
@@ -53,13 +54,16 @@ func parseModuleList(data []byte) (moduleList, error) {
 			list.groups = append(list.groups, moduleGroup{name: strings.TrimSuffix(heading, "]")})
 			continue
 		}
-		name, always := strings.CutPrefix(line, "+")
-		if strings.ContainsAny(name, " \t+") || len(list.groups) == 0 {
+		name := strings.TrimLeft(line, "+!")
+		if name == "" || strings.ContainsAny(name, " \t+!") || len(line) > len(name)+1 || len(list.groups) == 0 {
 			return moduleList{}, fmt.Errorf("image: module list, line %d: %q is no module below a [group]", n, line)
 		}
 		group := &list.groups[len(list.groups)-1]
 		group.names = append(group.names, name)
-		if always {
+		switch line[0] {
+		case '!':
+			list.network = append(list.network, kernel.Canonical(name))
+		case '+':
 			list.always = append(list.always, kernel.Canonical(name))
 		}
 	}
@@ -97,15 +101,16 @@ func (l moduleList) modules(table *kernel.Table) (all []kernel.Module, group map
 
 // moduleRecords returns the module directory of the image: the modules without
 // compression, as the archive is compressed as a whole, and modules.dep,
-// modules.alias and modules.builtin cut to what is there.
-func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, group map[string]string, err error) {
+// modules.alias and modules.builtin cut to what is there. firmware are the files
+// that the modules may ask for, with the group of one that does.
+func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, group, firmware map[string]string, err error) {
 	table, err := k.Table()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	modules, group, err := list.modules(table)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	dir := path.Join("lib/modules", k.Release)
 	var (
@@ -115,6 +120,7 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 		dep    strings.Builder
 	)
 	slices.SortFunc(modules, func(a, b kernel.Module) int { return strings.Compare(a.File, b.File) })
+	firmware = map[string]string{}
 	tasks.SetLimit(4)
 	for _, m := range modules {
 		fmt.Fprintf(&dep, "%s:", m.File)
@@ -127,29 +133,39 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 			if err != nil {
 				return err
 			}
+			wants, err := kernel.Firmware(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.Name, err)
+			}
 			name := path.Join(dir, m.File)
 			mu.Lock()
 			defer mu.Unlock()
+			for _, file := range wants {
+				if have, ok := firmware[file]; !ok || group[m.Name] < have {
+					firmware[file] = group[m.Name]
+				}
+			}
 			records = append(records, cpio.StaticFile(name, string(data), 0o644))
 			groups[name] = "modules: " + group[m.Name]
 			return nil
 		})
 	}
 	if err := tasks.Wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	alias, builtin, err := k.Index(func(name string) bool { _, ok := group[name]; return ok })
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for name, text := range map[string]string{
 		path.Join(dir, "modules.dep"):     dep.String(),
 		path.Join(dir, "modules.alias"):   alias,
 		path.Join(dir, "modules.builtin"): builtin,
 		"etc/quantavirt/modules.load":     strings.Join(list.always, "\n") + "\n",
+		"etc/quantavirt/modules.network":  strings.Join(list.network, "\n") + "\n",
 	} {
 		records = append(records, cpio.StaticFile(name, text, 0o644))
 		groups[name] = "modules: index"
 	}
-	return records, groups, nil
+	return records, groups, firmware, nil
 }

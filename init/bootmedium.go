@@ -36,8 +36,14 @@ func (n *node) findMedium(ctx context.Context) error {
 	uefi := statErr == nil
 	err := n.mountVariables(uefi)
 	loader, readErr := medium.Read(efiVars, uefi, n.line.Option)
-	kind := loader.Medium(hasDisc(), n.line.Has("BOOTIF="))
-	n.set(func(b *wire.Boot) { b.Medium = kind })
+	disc := findDisc()
+	kind := loader.Medium(disc != "", n.line.Has("BOOTIF="))
+	n.set(func(b *wire.Boot) {
+		b.Medium = kind
+		if kind == medium.ISO {
+			b.ESPDevice = disc
+		}
+	})
 	n.log.Info("boot medium", "kind", kind, "slot", loader.Slot, "esp", loader.PartUUID, "trial", loader.Trial)
 	if kind != medium.UEFIDisk && kind != medium.BIOSDisk {
 		return errors.Join(err, readErr)
@@ -59,11 +65,11 @@ func (n *node) findMedium(ctx context.Context) error {
 func (n *node) mountVariables(uefi bool) error {
 	var errs []error
 	if uefi {
-		if err := n.load("efivarfs"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, "efivarfs"); err != nil && !errors.Is(err, qverr.NoEnt) {
 			errs = append(errs, err)
 		}
 		errs = append(errs, mount.All(mount.Variables))
-		if err := n.load("efi_pstore"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, "efi_pstore"); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Info("no panic is kept in the firmware's variables", "err", err)
 		}
 	}
@@ -73,10 +79,13 @@ func (n *node) mountVariables(uefi bool) error {
 	return errors.Join(errs...)
 }
 
-// hasDisc looks for a CD or DVD drive.
-func hasDisc() bool {
+// findDisc is the first CD or DVD drive, "" if there is none.
+func findDisc() string {
 	drives, err := filepath.Glob("/sys/class/block/sr*")
-	return err == nil && len(drives) > 0
+	if err != nil || len(drives) == 0 {
+		return ""
+	}
+	return "/dev/" + filepath.Base(drives[0])
 }
 
 // findPartition waits for a partition as long as its disk may still appear.
@@ -113,7 +122,7 @@ func (n *node) watchTrial(device string, seq uint32) {
 // readLimit looks into the EFI system partition for how long a trial lasts.
 func (n *node) readLimit(device string, seq uint32) (limit time.Duration, err error) {
 	for _, m := range []string{"vfat", "nls_cp437", "nls_ascii"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			return trialLimit, err
 		}
 	}

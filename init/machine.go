@@ -30,7 +30,7 @@ func (n *node) mountData(ctx context.Context) error {
 	if err == nil && want != volume.RAM {
 		var b volume.Block
 		if b, err = n.findData(ctx, want); err == nil {
-			err = n.useData(b)
+			err = n.useData(ctx, b)
 		}
 		if err == nil {
 			return nil
@@ -80,8 +80,11 @@ func (n *node) diskEvents() (events <-chan struct{}, stop func()) {
 // dataLimit is how long late disks are waited for.
 const dataLimit = 15 * time.Second
 
-func (n *node) useData(b volume.Block) error {
-	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+func (n *node) useData(ctx context.Context, b volume.Block) error {
+	if err := load(n.modules, "ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		return err
+	}
+	if err := n.checkData(ctx, &b); err != nil {
 		return err
 	}
 	if err := volume.Mount(b, dataDir); err != nil {
@@ -100,7 +103,7 @@ func (n *node) useData(b volume.Block) error {
 }
 
 func (n *node) system() hw.System {
-	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: n.load}
+	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: func(name string) error { return load(n.quiet, name) }}
 }
 
 // problem makes a problem that a part has found the step's.
@@ -175,7 +178,7 @@ func (n *node) startWatchdog(context.Context) error {
 // come later.
 func (n *node) watchPowerButton(context.Context) error {
 	for _, m := range []string{"button", "evdev"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.quiet, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Warn("power button", "err", err)
 		}
 	}

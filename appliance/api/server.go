@@ -15,6 +15,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
+	"quantavirt/appliance/install"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
@@ -47,6 +48,7 @@ type Deps struct {
 	Networks *network.Service
 	Crypto   *crypto.Service
 	System   *system.Service
+	Install  *install.Service
 	Update   *update.Service
 }
 

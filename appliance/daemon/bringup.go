@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"sync"
 
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
@@ -14,22 +13,13 @@ type lastBoot struct {
 	ID string `json:"id"`
 }
 
-// bringUp does what the API need not wait for to be heard, but to be ready:
-// the network, and the VMs that run already. Then the rest, as PID 1 finds it.
-func (d *daemon) bringUp(boot initapi.Boot, token string) {
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := d.net.Start(d.ctx, boot.Options); err != nil {
-			d.log.Error("the network is not as wanted", "err", err)
-		}
-	})
-	wg.Go(func() {
-		d.vms.Adopt(d.ctx, boot.BootID)
-		d.vms.SyncConfigs()
-	})
-	vsock := make(chan bool, 1)
-	wg.Go(func() { vsock <- d.o.vsockPort != 0 && d.listenVsock() })
-	wg.Wait()
+// bringUp does what the API need not wait for to be heard, but to be ready: the
+// networks, which are under way, and the VMs that run already. Then the rest, as
+// PID 1 finds it.
+func (d *daemon) bringUp(boot initapi.Boot, networks <-chan struct{}, token string) {
+	d.vms.Adopt(d.ctx, boot.BootID)
+	d.vms.SyncConfigs()
+	<-networks
 	if d.ctx.Err() != nil {
 		return
 	}
@@ -37,20 +27,25 @@ func (d *daemon) bringUp(boot initapi.Boot, token string) {
 	d.sys.SetReady(nil)
 	d.announce(token)
 	d.followAddresses()
+	d.spawn(func() { d.fetchConfiguration(boot.Options) })
 	// Nothing before this needed the API description; the first request will.
 	if _, err := d.vms.Schema(); err != nil {
 		d.log.Error("the API description", "err", err)
 	}
-	if boot, err := d.sys.LoadBoot(d.ctx, true); err == nil {
-		close(d.booted)
-		if !<-vsock && d.o.vsockPort != 0 {
-			d.spawn(func() { d.listenVsock() })
-		}
-		d.afterBoot(boot)
-	} else if d.ctx.Err() == nil {
-		d.log.Error("PID 1's boot steps", "err", err)
-		close(d.booted)
+	settled, err := d.sys.LoadBoot(d.ctx, true)
+	close(d.booted)
+	if d.ctx.Err() != nil {
+		return
 	}
+	// Its module is there now, as are guests that could call.
+	if d.o.vsockPort != 0 {
+		d.listenVsock()
+	}
+	if err != nil {
+		d.log.Error("PID 1's boot steps", "err", err)
+		return
+	}
+	d.afterBoot(settled)
 }
 
 // afterBoot begins what needs the results of the boot steps.
@@ -62,12 +57,36 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 		}
 	})
 	if d.init != nil && !d.o.noNetwork {
-		d.spawn(func() { d.sys.SyncClock(d.ctx, ntpServers(boot.Options)) })
+		d.spawn(func() {
+			if d.awaitConfigured() {
+				d.sys.SyncClock(d.ctx, d.timeServers(boot.Options))
+			}
+		})
 	}
-	if d.firstStart(boot.BootID) {
-		d.spawn(func() { d.vms.Autostart(d.ctx) })
-	}
+	first := d.firstStart(boot.BootID)
+	d.spawn(func() {
+		if !d.awaitConfigured() {
+			return
+		}
+		if d.installConfigured() {
+			return // the node goes down
+		}
+		d.makeConfigured()
+		if first {
+			d.vms.Autostart(d.ctx)
+		}
+	})
 	d.spawn(func() { d.update.Start(d.ctx, boot) })
+}
+
+// awaitConfigured is false if the daemon ends before.
+func (d *daemon) awaitConfigured() bool {
+	select {
+	case <-d.configured:
+		return true
+	case <-d.ctx.Done():
+		return false
+	}
 }
 
 // firstStart says whether this is the first daemon since the node was booted:
@@ -97,9 +116,7 @@ func (d *daemon) announce(token string) {
 			d.log.Error("tell PID 1 that the API answers", "err", err)
 		}
 	}
-	if err := d.console.show(ctx, banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), token)); err != nil {
-		d.log.Error("show the banner", "err", err)
-	}
+	d.showBanner(token)
 	d.log.Info("the API is ready", "url", url(d.net, d.o.listen), "authority", d.ca.Fingerprint())
 }
 
@@ -124,16 +141,18 @@ func (d *daemon) followAddresses() {
 			d.nameNode()
 			if now := url(d.net, d.o.listen); now != shown {
 				shown = now
-				d.announceAgain()
+				d.showBanner("")
 			}
 		}
 	})
 }
 
-func (d *daemon) announceAgain() {
+func (d *daemon) showBanner(token string) {
 	ctx, cancel := context.WithTimeout(d.ctx, endTime)
 	defer cancel()
-	if err := d.console.show(ctx, banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), "")); err != nil {
+	lines := banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), token)
+	lines = append(wrongLines(d.config.Info().Problems), lines...)
+	if err := d.console.show(ctx, lines); err != nil {
 		d.log.Error("show the banner", "err", err)
 	}
 }

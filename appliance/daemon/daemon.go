@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/firstboot"
+	"quantavirt/appliance/install"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -82,27 +85,37 @@ type daemon struct {
 	sys     *system.Service
 	update  *update.Service
 	init    *initapi.Client // nil on an ordinary host
+	config  *firstboot.Service
+	install *install.Service
 	console *console
 	server  *api.Server
+
+	policy atomic.Pointer[auth.Policy]
+	tls    atomic.Pointer[tls.Config]
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	failed chan error // a listener that ended by itself
 
-	booted chan struct{} // closed when PID 1's boot steps are known
+	booted     chan struct{} // closed when PID 1's boot steps are known
+	configured chan struct{} // closed when it is known whether the node has a configuration
 }
 
 // Run runs the daemon until a signal comes or it cannot go on.
 func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{})}
+	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
+	boot, err := d.dataVolume(signals)
+	if err != nil {
+		return err
+	}
 	if err := d.openLog(logTo); err != nil {
 		return err
 	}
 	defer func() { _ = d.ring.Close() }()
-	boot, token, err := d.open()
+	networks, token, err := d.open(boot)
 	if err != nil {
 		d.log.Error("start", "err", err)
 		return err
@@ -111,7 +124,7 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		d.log.Error("start", "err", err)
 		return errors.Join(err, d.close())
 	}
-	d.spawn(func() { d.bringUp(boot, token) })
+	d.spawn(func() { d.bringUp(boot, networks, token) })
 	var end error
 	select {
 	case sig := <-signals:
@@ -147,29 +160,57 @@ func (d *daemon) logger(subsystem string) *slog.Logger {
 	return d.base.With(qvlog.KeySubsystem, subsystem)
 }
 
-// open makes all services. The store, the authority and PID 1's first answer
-// do not depend on each other.
-func (d *daemon) open() (boot initapi.Boot, token string, err error) {
-	if !d.o.noInit {
-		d.init = initapi.NewClient(d.o.initSock)
+// dataVolume waits until the data directory is what it will be. A signal ends the
+// daemon meanwhile.
+func (d *daemon) dataVolume(signals <-chan os.Signal) (boot initapi.Boot, err error) {
+	if d.o.noInit {
+		return system.Started(d.ctx, nil, d.o.dataDir)
 	}
+	d.init = initapi.NewClient(d.o.initSock)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		boot, err = system.Started(d.ctx, d.init, d.o.dataDir)
+	}()
+	select {
+	case <-done:
+	case sig := <-signals:
+		d.cancel()
+		<-done
+		err = qverr.New(qverr.Again, "%s while the data volume was waited for", sig)
+	}
+	return boot, err
+}
+
+// open makes all services. The uplink, the authority and all else do not depend
+// on each other.
+func (d *daemon) open(boot initapi.Boot) (networks <-chan struct{}, token string, err error) {
 	d.console = &console{init: d.init, out: d.o.out}
-	var wg sync.WaitGroup
-	var dbErr, caErr error
-	wg.Go(func() { d.db, dbErr = store.Open(filepath.Join(d.o.dataDir, "state.db")) })
-	wg.Go(func() { d.ca, caErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")) })
-	wg.Wait()
-	if err := errors.Join(dbErr, caErr); err != nil {
-		return boot, "", err
+	d.openNetwork(boot)
+	var authority sync.WaitGroup
+	var authorityErr error
+	authority.Go(func() { d.ca, authorityErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")) })
+	networks, token, err = d.openStore(boot)
+	authority.Wait()
+	return networks, token, errors.Join(err, authorityErr)
+}
+
+// openStore opens the store and what stands on it. The networks are brought up as
+// soon as their leases are there; the channel is closed when they are.
+func (d *daemon) openStore(boot initapi.Boot) (networks <-chan struct{}, token string, err error) {
+	if d.db, err = store.Open(d.statePath(), system.First); err != nil {
+		return nil, "", err
 	}
-	if err := d.services(); err != nil {
-		return boot, "", err
+	if err := d.openConfiguration(boot); err != nil {
+		return nil, "", err
 	}
-	if boot, err = d.sys.LoadBoot(d.ctx, false); err != nil {
-		return boot, "", err
+	done := make(chan struct{})
+	d.spawn(func() { defer close(done); d.startNetwork(boot.Options) })
+	if err := d.services(boot); err != nil {
+		return nil, "", err
 	}
 	token, err = d.openTokens(boot.Options)
-	return boot, token, err
+	return done, token, err
 }
 
 // openTokens returns the secret of the first token when it makes one.
@@ -183,6 +224,15 @@ func (d *daemon) openTokens(options map[string]string) (string, error) {
 			d.log.Error("quantavirt.token-hash is ignored", "err", err)
 		}
 	}
+	d.config.Tokens(d.tokens)
+	if d.config.Pending() {
+		return "", nil
+	}
+	return d.firstToken()
+}
+
+// firstToken makes one if the node has none.
+func (d *daemon) firstToken() (string, error) {
 	if !d.tokens.Empty() {
 		return "", nil
 	}
@@ -190,19 +240,29 @@ func (d *daemon) openTokens(options map[string]string) (string, error) {
 	return first.Token, err
 }
 
-func (d *daemon) services() (err error) {
-	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
-		return err
-	}
-	d.crypto = crypto.New(d.logger("pqc"))
+// openNetwork begins with the uplink: its server may take its time.
+func (d *daemon) openNetwork(boot initapi.Boot) {
 	hostname, _ := os.Hostname()
 	resolv := "/etc/resolv.conf"
 	if d.o.noInit {
 		resolv = ""
 	}
-	d.net = network.New(d.db, network.Options{
+	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
 	})
+	// A node that has no state yet has no configuration that says otherwise.
+	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
+		d.net.Connect(boot.Options)
+	}
+}
+
+func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }
+
+func (d *daemon) services(boot initapi.Boot) (err error) {
+	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
+		return err
+	}
+	d.crypto = crypto.New(d.logger("pqc"))
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
 		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, Kernels: kernels{},
 	}); err != nil {
@@ -220,13 +280,20 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
-	sysDeps := system.Deps{Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink}
+	sysDeps := system.Deps{
+		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
+		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+	}
 	if d.init != nil {
 		sysDeps.Init = d.init
 	}
 	if d.sys, err = system.New(d.db, sysDeps); err != nil {
 		return err
 	}
+	d.install = install.New(install.Deps{
+		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
+		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
+	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, RunDir: d.o.runDir, Version: version.Version,
@@ -317,18 +384,11 @@ func (d *daemon) kvm(ctx context.Context) error {
 // serve opens the listeners. On the network and on the local socket the daemon
 // must be heard; vsock may come later, with its module.
 func (d *daemon) serve(boot initapi.Boot) error {
-	policy, err := d.o.policy(boot.Options)
-	if err != nil {
-		d.log.Error("TLS policy", "err", err)
-	}
-	d.sys.TLS = spec.TLSInfo{Policy: policy, CaFingerprint: d.ca.Fingerprint()}
-	for _, c := range auth.Curves(policy) {
-		d.sys.TLS.KeyExchanges = append(d.sys.TLS.KeyExchanges, c.String())
-	}
+	d.setPolicy(boot.Options)
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Update: d.update,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
 	})
 	local, err := listenUnix(d.o.runDir)
 	if err != nil {
@@ -338,7 +398,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	if d.o.listen == "" {
 		return nil
 	}
-	remote, err := d.listenTLS(d.ca.TLSConfig(policy))
+	remote, err := d.listenTLS(d.tlsConfig())
 	if err != nil {
 		return err
 	}
@@ -420,16 +480,4 @@ func (d *daemon) close() error {
 		d.log.Warn("something does not end and is left behind")
 	}
 	return errors.Join(err, d.crypto.Close(), d.db.Close())
-}
-
-// ntpServers are those of the kernel command line, or a public pool.
-func ntpServers(options map[string]string) []string {
-	switch v := options["ntp"]; v {
-	case "off":
-		return nil
-	case "":
-		return []string{"pool.ntp.org"}
-	default:
-		return strings.Split(v, ",")
-	}
 }

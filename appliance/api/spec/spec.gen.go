@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"quantavirt/hv/vmm"
+	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 
@@ -81,6 +82,30 @@ func (e CardSelfTest) Valid() bool {
 	case CardSelfTestPassed:
 		return true
 	case CardSelfTestUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConfigurationInfoSource.
+const (
+	ConfigurationInfoSourceFwCfg  ConfigurationInfoSource = "fw_cfg"
+	ConfigurationInfoSourceMedium ConfigurationInfoSource = "medium"
+	ConfigurationInfoSourceSmbios ConfigurationInfoSource = "smbios"
+	ConfigurationInfoSourceURL    ConfigurationInfoSource = "url"
+)
+
+// Valid indicates whether the value is a known member of the ConfigurationInfoSource enum.
+func (e ConfigurationInfoSource) Valid() bool {
+	switch e {
+	case ConfigurationInfoSourceFwCfg:
+		return true
+	case ConfigurationInfoSourceMedium:
+		return true
+	case ConfigurationInfoSourceSmbios:
+		return true
+	case ConfigurationInfoSourceURL:
 		return true
 	default:
 		return false
@@ -402,6 +427,7 @@ func (e TaskState) Valid() bool {
 // Defines values for TokenOrigin.
 const (
 	TokenOriginAPI               TokenOrigin = "api"
+	TokenOriginConfiguration     TokenOrigin = "configuration"
 	TokenOriginFirstBoot         TokenOrigin = "first-boot"
 	TokenOriginKernelCommandLine TokenOrigin = "kernel-command-line"
 )
@@ -410,6 +436,8 @@ const (
 func (e TokenOrigin) Valid() bool {
 	switch e {
 	case TokenOriginAPI:
+		return true
+	case TokenOriginConfiguration:
 		return true
 	case TokenOriginFirstBoot:
 		return true
@@ -678,6 +706,27 @@ type Clock struct {
 	Synchronised bool    `json:"synchronised"`
 }
 
+// ConfigurationInfo the configuration that the node got at its first boot
+type ConfigurationInfo struct {
+	AppliedAt *time.Time `json:"applied_at,omitempty"`
+
+	// Message why another one is not taken
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Place file or URL
+	Place string `json:"place,omitempty,omitzero"`
+
+	// Problems what is wrong in it or could not be made
+	Problems []Problem `json:"problems"`
+	Sha256   string    `json:"sha256,omitempty,omitzero"`
+
+	// Source absent if it has none
+	Source ConfigurationInfoSource `json:"source,omitempty,omitzero"`
+}
+
+// ConfigurationInfoSource absent if it has none
+type ConfigurationInfoSource string
+
 // DaemonInfo defines model for DaemonInfo.
 type DaemonInfo struct {
 	// AdoptedVms VMs that ran when this daemon started
@@ -742,6 +791,9 @@ type DiskList struct {
 	Items []Disk `json:"items"`
 }
 
+// DiskSelector /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+type DiskSelector = string
+
 // Error defines model for Error.
 type Error = qverr.Body
 
@@ -766,6 +818,9 @@ type Feature struct {
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
 }
+
+// FileSystem defines model for FileSystem.
+type FileSystem = disks.FileSystem
 
 // GraphicsConfig defines model for GraphicsConfig.
 type GraphicsConfig struct {
@@ -806,6 +861,24 @@ type ImageKind string
 // ImageList defines model for ImageList.
 type ImageList struct {
 	Items []Image `json:"items"`
+}
+
+// InstallRequest defines model for InstallRequest.
+type InstallRequest struct {
+	// DataOnly make a data volume of the whole disk and install nothing
+	DataOnly bool `json:"data_only,omitempty,omitzero"`
+
+	// Disk /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+	Disk DiskSelector `json:"disk"`
+
+	// Sha256 of what the URL gives; needed with http://
+	Sha256 string `json:"sha256,omitempty,omitzero"`
+
+	// URL of a unified kernel image; the boot medium's own when absent
+	URL string `json:"url,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk (its WWN or path if it has none), if what is on it may be lost
+	WipeSerial string `json:"wipe_serial,omitempty,omitzero"`
 }
 
 // KVM defines model for KVM.
@@ -1097,12 +1170,26 @@ type StorageConfigCache string
 // StorageConfigType virtio-blk when absent
 type StorageConfigType string
 
+// SystemDisk defines model for SystemDisk.
+type SystemDisk = disks.Disk
+
+// SystemDiskList defines model for SystemDiskList.
+type SystemDiskList struct {
+	Items []SystemDisk `json:"items"`
+}
+
+// SystemDiskPartition defines model for SystemDiskPartition.
+type SystemDiskPartition = disks.DiskPartition
+
 // SystemInfo defines model for SystemInfo.
 type SystemInfo struct {
-	BootID         string                   `json:"boot_id"`
-	BootSteps      []BootStep               `json:"boot_steps"`
-	Cards          []Card                   `json:"cards"`
-	Clock          Clock                    `json:"clock"`
+	BootID    string     `json:"boot_id"`
+	BootSteps []BootStep `json:"boot_steps"`
+	Cards     []Card     `json:"cards"`
+	Clock     Clock      `json:"clock"`
+
+	// Configuration the configuration that the node got at its first boot
+	Configuration  ConfigurationInfo        `json:"configuration"`
 	CPU            CPUInfo                  `json:"cpu"`
 	CryptoProvider SystemInfoCryptoProvider `json:"crypto_provider"`
 	Daemon         DaemonInfo               `json:"daemon"`
@@ -1424,6 +1511,18 @@ type ListErrorsParams struct {
 	Code string `form:"code,omitempty" json:"code,omitempty,omitzero"`
 }
 
+// InstallParams defines parameters for Install.
+type InstallParams struct {
+	// Disk which disk (upload only)
+	Disk DiskSelector `form:"disk,omitempty" json:"disk,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk if what is on it may be lost (upload only)
+	WipeSerial string `form:"wipe_serial,omitempty" json:"wipe_serial,omitempty,omitzero"`
+
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // UpdateSystemParams defines parameters for UpdateSystem.
 type UpdateSystemParams struct {
 	// Check only receive and verify
@@ -1518,6 +1617,9 @@ type StopVMParams struct {
 
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
+
+// InstallJSONRequestBody defines body for Install for application/json ContentType.
+type InstallJSONRequestBody = InstallRequest
 
 // UpdateSystemJSONRequestBody defines body for UpdateSystem for application/json ContentType.
 type UpdateSystemJSONRequestBody = UpdateSource
@@ -1695,6 +1797,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilities(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListErrors The error catalogue, or one row of it
 	//
 	// Corresponds with GET /api/v1/system/errors (the `ListErrors` operationId).
@@ -1704,6 +1811,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InstallWithBody Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Install Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PowerOff Stop the VMs and power the node off
 	//
@@ -2119,6 +2244,21 @@ func (c *Client) GetCapabilities(ctx context.Context, reqEditors ...RequestEdito
 	return c.Client.Do(req)
 }
 
+// ListSystemDisks The disks of the machine, what is on them and what uses them
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *Client) ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSystemDisksRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListErrors The error catalogue, or one row of it
 //
 // Corresponds with GET /api/v1/system/errors (the `ListErrors` operationId).
@@ -2139,6 +2279,44 @@ func (c *Client) ListErrors(ctx context.Context, params *ListErrorsParams, reqEd
 // Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 func (c *Client) GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetSystemInfoRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InstallWithBody Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Install Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3122,6 +3300,33 @@ func NewGetCapabilitiesRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListSystemDisksRequest constructs an http.Request for the ListSystemDisks method
+func NewListSystemDisksRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/disks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListErrorsRequest constructs an http.Request for the ListErrors method
 func NewListErrorsRequest(server string, params *ListErrorsParams) (*http.Request, error) {
 	var err error
@@ -3195,6 +3400,85 @@ func NewGetSystemInfoRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewInstallRequest calls the generic Install builder with application/json body
+func NewInstallRequest(server string, params *InstallParams, body InstallJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInstallRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewInstallRequestWithBody constructs an http.Request for the Install method, with any body, and a specified content type
+func NewInstallRequestWithBody(server string, params *InstallParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/install")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "disk", params.Disk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wipe_serial", params.WipeSerial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4502,6 +4786,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilitiesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCapabilitiesResponse, error)
 
+	// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error)
+
 	// ListErrorsWithResponse The error catalogue, or one row of it
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4515,6 +4806,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfoWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSystemInfoResponse, error)
+
+	// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error)
+
+	// InstallWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error)
 
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
@@ -5391,6 +5700,54 @@ func (r GetCapabilitiesResponse) ContentType() string {
 	return ""
 }
 
+type ListSystemDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SystemDiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSystemDisksResponse) GetJSON200() *SystemDiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSystemDisksResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSystemDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSystemDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSystemDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSystemDisksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListErrorsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5481,6 +5838,61 @@ func (r GetSystemInfoResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetSystemInfoResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// InstallResponse202Headers the declared response headers of an HTTP 202 response for Install
+type InstallResponse202Headers struct {
+	Location string
+}
+
+type InstallResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *InstallResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r InstallResponse) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r InstallResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r InstallResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InstallResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6930,6 +7342,19 @@ func (c *ClientWithResponses) GetCapabilitiesWithResponse(ctx context.Context, r
 	return ParseGetCapabilitiesResponse(rsp)
 }
 
+// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *ClientWithResponses) ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error) {
+	rsp, err := c.ListSystemDisks(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSystemDisksResponse(rsp)
+}
+
 // ListErrorsWithResponse The error catalogue, or one row of it
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6954,6 +7379,36 @@ func (c *ClientWithResponses) GetSystemInfoWithResponse(ctx context.Context, req
 		return nil, err
 	}
 	return ParseGetSystemInfoResponse(rsp)
+}
+
+// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.InstallWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
+}
+
+// InstallWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.Install(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
 }
 
 // PowerOffWithResponse Stop the VMs and power the node off
@@ -7806,6 +8261,39 @@ func ParseGetCapabilitiesResponse(rsp *http.Response) (*GetCapabilitiesResponse,
 	return response, nil
 }
 
+// ParseListSystemDisksResponse parses an HTTP response from a ListSystemDisksWithResponse call
+func ParseListSystemDisksResponse(rsp *http.Response) (*ListSystemDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSystemDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SystemDiskList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListErrorsResponse parses an HTTP response from a ListErrorsWithResponse call
 func ParseListErrorsResponse(rsp *http.Response) (*ListErrorsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7867,6 +8355,52 @@ func ParseGetSystemInfoResponse(rsp *http.Response) (*GetSystemInfoResponse, err
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseInstallResponse parses an HTTP response from a InstallWithResponse call
+func ParseInstallResponse(rsp *http.Response) (*InstallResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers InstallResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
 	}
 
 	return response, nil
@@ -8837,12 +9371,18 @@ type ServerInterface interface {
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	// (GET /api/v1/system/capabilities)
 	GetCapabilities(w http.ResponseWriter, r *http.Request)
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	// (GET /api/v1/system/disks)
+	ListSystemDisks(w http.ResponseWriter, r *http.Request)
 	// ListErrors The error catalogue, or one row of it
 	// (GET /api/v1/system/errors)
 	ListErrors(w http.ResponseWriter, r *http.Request, params ListErrorsParams)
 	// GetSystemInfo What this node is and how it does
 	// (GET /api/v1/system/info)
 	GetSystemInfo(w http.ResponseWriter, r *http.Request)
+	// Install Install the node on a disk, or make a data volume on one
+	// (POST /api/v1/system/install)
+	Install(w http.ResponseWriter, r *http.Request, params InstallParams)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
@@ -9261,6 +9801,20 @@ func (siw *ServerInterfaceWrapper) GetCapabilities(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListSystemDisks operation middleware
+func (siw *ServerInterfaceWrapper) ListSystemDisks(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSystemDisks(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListErrors operation middleware
 func (siw *ServerInterfaceWrapper) ListErrors(w http.ResponseWriter, r *http.Request) {
 
@@ -9299,6 +9853,65 @@ func (siw *ServerInterfaceWrapper) GetSystemInfo(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetSystemInfo(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Install operation middleware
+func (siw *ServerInterfaceWrapper) Install(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params InstallParams
+
+	// ------------- Optional query parameter "disk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "disk", r.URL.Query(), &params.Disk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "disk"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "disk", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wipe_serial" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wipe_serial", r.URL.Query(), &params.WipeSerial, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wipe_serial"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wipe_serial", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Install(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -10258,6 +10871,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/tokens/{id}", wrapper.RevokeToken)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/install", wrapper.Install)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/poweroff", wrapper.PowerOff)
