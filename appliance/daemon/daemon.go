@@ -296,7 +296,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
-		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, RunDir: d.o.runDir, Version: version.Version,
+		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, Version: version.Version,
 		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore",
 	}
 	if d.init != nil {

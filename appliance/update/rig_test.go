@@ -273,7 +273,7 @@ func (n *node) serve(dir string) {
 		return clock
 	}
 	n.svc = New(Deps{
-		Log: log, DB: n.db, Tasks: n.tasks, Init: pid1{n}, VMs: guests{n}, DataDir: dir, RunDir: n.t.TempDir(),
+		Log: log, DB: n.db, Tasks: n.tasks, Init: pid1{n}, VMs: guests{n}, DataDir: dir,
 		Uplink:  func() spec.UplinkInfo { return spec.UplinkInfo{State: n.up} },
 		Cards:   func(context.Context) []spec.Card { return n.cards },
 		Ready:   func(context.Context) error { return n.ready },

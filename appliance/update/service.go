@@ -46,7 +46,6 @@ type Deps struct {
 	Ready   func(ctx context.Context) error // asks the API itself
 	RAM     func() int64                    // as storage.Deps.RAM
 	DataDir string
-	RunDir  string
 	Version string // of the running system
 	Etc     string // /etc/quantavirt of the image
 	PStore  string // /sys/fs/pstore
@@ -87,9 +86,7 @@ const (
 func New(deps Deps) *Service {
 	s := &Service{Deps: deps, every: lookEvery, known: make(chan struct{})}
 	if s.Mount == nil {
-		s.Mount = func(device string, write bool, fn func(Volume) error) error {
-			return mount(device, filepath.Join(s.RunDir, "esp"), write, fn)
-		}
+		s.Mount = mounted
 	}
 	if s.Uptime == nil {
 		s.Uptime = uptime

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/appliance/medium"
 	"quantavirt/internal/qverr"
 )
 
@@ -210,32 +211,14 @@ func (f *folder) Free() (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// mount mounts the partition while fn runs. The kernel's own default of names and
-// code page is that of the modules in the image.
-func mount(device, at string, write bool, fn func(Volume) error) (err error) {
-	if err := os.MkdirAll(at, 0o700); err != nil {
-		return qverr.New(qverr.IO, "EFI system partition: %w", err)
-	}
-	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME)
-	if !write {
-		flags |= unix.MS_RDONLY
-	}
-	if err := unix.Mount(device, at, "vfat", flags, "umask=0077,errors=remount-ro"); err != nil {
-		return qverr.New(qverr.IO, "mount the EFI system partition %s: %w", device, err).
-			WithHint("check it on another machine: fsck.vfat %s", device)
-	}
-	defer func() {
-		if unix.Unmount(at, 0) == nil {
-			return
+// mounted calls fn with a partition, which is mounted meanwhile.
+func mounted(device string, write bool, fn func(Volume) error) error {
+	return medium.With(device, write, func(dir string) error {
+		v, err := openFolder(dir)
+		if err != nil {
+			return err
 		}
-		if e := unix.Unmount(at, unix.MNT_DETACH); e != nil {
-			err = errors.Join(err, qverr.New(qverr.IO, "unmount the EFI system partition: %w", e))
-		}
-	}()
-	v, err := openFolder(at)
-	if err != nil {
-		return err
-	}
-	defer v.close()
-	return fn(v)
+		defer v.close()
+		return fn(v)
+	})
 }
