@@ -63,10 +63,7 @@ var _ spec.ServerInterface = (*Server)(nil)
 
 type contextKey int
 
-const (
-	connKey contextKey = iota
-	requestKey
-)
+const requestKey contextKey = 0
 
 // request is what the middleware knows about a request.
 type request struct {
@@ -87,7 +84,7 @@ func New(deps Deps) *Server {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerLimit,
 		ErrorLog:          slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey, c) },
+		ConnContext:       auth.ConnContext,
 	}
 	return s
 }
@@ -146,19 +143,8 @@ func (s *Server) admit(r *http.Request, req *request) error {
 		return nil
 	}
 	var err error
-	if conn, ok := r.Context().Value(connKey).(*net.UnixConn); ok {
-		req.who, err = auth.Peer(conn)
-	} else {
-		req.who, err = s.Tokens.Check(r.Header.Get("Authorization"))
-	}
-	if err != nil {
-		return err
-	}
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if req.who.Role != spec.TokenRoleAdmin && (!reads || r.Header.Get("Upgrade") != "") {
-		return qverr.New(qverr.Perm, "the role %s may only read", req.who.Role)
-	}
-	return nil
+	req.who, err = s.Tokens.Admit(r)
+	return err
 }
 
 // route refuses unknown paths, methods and queries in the catalogue's form

@@ -25,6 +25,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/install"
+	"quantavirt/appliance/listen"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -390,7 +391,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
 		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
 	})
-	local, err := listenUnix(d.o.runDir)
+	local, err := listen.Unix(d.o.runDir)
 	if err != nil {
 		return err
 	}
@@ -407,7 +408,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 }
 
 func (d *daemon) listenTLS(config *tls.Config) (net.Listener, error) {
-	l, err := listenTLS(d.o.listen, config)
+	l, err := listen.TLS(d.o.listen, config)
 	if err == nil {
 		d.o.listen = l.Addr().String() // port 0 becomes a real one
 	}
@@ -424,7 +425,7 @@ func (d *daemon) listen(l net.Listener) {
 }
 
 func (d *daemon) listenVsock() bool {
-	l, err := listenVsock(uint32(d.o.vsockPort))
+	l, err := listen.Vsock(uint32(d.o.vsockPort))
 	if err != nil {
 		d.log.Warn("no API over vsock", "err", err)
 		return false
