@@ -16,6 +16,7 @@ import (
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/install"
+	"quantavirt/appliance/logs"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
@@ -50,6 +51,7 @@ type Deps struct {
 	System   *system.Service
 	Install  *install.Service
 	Update   *update.Service
+	Logs     logs.Source
 }
 
 // Server is the API.

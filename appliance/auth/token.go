@@ -116,7 +116,7 @@ func (t *Tokens) TrustHash(hash, description string, role spec.TokenRole) error 
 	if slices.ContainsFunc(t.all, func(old *known) bool { return old.hash == raw && !old.transient }) {
 		return nil
 	}
-	if err := t.db.Put(store.Tokens, k.Token.ID, k.record); err != nil {
+	if err := t.save(k); err != nil {
 		return err
 	}
 	t.all = append(t.all, k)

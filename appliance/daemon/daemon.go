@@ -26,6 +26,7 @@ import (
 	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/install"
 	"quantavirt/appliance/listen"
+	"quantavirt/appliance/logs"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -97,7 +98,8 @@ type daemon struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	failed chan error // a listener that ended by itself
+	failed chan error    // a listener that ended by itself
+	again  chan struct{} // closed when PID 1 is to start the daemon anew
 
 	booted     chan struct{} // closed when PID 1's boot steps are known
 	configured chan struct{} // closed when it is known whether the node has a configuration
@@ -105,7 +107,10 @@ type daemon struct {
 
 // Run runs the daemon until a signal comes or it cannot go on.
 func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
+	d := &daemon{
+		o: o, bus: &event.Bus{}, failed: make(chan error, 4), again: make(chan struct{}), booted: make(chan struct{}),
+		configured: make(chan struct{}),
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
 	boot, err := d.dataVolume(signals)
@@ -133,6 +138,8 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		if sig == syscall.SIGTERM {
 			d.stopGuests(signals)
 		}
+	case <-d.again:
+		d.log.Info("the daemon ends to be started again")
 	case end = <-d.failed:
 		d.log.Error("the daemon ends", "err", end)
 	}
@@ -148,7 +155,7 @@ func (d *daemon) openLog(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.ring, err = qvlog.OpenRing(filepath.Join(d.o.dataDir, "logs", "quantavirt.log"), logSize)
+	d.ring, err = qvlog.OpenRing(d.logPath(), logSize)
 	if err != nil {
 		return err
 	}
@@ -249,7 +256,7 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 		resolv = ""
 	}
 	d.net = network.New(network.Options{
-		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
+		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
@@ -284,6 +291,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+		Restart: sync.OnceFunc(func() { close(d.again) }),
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init
@@ -389,7 +397,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Logs: d.logs(),
 	})
 	local, err := listen.Unix(d.o.runDir)
 	if err != nil {
@@ -406,6 +414,17 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.listen(remote)
 	return nil
 }
+
+// logs is where the node's log is.
+func (d *daemon) logs() logs.Source {
+	s := logs.Source{Path: d.logPath()}
+	if d.init != nil {
+		s.Boot = d.init.Log
+	}
+	return s
+}
+
+func (d *daemon) logPath() string { return filepath.Join(d.o.dataDir, "logs", "quantavirt.log") }
 
 func (d *daemon) listenTLS(config *tls.Config) (net.Listener, error) {
 	l, err := listen.TLS(d.o.listen, config)

@@ -24,6 +24,8 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 	}
 	total, available := Memory()
 	info := spec.SystemInfo{
+		Mode:          spec.SystemInfoModeNormal,
+		Rescue:        boot.Rescue,
 		Version:       version.Version,
 		Hostname:      s.Hostname(),
 		NodeID:        s.nodeID,
