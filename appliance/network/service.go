@@ -168,9 +168,24 @@ func problemOf(err error) spec.Problem {
 // Uplink is the node's own connection.
 func (s *Service) Uplink() spec.UplinkInfo {
 	if s.stack == nil {
-		return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
+		return LocalUplink()
 	}
-	u := s.stack.Uplink()
+	info := ShowUplink(s.stack.Uplink())
+	if info.Problem.Code == 0 {
+		s.mu.Lock()
+		info.Problem = problemOf(s.problem)
+		s.mu.Unlock()
+	}
+	return info
+}
+
+// LocalUplink is what there is to say where the network is left alone.
+func LocalUplink() spec.UplinkInfo {
+	return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
+}
+
+// ShowUplink is a status as the API has it.
+func ShowUplink(u netstack.UplinkStatus) spec.UplinkInfo {
 	info := spec.UplinkInfo{State: spec.UplinkInfoState(u.State), Mode: spec.UplinkInfoMode(u.Mode), Interface: u.Interface, Addresses: []string{}}
 	if info.State == "" {
 		info.State = spec.UplinkInfoStateDown
@@ -189,10 +204,6 @@ func (s *Service) Uplink() spec.UplinkInfo {
 	}
 	if u.Problem != nil {
 		info.Problem = problemOf(u.Problem)
-	} else {
-		s.mu.Lock()
-		info.Problem = problemOf(s.problem)
-		s.mu.Unlock()
 	}
 	return info
 }

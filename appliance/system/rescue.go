@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/version"
@@ -49,4 +50,14 @@ func RescueInfo(boot initapi.Boot, dataDir string, started time.Time) spec.Syste
 		info.Problems = append(info.Problems, *d)
 	}
 	return info
+}
+
+// NodeID is the node's id in its state file; "" if it has none yet.
+func NodeID(tx *store.Tx) (string, error) {
+	var n node
+	err := tx.Get(store.Settings, nodeKey, &n)
+	if qverr.CodeOf(err) == qverr.NoEnt {
+		err = nil
+	}
+	return n.ID, err
 }
