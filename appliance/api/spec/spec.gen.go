@@ -1694,7 +1694,7 @@ type ListLogsParams struct {
 	// Subsystem only lines of one subsystem
 	Subsystem string `form:"subsystem,omitempty" json:"subsystem,omitempty,omitzero"`
 
-	// Limit the newest so many lines
+	// Limit the newest so many lines; 1000 if absent or 0
 	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 }
 
