@@ -14,6 +14,7 @@ import (
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
+	"quantavirt/appliance/backup"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/install"
 	"quantavirt/appliance/logs"
@@ -51,6 +52,7 @@ type Deps struct {
 	System   System
 	Update   *update.Service
 	Logs     logs.Source
+	Backup   *backup.Service
 	// Gate refuses an operation ("GET /path", with {names} as in the description)
 	// that cannot be served; nil lets all through. Whoever calls has been admitted.
 	Gate func(operation string) error

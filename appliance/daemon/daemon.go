@@ -21,12 +21,12 @@ import (
 	"quantavirt/appliance/api"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
+	"quantavirt/appliance/backup"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/install"
 	"quantavirt/appliance/listen"
-	"quantavirt/appliance/logs"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -86,6 +86,7 @@ type daemon struct {
 	crypto  *crypto.Service
 	sys     *system.Service
 	update  *update.Service
+	backup  *backup.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
 	install *install.Service
@@ -121,6 +122,10 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		return err
 	}
 	defer func() { _ = d.ring.Close() }()
+	if err := d.finishRestore(); err != nil {
+		d.log.Error("start", "err", err)
+		return err
+	}
 	networks, token, err := d.open(boot)
 	if err != nil {
 		d.log.Error("start", "err", err)
@@ -288,10 +293,12 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
+	end := d.end()
+	d.backup = d.backups(end)
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
-		Restart: sync.OnceFunc(func() { close(d.again) }),
+		Restart: end,
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init
@@ -397,7 +404,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Logs: d.logs(),
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Logs: d.logs(), Backup: d.backup,
 	})
 	local, err := listen.Unix(d.o.runDir)
 	if err != nil {
@@ -414,17 +421,6 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.listen(remote)
 	return nil
 }
-
-// logs is where the node's log is.
-func (d *daemon) logs() logs.Source {
-	s := logs.Source{Path: d.logPath()}
-	if d.init != nil {
-		s.Boot = d.init.Log
-	}
-	return s
-}
-
-func (d *daemon) logPath() string { return filepath.Join(d.o.dataDir, "logs", "quantavirt.log") }
 
 func (d *daemon) listenTLS(config *tls.Config) (net.Listener, error) {
 	l, err := listen.TLS(d.o.listen, config)

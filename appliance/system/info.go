@@ -60,6 +60,9 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 	return info, nil
 }
 
+// ID is the node's, which stays.
+func (s *Service) ID() string { return s.nodeID }
+
 func nonNil[T any](s []T) []T {
 	if s == nil {
 		return []T{}

@@ -714,6 +714,12 @@ type AutostartConfig struct {
 	Order int `json:"order,omitempty,omitzero"`
 }
 
+// BackupRequest defines model for BackupRequest.
+type BackupRequest struct {
+	// Passphrase of at least 12 bytes
+	Passphrase string `json:"passphrase"`
+}
+
 // BootConfig defines model for BootConfig.
 type BootConfig struct {
 	Cmdline string `json:"cmdline,omitempty,omitzero"`
@@ -1192,6 +1198,16 @@ type QUAC100Provider string
 
 // Rescue the last time of this boot that the daemon could not start
 type Rescue = initapi.Rescue
+
+// Restored defines model for Restored.
+type Restored struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Hostname of the node that the backup was made of
+	Hostname string `json:"hostname"`
+	NodeID   string `json:"node_id"`
+	Version  string `json:"version"`
+}
 
 // SecurityConfig defines model for SecurityConfig.
 type SecurityConfig struct {
@@ -1722,6 +1738,12 @@ type InstallParams struct {
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// RestoreParams defines parameters for Restore.
+type RestoreParams struct {
+	// XPassphrase the passphrase in base64
+	XPassphrase string `json:"X-Passphrase"`
+}
+
 // UpdateSystemParams defines parameters for UpdateSystem.
 type UpdateSystemParams struct {
 	// Check only receive and verify
@@ -1822,6 +1844,9 @@ type StopVMParams struct {
 
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
+
+// BackUpJSONRequestBody defines body for BackUp for application/json ContentType.
+type BackUpJSONRequestBody = BackupRequest
 
 // InstallJSONRequestBody defines body for Install for application/json ContentType.
 type InstallJSONRequestBody = InstallRequest
@@ -2005,6 +2030,20 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeases(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUp(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	//
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
@@ -2057,6 +2096,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
 	RestartDaemon(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestoreWithBody Bring a backup back; no VM may run, and the daemon starts anew with it
+	//
+	// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+	RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RollBack Make the slot before the one that boots, and reboot
 	//
@@ -2490,6 +2538,40 @@ func (c *Client) ListLeases(ctx context.Context, name PathName, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
+// BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *Client) BackUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBackUpRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *Client) BackUp(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBackUpRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetCapabilities What this node can do, and the catalogue's code for what it cannot
 //
 // Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
@@ -2623,6 +2705,25 @@ func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 // Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
 func (c *Client) RestartDaemon(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRestartDaemonRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestoreWithBody Bring a backup back; no VM may run, and the daemon starts anew with it
+//
+// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+func (c *Client) RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3707,6 +3808,46 @@ func NewListLeasesRequest(server string, name PathName) (*http.Request, error) {
 	return req, nil
 }
 
+// NewBackUpRequest calls the generic BackUp builder with application/json body
+func NewBackUpRequest(server string, body BackUpJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBackUpRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBackUpRequestWithBody constructs an http.Request for the BackUp method, with any body, and a specified content type
+func NewBackUpRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/backup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetCapabilitiesRequest constructs an http.Request for the GetCapabilities method
 func NewGetCapabilitiesRequest(server string) (*http.Request, error) {
 	var err error
@@ -3993,6 +4134,48 @@ func NewRestartDaemonRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRestoreRequestWithBody constructs an http.Request for the Restore method, with any body, and a specified content type
+func NewRestoreRequestWithBody(server string, params *RestoreParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/restore")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Passphrase", params.XPassphrase, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Passphrase", headerParam0)
+
 	}
 
 	return req, nil
@@ -5364,6 +5547,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeasesWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*ListLeasesResponse, error)
 
+	// BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BackUpResponse, error)
+
+	// BackUpWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithResponse(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BackUpResponse, error)
+
 	// GetCapabilitiesWithResponse What this node can do, and the catalogue's code for what it cannot
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5430,6 +5627,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
 	RestartDaemonWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RestartDaemonResponse, error)
+
+	// RestoreWithBodyWithResponse Bring a backup back; no VM may run, and the daemon starts anew with it
+	//
+	// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+	RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error)
 
 	// RollBackWithResponse Make the slot before the one that boots, and reboot
 	//
@@ -6324,6 +6530,47 @@ func (r ListLeasesResponse) ContentType() string {
 	return ""
 }
 
+type BackUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BackUpResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BackUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BackUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BackUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BackUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetCapabilitiesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6709,6 +6956,54 @@ func (r RestartDaemonResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RestartDaemonResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RestoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Restored
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RestoreResponse) GetJSON202() *Restored {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestoreResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestoreResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8206,6 +8501,32 @@ func (c *ClientWithResponses) ListLeasesWithResponse(ctx context.Context, name P
 	return ParseListLeasesResponse(rsp)
 }
 
+// BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *ClientWithResponses) BackUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BackUpResponse, error) {
+	rsp, err := c.BackUpWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBackUpResponse(rsp)
+}
+
+// BackUpWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *ClientWithResponses) BackUpWithResponse(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BackUpResponse, error) {
+	rsp, err := c.BackUp(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBackUpResponse(rsp)
+}
+
 // GetCapabilitiesWithResponse What this node can do, and the catalogue's code for what it cannot
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8325,6 +8646,21 @@ func (c *ClientWithResponses) RestartDaemonWithResponse(ctx context.Context, req
 		return nil, err
 	}
 	return ParseRestartDaemonResponse(rsp)
+}
+
+// RestoreWithBodyWithResponse Bring a backup back; no VM may run, and the daemon starts anew with it
+//
+// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+func (c *ClientWithResponses) RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error) {
+	rsp, err := c.RestoreWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreResponse(rsp)
 }
 
 // RollBackWithResponse Make the slot before the one that boots, and reboot
@@ -9207,6 +9543,32 @@ func ParseListLeasesResponse(rsp *http.Response) (*ListLeasesResponse, error) {
 	return response, nil
 }
 
+// ParseBackUpResponse parses an HTTP response from a BackUpWithResponse call
+func ParseBackUpResponse(rsp *http.Response) (*BackUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BackUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetCapabilitiesResponse parses an HTTP response from a GetCapabilitiesWithResponse call
 func ParseGetCapabilitiesResponse(rsp *http.Response) (*GetCapabilitiesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9467,6 +9829,39 @@ func ParseRestartDaemonResponse(rsp *http.Response) (*RestartDaemonResponse, err
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
 		var dest PowerActionAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRestoreResponse parses an HTTP response from a RestoreWithResponse call
+func ParseRestoreResponse(rsp *http.Response) (*RestoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Restored
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10482,6 +10877,9 @@ type ServerInterface interface {
 	// ListLeases DHCP leases of a network
 	// (GET /api/v1/networks/{name}/leases)
 	ListLeases(w http.ResponseWriter, r *http.Request, name PathName)
+	// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+	// (POST /api/v1/system/backup)
+	BackUp(w http.ResponseWriter, r *http.Request)
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	// (GET /api/v1/system/capabilities)
 	GetCapabilities(w http.ResponseWriter, r *http.Request)
@@ -10506,6 +10904,9 @@ type ServerInterface interface {
 	// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
 	// (POST /api/v1/system/restart-daemon)
 	RestartDaemon(w http.ResponseWriter, r *http.Request)
+	// Restore Bring a backup back; no VM may run, and the daemon starts anew with it
+	// (POST /api/v1/system/restore)
+	Restore(w http.ResponseWriter, r *http.Request, params RestoreParams)
 	// RollBack Make the slot before the one that boots, and reboot
 	// (POST /api/v1/system/rollback)
 	RollBack(w http.ResponseWriter, r *http.Request)
@@ -11011,6 +11412,20 @@ func (siw *ServerInterfaceWrapper) ListLeases(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// BackUp operation middleware
+func (siw *ServerInterfaceWrapper) BackUp(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BackUp(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetCapabilities operation middleware
 func (siw *ServerInterfaceWrapper) GetCapabilities(w http.ResponseWriter, r *http.Request) {
 
@@ -11178,6 +11593,51 @@ func (siw *ServerInterfaceWrapper) RestartDaemon(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RestartDaemon(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Restore operation middleware
+func (siw *ServerInterfaceWrapper) Restore(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RestoreParams
+
+	headers := r.Header
+
+	// ------------- Required header parameter "X-Passphrase" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Passphrase")]; found {
+		var XPassphrase string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "X-Passphrase", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Passphrase", valueList[0], &XPassphrase, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "X-Passphrase", Err: err})
+			return
+		}
+
+		params.XPassphrase = XPassphrase
+
+	} else {
+		err := fmt.Errorf("Header parameter X-Passphrase is required, but not found")
+		siw.ErrorHandlerFunc(w, r, &RequiredHeaderError{ParamName: "X-Passphrase", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Restore(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -12178,6 +12638,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/update", wrapper.UpdateSystem)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/slots", wrapper.ListSlots)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/rollback", wrapper.RollBack)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/backup", wrapper.BackUp)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/restore", wrapper.Restore)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.GetUplink)
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.SetUplink)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/uplink/confirm", wrapper.ConfirmUplink)
