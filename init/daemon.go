@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 
 	"quantavirt/init/cmdline"
 	"quantavirt/init/guard"
+	"quantavirt/init/manage"
 	"quantavirt/init/supervise"
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
@@ -56,9 +56,9 @@ func (n *node) startDaemon(ctx context.Context) error {
 	}
 	first := make(chan error, 1)
 	sup := supervise.New(supervise.Process{
-		Name: "daemon",
+		Name: "the management",
 		Start: func() (int, <-chan wire.Exit, error) {
-			pid, done, err := n.execDaemon(out)
+			pid, done, err := n.execManager(out)
 			select {
 			case first <- err:
 			default:
@@ -66,7 +66,7 @@ func (n *node) startDaemon(ctx context.Context) error {
 			return pid, done, err
 		},
 		Kill: syscall.Kill,
-	}, supervise.Options{Log: n.log, Beat: n.pulse.Beat, Died: n.daemonDied})
+	}, supervise.Options{Log: n.log, Beat: n.turn, Died: n.managerDied})
 	n.mu.Lock()
 	n.daemon = sup
 	n.started = sinceStart()
@@ -96,15 +96,22 @@ func (n *node) outputPipe() (*os.File, error) {
 				return
 			}
 			_, _ = n.ring.Write(buf[:k])
+			_, _ = n.words.Write(buf[:k])
 		}
 	})
 	return w, nil
 }
 
-func (n *node) execDaemon(out *os.File) (int, <-chan wire.Exit, error) {
+// execManager starts what manages the node now.
+func (n *node) execManager(out *os.File) (int, <-chan wire.Exit, error) {
+	name := "daemon"
+	if n.manager.Start(sinceStart()) == manage.Rescue {
+		name = "rescue"
+	}
+	n.words.Forget()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return 0, nil, qverr.New(qverr.CodeOf(err), "start the daemon: %w", err)
+		return 0, nil, qverr.New(qverr.CodeOf(err), "start the %s: %w", name, err)
 	}
 	defer func() { _ = null.Close() }()
 	group := filepath.Join(cgroupRoot, "appliance")
@@ -120,29 +127,15 @@ func (n *node) execDaemon(out *os.File) (int, <-chan wire.Exit, error) {
 	} else {
 		n.log.Error("control group of the daemon", "err", err)
 	}
-	pid, done, err := n.reaper.Start(daemonPath, []string{daemonPath, "daemon"}, attr)
+	pid, done, err := n.reaper.Start(daemonPath, []string{daemonPath, name}, attr)
 	if err != nil {
 		return 0, nil, err
 	}
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(daemonOOM), 0); err != nil {
-		n.log.Warn("protect the daemon", "err", err)
+		n.log.Warn("protect the "+name, "err", err)
 	}
-	n.log.Info("the daemon runs", "pid", pid)
+	n.log.Info("the "+name+" runs", "pid", pid)
 	return pid, done, nil
-}
-
-// daemonDied says on the consoles that the daemon cannot stay alive, with its
-// last words, but not at every try.
-func (n *node) daemonDied(e wire.Exit, deaths int) {
-	if deaths != complainFrom && deaths%20 != 0 {
-		return
-	}
-	how := fmt.Sprintf("status %d", e.Status)
-	if e.Signal != 0 {
-		how = "signal " + syscall.Signal(e.Signal).String()
-	}
-	n.say(qverr.New(qverr.Generic, "the daemon has ended %d times in a row, last with %s; it is tried again. Its last words:", deaths, how))
-	n.show(strings.TrimRight(string(n.ring.Tail(6)), "\n"))
 }
 
 // startRescue runs a shell on every console, if the command line asks for it.

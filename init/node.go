@@ -17,6 +17,7 @@ import (
 	"quantavirt/init/guard"
 	"quantavirt/init/kmod"
 	"quantavirt/init/logring"
+	"quantavirt/init/manage"
 	"quantavirt/init/reap"
 	"quantavirt/init/seq"
 	"quantavirt/init/supervise"
@@ -47,8 +48,10 @@ type node struct {
 	modules  *kmod.Loader
 	quiet    *kmod.Loader // the same, for what nobody waits for
 	consoles *console.Set
-	daemon   *supervise.Supervisor
-	warm     *os.File // empty VM that keeps virtualization switched on
+	daemon   *supervise.Supervisor // of the daemon, or the rescue listener in its place
+	manager  manage.Manager
+	words    manage.Words // of the daemon
+	warm     *os.File     // empty VM that keeps virtualization switched on
 
 	blessed chan struct{}            // closed when this boot is no trial of an update, or no more
 	ended   map[string]chan struct{} // by step, closed when it has ended
@@ -142,9 +145,8 @@ func (n *node) Boot() wire.Boot {
 		return cmp.Or(cmp.Compare(a.StartMS, b.StartMS), cmp.Compare(a.StartMS+a.TookMS, b.StartMS+b.TookMS))
 	})
 	b.Options = n.line.Options()
-	if n.daemon != nil {
-		b.Restarts = n.daemon.Restarts()
-	}
+	b.Restarts = n.manager.Restarts()
+	b.Rescue = n.manager.Rescue()
 	return b
 }
 
@@ -185,6 +187,7 @@ func (n *node) Banner(lines []string) {
 
 // Ready implements control.Node: the first time it is the last step of the boot.
 func (n *node) Ready() {
+	n.manager.Ready()
 	n.mu.Lock()
 	first := !n.ready
 	n.ready = true

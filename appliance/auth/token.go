@@ -33,13 +33,14 @@ type Principal struct {
 	Role spec.TokenRole
 }
 
-type record struct {
+// Stored is a token as it is kept.
+type Stored struct {
 	Token  spec.Token `json:"token"`
 	SHA256 string     `json:"sha256"` // hex, of the whole token
 }
 
 type known struct {
-	record
+	Stored
 	hash      [sha256.Size]byte
 	saved     time.Time // last use as stored
 	transient bool      // not in the store: from the kernel command line
@@ -47,7 +48,7 @@ type known struct {
 
 // Tokens are the tokens of the node.
 type Tokens struct {
-	db  *store.DB
+	db  *store.DB // nil: kept in memory only
 	now func() time.Time
 
 	mu  sync.Mutex
@@ -56,13 +57,20 @@ type Tokens struct {
 
 // OpenTokens reads the stored tokens.
 func OpenTokens(db *store.DB) (*Tokens, error) {
-	records, err := store.All[record](db, store.Tokens)
+	stored, err := store.All[Stored](db, store.Tokens)
 	if err != nil {
 		return nil, err
 	}
+	return newTokens(db, stored)
+}
+
+// FixedTokens are tokens that were read elsewhere; what changes is kept in memory.
+func FixedTokens(stored []Stored) (*Tokens, error) { return newTokens(nil, stored) }
+
+func newTokens(db *store.DB, stored []Stored) (*Tokens, error) {
 	t := &Tokens{db: db, now: time.Now}
-	for _, r := range records {
-		k := &known{record: r}
+	for _, r := range stored {
+		k := &known{Stored: r}
 		if n, err := hex.Decode(k.hash[:], []byte(r.SHA256)); err != nil || n != len(k.hash) {
 			return nil, qverr.New(qverr.IO, "stored token %s has no valid hash", r.Token.ID)
 		}
@@ -108,7 +116,7 @@ func (t *Tokens) TrustHash(hash, description string, role spec.TokenRole) error 
 	if slices.ContainsFunc(t.all, func(old *known) bool { return old.hash == raw && !old.transient }) {
 		return nil
 	}
-	if err := t.db.Put(store.Tokens, k.Token.ID, k.record); err != nil {
+	if err := t.save(k); err != nil {
 		return err
 	}
 	t.all = append(t.all, k)
@@ -149,7 +157,7 @@ func (t *Tokens) Create(description string, role spec.TokenRole, lifetime time.D
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.db.Put(store.Tokens, k.Token.ID, k.record); err != nil {
+	if err := t.save(k); err != nil {
 		return spec.TokenSecret{}, err
 	}
 	t.all = append(t.all, k)
@@ -176,7 +184,7 @@ func (t *Tokens) Revoke(id string) error {
 	if i < 0 {
 		return qverr.New(qverr.NoEnt, "there is no token %.64q", id)
 	}
-	if !t.all[i].transient {
+	if !t.all[i].transient && t.db != nil {
 		if err := t.db.Delete(store.Tokens, id); err != nil {
 			return err
 		}
@@ -218,5 +226,12 @@ func (t *Tokens) used(k *known, now time.Time) {
 	}
 	k.saved = now
 	// The time of last use is worth no failed request.
-	_ = t.db.Put(store.Tokens, k.Token.ID, k.record)
+	_ = t.save(k)
+}
+
+func (t *Tokens) save(k *known) error {
+	if t.db == nil {
+		return nil
+	}
+	return t.db.Put(store.Tokens, k.Token.ID, k.Stored)
 }

@@ -21,10 +21,12 @@ import (
 	"quantavirt/appliance/api"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
+	"quantavirt/appliance/backup"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/install"
+	"quantavirt/appliance/listen"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
@@ -84,6 +86,7 @@ type daemon struct {
 	crypto  *crypto.Service
 	sys     *system.Service
 	update  *update.Service
+	backup  *backup.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
 	install *install.Service
@@ -96,7 +99,8 @@ type daemon struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	failed chan error // a listener that ended by itself
+	failed chan error    // a listener that ended by itself
+	again  chan struct{} // closed when PID 1 is to start the daemon anew
 
 	booted     chan struct{} // closed when PID 1's boot steps are known
 	configured chan struct{} // closed when it is known whether the node has a configuration
@@ -104,7 +108,10 @@ type daemon struct {
 
 // Run runs the daemon until a signal comes or it cannot go on.
 func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
+	d := &daemon{
+		o: o, bus: &event.Bus{}, failed: make(chan error, 4), again: make(chan struct{}), booted: make(chan struct{}),
+		configured: make(chan struct{}),
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
 	boot, err := d.dataVolume(signals)
@@ -115,6 +122,10 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		return err
 	}
 	defer func() { _ = d.ring.Close() }()
+	if err := d.finishRestore(); err != nil {
+		d.log.Error("start", "err", err)
+		return err
+	}
 	networks, token, err := d.open(boot)
 	if err != nil {
 		d.log.Error("start", "err", err)
@@ -132,6 +143,8 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		if sig == syscall.SIGTERM {
 			d.stopGuests(signals)
 		}
+	case <-d.again:
+		d.log.Info("the daemon ends to be started again")
 	case end = <-d.failed:
 		d.log.Error("the daemon ends", "err", end)
 	}
@@ -147,7 +160,7 @@ func (d *daemon) openLog(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.ring, err = qvlog.OpenRing(filepath.Join(d.o.dataDir, "logs", "quantavirt.log"), logSize)
+	d.ring, err = qvlog.OpenRing(d.logPath(), logSize)
 	if err != nil {
 		return err
 	}
@@ -248,7 +261,7 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 		resolv = ""
 	}
 	d.net = network.New(network.Options{
-		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
+		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
@@ -280,9 +293,12 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
+	end := d.end()
+	d.backup = d.backups(end)
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+		Restart: end,
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init
@@ -388,9 +404,9 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Logs: d.logs(), Backup: d.backup,
 	})
-	local, err := listenUnix(d.o.runDir)
+	local, err := listen.Unix(d.o.runDir)
 	if err != nil {
 		return err
 	}
@@ -407,7 +423,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 }
 
 func (d *daemon) listenTLS(config *tls.Config) (net.Listener, error) {
-	l, err := listenTLS(d.o.listen, config)
+	l, err := listen.TLS(d.o.listen, config)
 	if err == nil {
 		d.o.listen = l.Addr().String() // port 0 becomes a real one
 	}
@@ -424,7 +440,7 @@ func (d *daemon) listen(l net.Listener) {
 }
 
 func (d *daemon) listenVsock() bool {
-	l, err := listenVsock(uint32(d.o.vsockPort))
+	l, err := listen.Vsock(uint32(d.o.vsockPort))
 	if err != nil {
 		d.log.Warn("no API over vsock", "err", err)
 		return false

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack"
-	"quantavirt/netstack/uplink"
 )
 
 // Stack is what the service needs of netstack.Manager.
@@ -36,6 +36,7 @@ type Options struct {
 	RunDir     string // keeps the uplink's lease over a restart of the daemon
 	ResolvConf string // gets the uplink's name servers, "" for none
 	Hostname   string
+	DataDir    string // has UplinkFile; "": a configuration over the API is lost with the process
 }
 
 // Service is the network of the node.
@@ -43,6 +44,8 @@ type Service struct {
 	log    *slog.Logger
 	stack  Stack // nil when off
 	leases *leases
+
+	control control
 
 	mu       sync.Mutex
 	want     netstack.State // without the options of the kernel command line
@@ -55,6 +58,10 @@ type Service struct {
 func New(opts Options) *Service {
 	s := &Service{log: opts.Log, leases: &leases{}, vmOf: func(string) string { return "" }}
 	s.want.Networks = []netstack.Network{netstack.DefaultNetwork()}
+	s.control.clock = bootClock()
+	if opts.DataDir != "" {
+		s.control.path = filepath.Join(opts.DataDir, UplinkFile)
+	}
 	if !opts.Off { // a nil *Manager in the interface would not be nil
 		s.stack = netstack.New(netstack.Options{
 			Logger:     opts.Log,
@@ -92,41 +99,22 @@ func (s *Service) changed() {
 	}
 }
 
-// uplinkConfig is what Configure said, overridden by the options of the kernel
-// command line, and what is wrong with these.
-func (s *Service) uplinkConfig(options map[string]string) (netstack.UplinkConfig, error) {
-	s.mu.Lock()
-	want := s.want.Uplink
-	s.mu.Unlock()
-	switch ip := options["ip"]; ip {
-	case "":
-	case "dhcp":
-		want.Mode, want.Static = "", uplink.Static{}
-	default:
-		static, err := uplink.ParseStatic(ip)
-		if err != nil {
-			return want, err
-		}
-		want.Mode, want.Static = uplink.StaticMode, static
-	}
-	return want, nil
-}
-
 // Connect begins with the uplink, which needs nobody's state. options are those
 // of the kernel command line. Start goes on from there and tells how it went.
 func (s *Service) Connect(options map[string]string) {
 	if s.stack == nil {
 		return
 	}
-	want, _ := s.uplinkConfig(options) // Start says what is wrong
-	if err := s.stack.Connect(want); err != nil {
+	cfg, _ := s.openUplink(options, false) // Start says what is wrong
+	if err := s.stack.Connect(cfg); err != nil {
 		s.log.Error("connect the uplink", "err", err) // as will be Start's
 	}
 }
 
 // Start brings up the networks, whose leases are kept in db, and the uplink, and
 // returns when the uplink has its address or it is known that it gets none.
-// options are those of the kernel command line. It may be called again.
+// options are those of the kernel command line, which override what Configure
+// said. It may be called again.
 func (s *Service) Start(ctx context.Context, db *store.DB, options map[string]string) error {
 	if s.stack == nil {
 		return nil
@@ -134,17 +122,13 @@ func (s *Service) Start(ctx context.Context, db *store.DB, options map[string]st
 	if s.leases.db == nil {
 		s.leases.db = db
 	}
-	want, wrong := s.uplinkConfig(options)
-	s.mu.Lock()
-	state := s.want
-	s.mu.Unlock()
-	state.Uplink = want
-	err := s.stack.Apply(ctx, state)
+	cfg, wrong := s.openUplink(options, true)
+	err := s.stack.Apply(ctx, s.wanted(cfg))
 	if err != nil {
 		s.log.Error("bring up the network", "err", err)
 	}
 	if wrong != nil {
-		s.log.Error("quantavirt.ip is ignored", "err", wrong)
+		s.log.Error("the uplink is not as configured", "err", wrong)
 		err = wrong
 	}
 	s.mu.Lock()
@@ -166,6 +150,7 @@ func (s *Service) Close() error {
 	if s.stack == nil {
 		return nil
 	}
+	s.closeUplink()
 	return s.stack.Close()
 }
 
@@ -183,9 +168,24 @@ func problemOf(err error) spec.Problem {
 // Uplink is the node's own connection.
 func (s *Service) Uplink() spec.UplinkInfo {
 	if s.stack == nil {
-		return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
+		return LocalUplink()
 	}
-	u := s.stack.Uplink()
+	info := ShowUplink(s.stack.Uplink())
+	if info.Problem.Code == 0 {
+		s.mu.Lock()
+		info.Problem = problemOf(s.problem)
+		s.mu.Unlock()
+	}
+	return info
+}
+
+// LocalUplink is what there is to say where the network is left alone.
+func LocalUplink() spec.UplinkInfo {
+	return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
+}
+
+// ShowUplink is a status as the API has it.
+func ShowUplink(u netstack.UplinkStatus) spec.UplinkInfo {
 	info := spec.UplinkInfo{State: spec.UplinkInfoState(u.State), Mode: spec.UplinkInfoMode(u.Mode), Interface: u.Interface, Addresses: []string{}}
 	if info.State == "" {
 		info.State = spec.UplinkInfoStateDown
@@ -204,10 +204,6 @@ func (s *Service) Uplink() spec.UplinkInfo {
 	}
 	if u.Problem != nil {
 		info.Problem = problemOf(u.Problem)
-	} else {
-		s.mu.Lock()
-		info.Problem = problemOf(s.problem)
-		s.mu.Unlock()
 	}
 	return info
 }

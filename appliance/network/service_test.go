@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 // stack is a kernel network that does what it is told.
 type stack struct {
+	mu        sync.Mutex
 	connected netstack.UplinkConfig
 	state     netstack.State
 	fail      error
@@ -29,7 +31,10 @@ type stack struct {
 
 func (s *stack) Connect(c netstack.UplinkConfig) error { s.connected = c; return nil }
 func (s *stack) Apply(_ context.Context, state netstack.State) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.state = state
+	s.status.Networks = nil
 	for _, n := range state.Networks {
 		s.status.Networks = append(s.status.Networks, netstack.NetworkStatus{Network: n, Ready: s.fail == nil})
 	}
@@ -41,9 +46,13 @@ func (s *stack) AddPort(context.Context, string, netstack.Port) (*os.File, strin
 }
 func (s *stack) RemovePort(context.Context, string, string) error { return nil }
 func (s *stack) Leases(string) ([]netstack.Lease, error)          { return s.leases, nil }
-func (s *stack) Uplink() netstack.UplinkStatus                    { return s.status.Uplink }
-func (s *stack) Status() netstack.Status                          { return s.status }
-func (s *stack) Close() error                                     { return nil }
+func (s *stack) Uplink() netstack.UplinkStatus                    { return s.Status().Uplink }
+func (s *stack) Status() netstack.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+func (s *stack) Close() error { return nil }
 
 func testService(t *testing.T, k Stack) (*Service, *store.DB) {
 	t.Helper()

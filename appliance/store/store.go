@@ -214,14 +214,7 @@ func (d *DB) Delete(b Bucket, key string) error {
 func All[T any](d *DB, b Bucket) ([]T, error) {
 	var out []T
 	err := d.View(func(t *Tx) error {
-		return t.bucket(b).ForEach(func(k, data []byte) error {
-			var v T
-			if err := decode(b, string(k), data, &v); err != nil {
-				return err
-			}
-			out = append(out, v)
-			return nil
-		})
+		return Each(t, b, func(_ string, v T) error { out = append(out, v); return nil })
 	})
 	return out, err
 }

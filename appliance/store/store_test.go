@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -168,5 +170,37 @@ func TestFirst(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left behind: %v", err)
+	}
+}
+
+func TestPeek(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	if err := Peek(path, time.Millisecond, func(*Tx) error { return nil }); err == nil {
+		t.Error("peeked at nothing")
+	}
+	db, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Put(Settings, "x", record{N: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Peek(path, time.Millisecond, func(*Tx) error { return nil }); !errors.Is(err, qverr.Busy) {
+		t.Errorf("beside the daemon: %v", err)
+	}
+	_ = db.Close()
+	before, _ := os.ReadFile(path)
+	var r record
+	if err := Peek(path, time.Second, func(tx *Tx) error { return tx.Get(Settings, "x", &r) }); err != nil || r.N != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Error("the file changed")
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte("no state "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Peek(path, time.Second, func(*Tx) error { return nil }); !errors.Is(err, qverr.IO) {
+		t.Errorf("garbage: %v", err)
 	}
 }

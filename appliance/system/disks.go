@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"quantavirt/internal/disks"
+	"quantavirt/internal/initapi"
 )
 
 // What a disk that the node itself stands on is used by.
@@ -17,16 +18,18 @@ const (
 var machine = disks.Host{Sys: "/sys", Dev: "/dev", Proc: "/proc"}
 
 // Disks lists the disks of the machine with what this node does with them.
-func (s *Service) Disks() ([]disks.Disk, error) {
+func (s *Service) Disks() ([]disks.Disk, error) { return Disks(s.Boot(), s.DataDir) }
+
+// Disks lists the disks of a machine by what PID 1 found.
+func Disks(boot initapi.Boot, dataDir string) ([]disks.Disk, error) {
 	all, err := machine.List()
 	if err != nil {
 		return nil, err
 	}
-	boot := s.Boot()
 	for i := range all {
 		d := &all[i]
 		if boot.Data.Persistent && has(d, boot.Data.Device) {
-			d.UsedBy = slices.DeleteFunc(d.UsedBy, func(u string) bool { return u == "mounted at "+s.DataDir })
+			d.UsedBy = slices.DeleteFunc(d.UsedBy, func(u string) bool { return u == "mounted at "+dataDir })
 			d.UsedBy = append([]string{UsedByData}, d.UsedBy...)
 		}
 		if has(d, boot.ESPDevice) {

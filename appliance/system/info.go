@@ -24,6 +24,8 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 	}
 	total, available := Memory()
 	info := spec.SystemInfo{
+		Mode:          spec.SystemInfoModeNormal,
+		Rescue:        boot.Rescue,
 		Version:       version.Version,
 		Hostname:      s.Hostname(),
 		NodeID:        s.nodeID,
@@ -57,6 +59,9 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 	info.Problems = problems(info)
 	return info, nil
 }
+
+// ID is the node's, which stays.
+func (s *Service) ID() string { return s.nodeID }
 
 func nonNil[T any](s []T) []T {
 	if s == nil {

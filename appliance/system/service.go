@@ -56,6 +56,8 @@ type Deps struct {
 	Name func() string
 	// Configuration is what the node got at its first boot.
 	Configuration func() spec.ConfigurationInfo
+	// Restart ends the daemon, for PID 1 to start it again.
+	Restart func()
 }
 
 // Service is the node.
@@ -166,6 +168,15 @@ func (s *Service) PowerOff(ctx context.Context) error {
 		return noInit("power off")
 	}
 	return s.Init.PowerOff(ctx)
+}
+
+// RestartDaemon ends the daemon, for PID 1 to start it again. VMs run on.
+func (s *Service) RestartDaemon() error {
+	if s.Init == nil {
+		return noInit("restart the daemon")
+	}
+	s.Restart()
+	return nil
 }
 
 func noInit(what string) error {

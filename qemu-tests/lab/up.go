@@ -137,8 +137,13 @@ func (n *Node) join(first, second string) (string, error) {
 
 // WaitLine waits until the console says a text.
 func (n *Node) WaitLine(ctx context.Context, text string) (string, error) {
+	return n.WaitLineAfter(ctx, 0, text)
+}
+
+// WaitLineAfter is WaitLine for what the console says after a mark.
+func (n *Node) WaitLineAfter(ctx context.Context, mark int64, text string) (string, error) {
 	var found string
-	err := follow(ctx, n.ConsoleLog, 0, func(line string) bool {
+	err := follow(ctx, n.ConsoleLog, mark, func(line string) bool {
 		if strings.Contains(line, text) {
 			found = line
 			return true

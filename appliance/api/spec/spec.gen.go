@@ -21,6 +21,7 @@ import (
 	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/qvlog"
 
 	"github.com/oapi-codegen/runtime"
 )
@@ -243,8 +244,9 @@ func (e PQCConfigQuac100) Valid() bool {
 
 // Defines values for PowerActionAction.
 const (
-	PowerActionActionPoweroff PowerActionAction = "poweroff"
-	PowerActionActionReboot   PowerActionAction = "reboot"
+	PowerActionActionPoweroff      PowerActionAction = "poweroff"
+	PowerActionActionReboot        PowerActionAction = "reboot"
+	PowerActionActionRestartDaemon PowerActionAction = "restart-daemon"
 )
 
 // Valid indicates whether the value is a known member of the PowerActionAction enum.
@@ -253,6 +255,8 @@ func (e PowerActionAction) Valid() bool {
 	case PowerActionActionPoweroff:
 		return true
 	case PowerActionActionReboot:
+		return true
+	case PowerActionActionRestartDaemon:
 		return true
 	default:
 		return false
@@ -379,6 +383,24 @@ func (e SystemInfoCryptoProvider) Valid() bool {
 	}
 }
 
+// Defines values for SystemInfoMode.
+const (
+	SystemInfoModeNormal SystemInfoMode = "normal"
+	SystemInfoModeRescue SystemInfoMode = "rescue"
+)
+
+// Valid indicates whether the value is a known member of the SystemInfoMode enum.
+func (e SystemInfoMode) Valid() bool {
+	switch e {
+	case SystemInfoModeNormal:
+		return true
+	case SystemInfoModeRescue:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TLSInfoPolicy.
 const (
 	TLSInfoPolicyCompatible TLSInfoPolicy = "compatible"
@@ -460,6 +482,51 @@ func (e TokenRole) Valid() bool {
 	case TokenRoleAdmin:
 		return true
 	case TokenRoleViewer:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UplinkSource.
+const (
+	UplinkSourceAPI               UplinkSource = "api"
+	UplinkSourceConfiguration     UplinkSource = "configuration"
+	UplinkSourceDefault           UplinkSource = "default"
+	UplinkSourceKernelCommandLine UplinkSource = "kernel-command-line"
+)
+
+// Valid indicates whether the value is a known member of the UplinkSource enum.
+func (e UplinkSource) Valid() bool {
+	switch e {
+	case UplinkSourceAPI:
+		return true
+	case UplinkSourceConfiguration:
+		return true
+	case UplinkSourceDefault:
+		return true
+	case UplinkSourceKernelCommandLine:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UplinkConfigMode.
+const (
+	UplinkConfigModeDHCP    UplinkConfigMode = "dhcp"
+	UplinkConfigModeDefault UplinkConfigMode = "default"
+	UplinkConfigModeStatic  UplinkConfigMode = "static"
+)
+
+// Valid indicates whether the value is a known member of the UplinkConfigMode enum.
+func (e UplinkConfigMode) Valid() bool {
+	switch e {
+	case UplinkConfigModeDHCP:
+		return true
+	case UplinkConfigModeDefault:
+		return true
+	case UplinkConfigModeStatic:
 		return true
 	default:
 		return false
@@ -577,6 +644,48 @@ func (e VMState) Valid() bool {
 	}
 }
 
+// Defines values for ListLogsParamsSource.
+const (
+	ListLogsParamsSourceBoot ListLogsParamsSource = "boot"
+	ListLogsParamsSourceNode ListLogsParamsSource = "node"
+)
+
+// Valid indicates whether the value is a known member of the ListLogsParamsSource enum.
+func (e ListLogsParamsSource) Valid() bool {
+	switch e {
+	case ListLogsParamsSourceBoot:
+		return true
+	case ListLogsParamsSourceNode:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListLogsParamsLevel.
+const (
+	ListLogsParamsLevelDebug ListLogsParamsLevel = "debug"
+	ListLogsParamsLevelError ListLogsParamsLevel = "error"
+	ListLogsParamsLevelInfo  ListLogsParamsLevel = "info"
+	ListLogsParamsLevelWarn  ListLogsParamsLevel = "warn"
+)
+
+// Valid indicates whether the value is a known member of the ListLogsParamsLevel enum.
+func (e ListLogsParamsLevel) Valid() bool {
+	switch e {
+	case ListLogsParamsLevelDebug:
+		return true
+	case ListLogsParamsLevelError:
+		return true
+	case ListLogsParamsLevelInfo:
+		return true
+	case ListLogsParamsLevelWarn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetVMConsoleParamsDevice.
 const (
 	GetVMConsoleParamsDeviceSerial        GetVMConsoleParamsDevice = "serial"
@@ -603,6 +712,12 @@ type AutostartConfig struct {
 
 	// Order smaller numbers start first
 	Order int `json:"order,omitempty,omitzero"`
+}
+
+// BackupRequest defines model for BackupRequest.
+type BackupRequest struct {
+	// Passphrase of at least 12 bytes
+	Passphrase string `json:"passphrase"`
 }
 
 // BootConfig defines model for BootConfig.
@@ -916,6 +1031,14 @@ type Limits struct {
 	VcpusPerVM     int   `json:"vcpus_per_vm"`
 }
 
+// LogList defines model for LogList.
+type LogList struct {
+	Items []LogRecord `json:"items"`
+}
+
+// LogRecord defines model for LogRecord.
+type LogRecord = qvlog.Record
+
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
 	Balloon   bool                  `json:"balloon,omitempty,omitzero"`
@@ -1073,6 +1196,19 @@ type QUAC100 struct {
 // QUAC100Provider which provider serves now
 type QUAC100Provider string
 
+// Rescue the last time of this boot that the daemon could not start
+type Rescue = initapi.Rescue
+
+// Restored defines model for Restored.
+type Restored struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Hostname of the node that the backup was made of
+	Hostname string `json:"hostname"`
+	NodeID   string `json:"node_id"`
+	Version  string `json:"version"`
+}
+
 // SecurityConfig defines model for SecurityConfig.
 type SecurityConfig struct {
 	SevSnp bool `json:"sev-snp,omitempty,omitzero"`
@@ -1199,11 +1335,17 @@ type SystemInfo struct {
 	Kernel         KernelInfo               `json:"kernel"`
 	KVM            KVM                      `json:"kvm"`
 	Memory         MemoryInfo               `json:"memory"`
-	Network        UplinkInfo               `json:"network"`
-	NodeID         string                   `json:"node_id"`
+
+	// Mode rescue: the daemon cannot start, and a listener with few routes answers in its place
+	Mode    SystemInfoMode `json:"mode"`
+	Network UplinkInfo     `json:"network"`
+	NodeID  string         `json:"node_id"`
 
 	// Problems everything that is missing or failed
-	Problems      []Problem `json:"problems"`
+	Problems []Problem `json:"problems"`
+
+	// Rescue the last time of this boot that the daemon could not start
+	Rescue        *Rescue   `json:"rescue,omitempty"`
 	Time          time.Time `json:"time"`
 	TLS           TLSInfo   `json:"tls"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
@@ -1214,6 +1356,9 @@ type SystemInfo struct {
 
 // SystemInfoCryptoProvider defines model for SystemInfo.CryptoProvider.
 type SystemInfoCryptoProvider string
+
+// SystemInfoMode rescue: the daemon cannot start, and a listener with few routes answers in its place
+type SystemInfoMode string
 
 // TLSInfo defines model for TLSInfo.
 type TLSInfo struct {
@@ -1321,6 +1466,43 @@ type UpdateSource struct {
 	URL string `json:"url"`
 }
 
+// Uplink defines model for Uplink.
+type Uplink struct {
+	Config UplinkConfig `json:"config"`
+
+	// Pending a change that is reverted unless it is confirmed
+	Pending *UplinkPending `json:"pending,omitempty"`
+
+	// Source where the configuration comes from that is confirmed
+	Source UplinkSource `json:"source"`
+	Status UplinkInfo   `json:"status"`
+}
+
+// UplinkSource where the configuration comes from that is confirmed
+type UplinkSource string
+
+// UplinkConfig defines model for UplinkConfig.
+type UplinkConfig struct {
+	// Address of the node, IPv4, with the length of its subnet: 192.0.2.7/24
+	Address string   `json:"address,omitempty,omitzero"`
+	DNS     []string `json:"dns,omitempty,omitzero"`
+
+	// Gateway no default route if absent
+	Gateway string `json:"gateway,omitempty,omitzero"`
+
+	// Interface the first physical Ethernet with a carrier if absent
+	Interface string `json:"interface,omitempty,omitzero"`
+
+	// Mode default: as the kernel command line or else the configuration of the first boot says, DHCP if they say nothing
+	Mode UplinkConfigMode `json:"mode"`
+
+	// MTU bytes; if absent that of the lease, else left alone
+	MTU int `json:"mtu,omitempty,omitzero"`
+}
+
+// UplinkConfigMode default: as the kernel command line or else the configuration of the first boot says, DHCP if they say nothing
+type UplinkConfigMode string
+
 // UplinkInfo defines model for UplinkInfo.
 type UplinkInfo struct {
 	Addresses []string       `json:"addresses"`
@@ -1340,6 +1522,12 @@ type UplinkInfoMode string
 
 // UplinkInfoState defines model for UplinkInfo.State.
 type UplinkInfoState string
+
+// UplinkPending a change that is reverted unless it is confirmed
+type UplinkPending struct {
+	Config      UplinkConfig `json:"config"`
+	SecondsLeft int          `json:"seconds_left"`
+}
 
 // VM defines model for VM.
 type VM struct {
@@ -1505,6 +1693,33 @@ type UploadImageParams struct {
 	Kind ImageKind `form:"kind" json:"kind"`
 }
 
+// ListLogsParams defines parameters for ListLogs.
+type ListLogsParams struct {
+	// Source node: the log on the data volume; boot: what PID 1 and the daemon wrote last, in memory since the boot
+	Source ListLogsParamsSource `form:"source,omitempty" json:"source,omitempty,omitzero"`
+
+	// Level lowest level
+	Level ListLogsParamsLevel `form:"level,omitempty" json:"level,omitempty,omitzero"`
+
+	// Since not older than this, RFC 3339
+	Since time.Time `form:"since,omitempty" json:"since,omitempty,omitzero"`
+
+	// Grep only lines that this regular expression (RE2) matches
+	Grep string `form:"grep,omitempty" json:"grep,omitempty,omitzero"`
+
+	// Subsystem only lines of one subsystem
+	Subsystem string `form:"subsystem,omitempty" json:"subsystem,omitempty,omitzero"`
+
+	// Limit the newest so many lines; 1000 if absent or 0
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ListLogsParamsSource defines parameters for ListLogs.
+type ListLogsParamsSource string
+
+// ListLogsParamsLevel defines parameters for ListLogs.
+type ListLogsParamsLevel string
+
 // ListErrorsParams defines parameters for ListErrors.
 type ListErrorsParams struct {
 	// Code a number or a name
@@ -1521,6 +1736,12 @@ type InstallParams struct {
 
 	// Wait hold the answer until the task ends, at most so many seconds
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// RestoreParams defines parameters for Restore.
+type RestoreParams struct {
+	// XPassphrase the passphrase in base64
+	XPassphrase string `json:"X-Passphrase"`
 }
 
 // UpdateSystemParams defines parameters for UpdateSystem.
@@ -1545,6 +1766,12 @@ type UpdateSystemParams struct {
 
 	// Wait hold the answer until the task ends, at most so many seconds
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// SetUplinkParams defines parameters for SetUplink.
+type SetUplinkParams struct {
+	// ConfirmSeconds time to confirm it
+	ConfirmSeconds int `form:"confirm_seconds,omitempty" json:"confirm_seconds,omitempty,omitzero"`
 }
 
 // ListTasksParams defines parameters for ListTasks.
@@ -1618,11 +1845,17 @@ type StopVMParams struct {
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
 
+// BackUpJSONRequestBody defines body for BackUp for application/json ContentType.
+type BackUpJSONRequestBody = BackupRequest
+
 // InstallJSONRequestBody defines body for Install for application/json ContentType.
 type InstallJSONRequestBody = InstallRequest
 
 // UpdateSystemJSONRequestBody defines body for UpdateSystem for application/json ContentType.
 type UpdateSystemJSONRequestBody = UpdateSource
+
+// SetUplinkJSONRequestBody defines body for SetUplink for application/json ContentType.
+type SetUplinkJSONRequestBody = UplinkConfig
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenCreate
@@ -1777,6 +2010,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/images/{id} (the `GetImage` operationId).
 	GetImage(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListLogs The node's log, oldest first
+	//
+	// Corresponds with GET /api/v1/logs (the `ListLogs` operationId).
+	ListLogs(ctx context.Context, params *ListLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListNetworks All networks
 	//
 	// Corresponds with GET /api/v1/networks (the `ListNetworks` operationId).
@@ -1791,6 +2029,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeases(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUp(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	//
@@ -1840,6 +2092,20 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
+	//
+	// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
+	RestartDaemon(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestoreWithBody Bring a backup back; no VM may run, and the daemon starts anew with it
+	//
+	// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+	RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RollBack Make the slot before the one that boots, and reboot
 	//
 	// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
@@ -1867,6 +2133,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
 	UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUplink How the node is connected, and a change that waits to be confirmed
+	//
+	// Corresponds with GET /api/v1/system/uplink (the `GetUplink` operationId).
+	GetUplink(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetUplinkWithBody Change how the node is connected; it is reverted unless it is confirmed in time
+	//
+	// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+	SetUplinkWithBody(ctx context.Context, params *SetUplinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetUplink Change how the node is connected; it is reverted unless it is confirmed in time
+	//
+	// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+	SetUplink(ctx context.Context, params *SetUplinkParams, body SetUplinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmUplink Keep the change of the uplink; QV_ERR_AGAIN until it is up, QV_ERR_STATE if none waits
+	//
+	// Corresponds with POST /api/v1/system/uplink/confirm (the `ConfirmUplink` operationId).
+	ConfirmUplink(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	//
@@ -2184,6 +2478,21 @@ func (c *Client) GetImage(ctx context.Context, id string, reqEditors ...RequestE
 	return c.Client.Do(req)
 }
 
+// ListLogs The node's log, oldest first
+//
+// Corresponds with GET /api/v1/logs (the `ListLogs` operationId).
+func (c *Client) ListLogs(ctx context.Context, params *ListLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLogsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListNetworks All networks
 //
 // Corresponds with GET /api/v1/networks (the `ListNetworks` operationId).
@@ -2219,6 +2528,40 @@ func (c *Client) GetNetwork(ctx context.Context, name PathName, reqEditors ...Re
 // Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 func (c *Client) ListLeases(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListLeasesRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *Client) BackUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBackUpRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *Client) BackUp(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBackUpRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2357,6 +2700,40 @@ func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
+// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
+//
+// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
+func (c *Client) RestartDaemon(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestartDaemonRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestoreWithBody Bring a backup back; no VM may run, and the daemon starts anew with it
+//
+// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+func (c *Client) RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RollBack Make the slot before the one that boots, and reboot
 //
 // Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
@@ -2415,6 +2792,74 @@ func (c *Client) UpdateSystemWithBody(ctx context.Context, params *UpdateSystemP
 // Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
 func (c *Client) UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateSystemRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUplink How the node is connected, and a change that waits to be confirmed
+//
+// Corresponds with GET /api/v1/system/uplink (the `GetUplink` operationId).
+func (c *Client) GetUplink(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUplinkRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetUplinkWithBody Change how the node is connected; it is reverted unless it is confirmed in time
+//
+// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+func (c *Client) SetUplinkWithBody(ctx context.Context, params *SetUplinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetUplinkRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetUplink Change how the node is connected; it is reverted unless it is confirmed in time
+//
+// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+func (c *Client) SetUplink(ctx context.Context, params *SetUplinkParams, body SetUplinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetUplinkRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmUplink Keep the change of the uplink; QV_ERR_AGAIN until it is up, QV_ERR_STATE if none waits
+//
+// Corresponds with POST /api/v1/system/uplink/confirm (the `ConfirmUplink` operationId).
+func (c *Client) ConfirmUplink(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmUplinkRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3178,6 +3623,96 @@ func NewGetImageRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListLogsRequest constructs an http.Request for the ListLogs method
+func NewListLogsRequest(server string, params *ListLogsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/logs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "source", params.Source, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "level", params.Level, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "grep", params.Grep, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "subsystem", params.Subsystem, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListNetworksRequest constructs an http.Request for the ListNetworks method
 func NewListNetworksRequest(server string) (*http.Request, error) {
 	var err error
@@ -3269,6 +3804,46 @@ func NewListLeasesRequest(server string, name PathName) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewBackUpRequest calls the generic BackUp builder with application/json body
+func NewBackUpRequest(server string, body BackUpJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBackUpRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBackUpRequestWithBody constructs an http.Request for the BackUp method, with any body, and a specified content type
+func NewBackUpRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/backup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -3537,6 +4112,75 @@ func NewRebootRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewRestartDaemonRequest constructs an http.Request for the RestartDaemon method
+func NewRestartDaemonRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/restart-daemon")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRestoreRequestWithBody constructs an http.Request for the Restore method, with any body, and a specified content type
+func NewRestoreRequestWithBody(server string, params *RestoreParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/restore")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Passphrase", params.XPassphrase, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Passphrase", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewRollBackRequest constructs an http.Request for the RollBack method
 func NewRollBackRequest(server string) (*http.Request, error) {
 	var err error
@@ -3698,6 +4342,123 @@ func NewUpdateSystemRequestWithBody(server string, params *UpdateSystemParams, c
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetUplinkRequest constructs an http.Request for the GetUplink method
+func NewGetUplinkRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/uplink")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetUplinkRequest calls the generic SetUplink builder with application/json body
+func NewSetUplinkRequest(server string, params *SetUplinkParams, body SetUplinkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetUplinkRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewSetUplinkRequestWithBody constructs an http.Request for the SetUplink method, with any body, and a specified content type
+func NewSetUplinkRequestWithBody(server string, params *SetUplinkParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/uplink")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "confirm_seconds", params.ConfirmSeconds, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewConfirmUplinkRequest constructs an http.Request for the ConfirmUplink method
+func NewConfirmUplinkRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/uplink/confirm")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -4758,6 +5519,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/images/{id} (the `GetImage` operationId).
 	GetImageWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetImageResponse, error)
 
+	// ListLogsWithResponse The node's log, oldest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/logs (the `ListLogs` operationId).
+	ListLogsWithResponse(ctx context.Context, params *ListLogsParams, reqEditors ...RequestEditorFn) (*ListLogsResponse, error)
+
 	// ListNetworksWithResponse All networks
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4778,6 +5546,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeasesWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*ListLeasesResponse, error)
+
+	// BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BackUpResponse, error)
+
+	// BackUpWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+	BackUpWithResponse(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BackUpResponse, error)
 
 	// GetCapabilitiesWithResponse What this node can do, and the catalogue's code for what it cannot
 	//
@@ -4839,6 +5621,22 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	RebootWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RebootResponse, error)
 
+	// RestartDaemonWithResponse End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
+	RestartDaemonWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RestartDaemonResponse, error)
+
+	// RestoreWithBodyWithResponse Bring a backup back; no VM may run, and the daemon starts anew with it
+	//
+	// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+	RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error)
+
 	// RollBackWithResponse Make the slot before the one that boots, and reboot
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4870,6 +5668,38 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
 	UpdateSystemWithResponse(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error)
+
+	// GetUplinkWithResponse How the node is connected, and a change that waits to be confirmed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/uplink (the `GetUplink` operationId).
+	GetUplinkWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetUplinkResponse, error)
+
+	// SetUplinkWithBodyWithResponse Change how the node is connected; it is reverted unless it is confirmed in time
+	//
+	// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+	SetUplinkWithBodyWithResponse(ctx context.Context, params *SetUplinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetUplinkResponse, error)
+
+	// SetUplinkWithResponse Change how the node is connected; it is reverted unless it is confirmed in time
+	//
+	// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+	SetUplinkWithResponse(ctx context.Context, params *SetUplinkParams, body SetUplinkJSONRequestBody, reqEditors ...RequestEditorFn) (*SetUplinkResponse, error)
+
+	// ConfirmUplinkWithResponse Keep the change of the uplink; QV_ERR_AGAIN until it is up, QV_ERR_STATE if none waits
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/uplink/confirm (the `ConfirmUplink` operationId).
+	ConfirmUplinkWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ConfirmUplinkResponse, error)
 
 	// ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
 	//
@@ -5508,6 +6338,54 @@ func (r GetImageResponse) ContentType() string {
 	return ""
 }
 
+type ListLogsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LogList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLogsResponse) GetJSON200() *LogList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListLogsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLogsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLogsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLogsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLogsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListNetworksResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5646,6 +6524,47 @@ func (r ListLeasesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListLeasesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BackUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BackUpResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BackUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BackUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BackUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BackUpResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5995,6 +6914,102 @@ func (r RebootResponse) ContentType() string {
 	return ""
 }
 
+type RestartDaemonResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PowerActionAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RestartDaemonResponse) GetJSON202() *PowerActionAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestartDaemonResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestartDaemonResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestartDaemonResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestartDaemonResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestartDaemonResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RestoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Restored
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RestoreResponse) GetJSON202() *Restored {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestoreResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RollBackResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6140,6 +7155,150 @@ func (r UpdateSystemResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateSystemResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetUplinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Uplink
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUplinkResponse) GetJSON200() *Uplink {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetUplinkResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUplinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUplinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUplinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUplinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetUplinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Uplink
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetUplinkResponse) GetJSON202() *Uplink {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetUplinkResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetUplinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetUplinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetUplinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetUplinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ConfirmUplinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Uplink
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmUplinkResponse) GetJSON200() *Uplink {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ConfirmUplinkResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmUplinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmUplinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmUplinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmUplinkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7290,6 +8449,19 @@ func (c *ClientWithResponses) GetImageWithResponse(ctx context.Context, id strin
 	return ParseGetImageResponse(rsp)
 }
 
+// ListLogsWithResponse The node's log, oldest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/logs (the `ListLogs` operationId).
+func (c *ClientWithResponses) ListLogsWithResponse(ctx context.Context, params *ListLogsParams, reqEditors ...RequestEditorFn) (*ListLogsResponse, error) {
+	rsp, err := c.ListLogs(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLogsResponse(rsp)
+}
+
 // ListNetworksWithResponse All networks
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7327,6 +8499,32 @@ func (c *ClientWithResponses) ListLeasesWithResponse(ctx context.Context, name P
 		return nil, err
 	}
 	return ParseListLeasesResponse(rsp)
+}
+
+// BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *ClientWithResponses) BackUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BackUpResponse, error) {
+	rsp, err := c.BackUpWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBackUpResponse(rsp)
+}
+
+// BackUpWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/backup (the `BackUp` operationId).
+func (c *ClientWithResponses) BackUpWithResponse(ctx context.Context, body BackUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BackUpResponse, error) {
+	rsp, err := c.BackUp(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBackUpResponse(rsp)
 }
 
 // GetCapabilitiesWithResponse What this node can do, and the catalogue's code for what it cannot
@@ -7437,6 +8635,34 @@ func (c *ClientWithResponses) RebootWithResponse(ctx context.Context, reqEditors
 	return ParseRebootResponse(rsp)
 }
 
+// RestartDaemonWithResponse End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/restart-daemon (the `RestartDaemon` operationId).
+func (c *ClientWithResponses) RestartDaemonWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RestartDaemonResponse, error) {
+	rsp, err := c.RestartDaemon(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestartDaemonResponse(rsp)
+}
+
+// RestoreWithBodyWithResponse Bring a backup back; no VM may run, and the daemon starts anew with it
+//
+// The body is the file. All of it is checked before anything is replaced; when it fails, everything is as it was. What was replaced is kept in state-before on the data volume.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/restore (the `Restore` operationId).
+func (c *ClientWithResponses) RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error) {
+	rsp, err := c.RestoreWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreResponse(rsp)
+}
+
 // RollBackWithResponse Make the slot before the one that boots, and reboot
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7491,6 +8717,62 @@ func (c *ClientWithResponses) UpdateSystemWithResponse(ctx context.Context, para
 		return nil, err
 	}
 	return ParseUpdateSystemResponse(rsp)
+}
+
+// GetUplinkWithResponse How the node is connected, and a change that waits to be confirmed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/uplink (the `GetUplink` operationId).
+func (c *ClientWithResponses) GetUplinkWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetUplinkResponse, error) {
+	rsp, err := c.GetUplink(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUplinkResponse(rsp)
+}
+
+// SetUplinkWithBodyWithResponse Change how the node is connected; it is reverted unless it is confirmed in time
+//
+// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+func (c *ClientWithResponses) SetUplinkWithBodyWithResponse(ctx context.Context, params *SetUplinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetUplinkResponse, error) {
+	rsp, err := c.SetUplinkWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetUplinkResponse(rsp)
+}
+
+// SetUplinkWithResponse Change how the node is connected; it is reverted unless it is confirmed in time
+//
+// The answer is sent before the change is made. Unless POST /api/v1/system/uplink/confirm arrives, over any transport, within confirm_seconds, the configuration before comes back; so it does at a reboot. Another change before that replaces the one that waits.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/system/uplink (the `SetUplink` operationId).
+func (c *ClientWithResponses) SetUplinkWithResponse(ctx context.Context, params *SetUplinkParams, body SetUplinkJSONRequestBody, reqEditors ...RequestEditorFn) (*SetUplinkResponse, error) {
+	rsp, err := c.SetUplink(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetUplinkResponse(rsp)
+}
+
+// ConfirmUplinkWithResponse Keep the change of the uplink; QV_ERR_AGAIN until it is up, QV_ERR_STATE if none waits
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/uplink/confirm (the `ConfirmUplink` operationId).
+func (c *ClientWithResponses) ConfirmUplinkWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ConfirmUplinkResponse, error) {
+	rsp, err := c.ConfirmUplink(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmUplinkResponse(rsp)
 }
 
 // ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
@@ -8129,6 +9411,39 @@ func ParseGetImageResponse(rsp *http.Response) (*GetImageResponse, error) {
 	return response, nil
 }
 
+// ParseListLogsResponse parses an HTTP response from a ListLogsWithResponse call
+func ParseListLogsResponse(rsp *http.Response) (*ListLogsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLogsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LogList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListNetworksResponse parses an HTTP response from a ListNetworksWithResponse call
 func ParseListNetworksResponse(rsp *http.Response) (*ListNetworksResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8216,6 +9531,32 @@ func ParseListLeasesResponse(rsp *http.Response) (*ListLeasesResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBackUpResponse parses an HTTP response from a BackUpWithResponse call
+func ParseBackUpResponse(rsp *http.Response) (*BackUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BackUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest ErrorAnswer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8472,6 +9813,72 @@ func ParseRebootResponse(rsp *http.Response) (*RebootResponse, error) {
 	return response, nil
 }
 
+// ParseRestartDaemonResponse parses an HTTP response from a RestartDaemonWithResponse call
+func ParseRestartDaemonResponse(rsp *http.Response) (*RestartDaemonResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestartDaemonResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PowerActionAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRestoreResponse parses an HTTP response from a RestoreWithResponse call
+func ParseRestoreResponse(rsp *http.Response) (*RestoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Restored
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRollBackResponse parses an HTTP response from a RollBackWithResponse call
 func ParseRollBackResponse(rsp *http.Response) (*RollBackResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8579,6 +9986,105 @@ func ParseUpdateSystemResponse(rsp *http.Response) (*UpdateSystemResponse, error
 			headers.Location = value
 		}
 		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUplinkResponse parses an HTTP response from a GetUplinkWithResponse call
+func ParseGetUplinkResponse(rsp *http.Response) (*GetUplinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUplinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Uplink
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetUplinkResponse parses an HTTP response from a SetUplinkWithResponse call
+func ParseSetUplinkResponse(rsp *http.Response) (*SetUplinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetUplinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Uplink
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseConfirmUplinkResponse parses an HTTP response from a ConfirmUplinkWithResponse call
+func ParseConfirmUplinkResponse(rsp *http.Response) (*ConfirmUplinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmUplinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Uplink
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -9359,6 +10865,9 @@ type ServerInterface interface {
 	// GetImage One image
 	// (GET /api/v1/images/{id})
 	GetImage(w http.ResponseWriter, r *http.Request, id string)
+	// ListLogs The node's log, oldest first
+	// (GET /api/v1/logs)
+	ListLogs(w http.ResponseWriter, r *http.Request, params ListLogsParams)
 	// ListNetworks All networks
 	// (GET /api/v1/networks)
 	ListNetworks(w http.ResponseWriter, r *http.Request)
@@ -9368,6 +10877,9 @@ type ServerInterface interface {
 	// ListLeases DHCP leases of a network
 	// (GET /api/v1/networks/{name}/leases)
 	ListLeases(w http.ResponseWriter, r *http.Request, name PathName)
+	// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
+	// (POST /api/v1/system/backup)
+	BackUp(w http.ResponseWriter, r *http.Request)
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	// (GET /api/v1/system/capabilities)
 	GetCapabilities(w http.ResponseWriter, r *http.Request)
@@ -9389,6 +10901,12 @@ type ServerInterface interface {
 	// Reboot Stop the VMs and reboot the node
 	// (POST /api/v1/system/reboot)
 	Reboot(w http.ResponseWriter, r *http.Request)
+	// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
+	// (POST /api/v1/system/restart-daemon)
+	RestartDaemon(w http.ResponseWriter, r *http.Request)
+	// Restore Bring a backup back; no VM may run, and the daemon starts anew with it
+	// (POST /api/v1/system/restore)
+	Restore(w http.ResponseWriter, r *http.Request, params RestoreParams)
 	// RollBack Make the slot before the one that boots, and reboot
 	// (POST /api/v1/system/rollback)
 	RollBack(w http.ResponseWriter, r *http.Request)
@@ -9398,6 +10916,15 @@ type ServerInterface interface {
 	// UpdateSystem Install an update bundle and reboot into it
 	// (POST /api/v1/system/update)
 	UpdateSystem(w http.ResponseWriter, r *http.Request, params UpdateSystemParams)
+	// GetUplink How the node is connected, and a change that waits to be confirmed
+	// (GET /api/v1/system/uplink)
+	GetUplink(w http.ResponseWriter, r *http.Request)
+	// SetUplink Change how the node is connected; it is reverted unless it is confirmed in time
+	// (PUT /api/v1/system/uplink)
+	SetUplink(w http.ResponseWriter, r *http.Request, params SetUplinkParams)
+	// ConfirmUplink Keep the change of the uplink; QV_ERR_AGAIN until it is up, QV_ERR_STATE if none waits
+	// (POST /api/v1/system/uplink/confirm)
+	ConfirmUplink(w http.ResponseWriter, r *http.Request)
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	// (GET /api/v1/tasks)
 	ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams)
@@ -9721,6 +11248,104 @@ func (siw *ServerInterfaceWrapper) GetImage(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// ListLogs operation middleware
+func (siw *ServerInterfaceWrapper) ListLogs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListLogsParams
+
+	// ------------- Optional query parameter "source" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "source", r.URL.Query(), &params.Source, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "source"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "source", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "level" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "level", r.URL.Query(), &params.Level, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "level"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "level", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "grep" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "grep", r.URL.Query(), &params.Grep, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "grep"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "grep", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "subsystem" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "subsystem", r.URL.Query(), &params.Subsystem, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "subsystem"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subsystem", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListLogs(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListNetworks operation middleware
 func (siw *ServerInterfaceWrapper) ListNetworks(w http.ResponseWriter, r *http.Request) {
 
@@ -9778,6 +11403,20 @@ func (siw *ServerInterfaceWrapper) ListLeases(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListLeases(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BackUp operation middleware
+func (siw *ServerInterfaceWrapper) BackUp(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BackUp(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9949,6 +11588,65 @@ func (siw *ServerInterfaceWrapper) Reboot(w http.ResponseWriter, r *http.Request
 	handler.ServeHTTP(w, r)
 }
 
+// RestartDaemon operation middleware
+func (siw *ServerInterfaceWrapper) RestartDaemon(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RestartDaemon(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Restore operation middleware
+func (siw *ServerInterfaceWrapper) Restore(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RestoreParams
+
+	headers := r.Header
+
+	// ------------- Required header parameter "X-Passphrase" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Passphrase")]; found {
+		var XPassphrase string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "X-Passphrase", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Passphrase", valueList[0], &XPassphrase, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "X-Passphrase", Err: err})
+			return
+		}
+
+		params.XPassphrase = XPassphrase
+
+	} else {
+		err := fmt.Errorf("Header parameter X-Passphrase is required, but not found")
+		siw.ErrorHandlerFunc(w, r, &RequiredHeaderError{ParamName: "X-Passphrase", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Restore(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RollBack operation middleware
 func (siw *ServerInterfaceWrapper) RollBack(w http.ResponseWriter, r *http.Request) {
 
@@ -10079,6 +11777,67 @@ func (siw *ServerInterfaceWrapper) UpdateSystem(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.UpdateSystem(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUplink operation middleware
+func (siw *ServerInterfaceWrapper) GetUplink(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUplink(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetUplink operation middleware
+func (siw *ServerInterfaceWrapper) SetUplink(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetUplinkParams
+
+	// ------------- Optional query parameter "confirm_seconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "confirm_seconds", r.URL.Query(), &params.ConfirmSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "confirm_seconds"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "confirm_seconds", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetUplink(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ConfirmUplink operation middleware
+func (siw *ServerInterfaceWrapper) ConfirmUplink(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ConfirmUplink(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -10879,6 +12638,13 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/update", wrapper.UpdateSystem)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/slots", wrapper.ListSlots)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/rollback", wrapper.RollBack)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/backup", wrapper.BackUp)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/restore", wrapper.Restore)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.GetUplink)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.SetUplink)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/uplink/confirm", wrapper.ConfirmUplink)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/restart-daemon", wrapper.RestartDaemon)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/logs", wrapper.ListLogs)
 
 	return m
 }

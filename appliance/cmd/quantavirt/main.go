@@ -1,5 +1,6 @@
 // Command quantavirt is the command line of a QuantaVirt node and, as
-// "quantavirt daemon", the node's management daemon.
+// "quantavirt daemon", the node's management daemon, or "quantavirt rescue" in its
+// place.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 
 	"quantavirt/appliance/cmd/quantavirt/cli"
 	"quantavirt/appliance/daemon"
+	"quantavirt/appliance/rescue"
 )
 
 func main() {
@@ -14,8 +16,13 @@ func main() {
 }
 
 func run(args []string) int {
-	if len(args) > 0 && args[0] == "daemon" {
-		return daemon.Main(args[1:])
+	if len(args) > 0 {
+		switch args[0] {
+		case "daemon":
+			return daemon.Main(args[1:])
+		case "rescue":
+			return rescue.Main(args[1:])
+		}
 	}
 	return cli.Main(args, cli.OS())
 }

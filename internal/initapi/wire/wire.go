@@ -44,6 +44,16 @@ type Boot struct {
 	ESPDevice   string `json:"esp_device,omitempty"`    // EFI system partition, /dev/…
 	ESPPartUUID string `json:"esp_part_uuid,omitempty"` // lower case
 	Trial       bool   `json:"trial,omitempty"`         // the boot loader tries this slot
+
+	Rescue *Rescue `json:"rescue,omitempty"` // the last time of this boot that the daemon could not start
+}
+
+// Rescue is a time in which the rescue listener served in place of the daemon.
+type Rescue struct {
+	Active       bool      `json:"active"` // no daemon has been ready since
+	Reason       string    `json:"reason"` // why the daemon could not start
+	Since        time.Time `json:"since"`
+	RetrySeconds int       `json:"retry_seconds"` // unused for so long, the listener makes way for the daemon
 }
 
 // Step is one boot step. Times are milliseconds since kernel start

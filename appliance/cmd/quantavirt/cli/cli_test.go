@@ -405,7 +405,13 @@ func TestLogTail(t *testing.T) {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
-	if r := runIn(t, nil, nil, "log", "tail", "--host", "https://10.0.0.7"); r.exit != 125 {
-		t.Errorf("remote: %+v", r)
+	var query string
+	env := node(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.Path + "?" + r.URL.RawQuery
+		answerJSON(w, 200, `{"items":[{"time":"2026-01-15T14:32:01Z","level":"WARN","subsystem":"init","message":"hello"}]}`)
+	}))
+	r := runIn(t, env, nil, "log", "tail", "--level", "warn", "--source", "boot", "-n", "5")
+	if r.out != "[2026-01-15 14:32:01 UTC] [WARN] init: hello\n" || query != "/api/v1/logs?level=warn&limit=5&source=boot" {
+		t.Errorf("%+v of %s", r, query)
 	}
 }

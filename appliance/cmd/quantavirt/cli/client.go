@@ -31,14 +31,18 @@ func (a *app) node() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.api, err = newClient(t)
+	return a.api, err
+}
+
+func newClient(t target) (*client, error) {
 	c, err := spec.NewClient(t.base,
 		spec.WithHTTPClient(&http.Client{Transport: t.transport(), CheckRedirect: noRedirect}),
 		spec.WithRequestEditorFn(t.authorize), spec.WithRequestEditorFn(dropEmpty))
 	if err != nil {
 		return nil, qverr.New(qverr.Inval, "host %q: %w", t.name, err)
 	}
-	a.api = &client{Client: c, target: t}
-	return a.api, nil
+	return &client{Client: c, target: t}, nil
 }
 
 func (t target) authorize(_ context.Context, r *http.Request) error {
@@ -49,12 +53,15 @@ func (t target) authorize(_ context.Context, r *http.Request) error {
 	return nil
 }
 
+// zeroTime is how the generated client writes a time that nobody set.
+const zeroTime = "0001-01-01T00:00:00Z"
+
 // dropEmpty leaves out parameters that nobody set: the generated client writes
 // optional ones as "name=".
 func dropEmpty(_ context.Context, r *http.Request) error {
 	q := r.URL.Query()
 	for key := range q {
-		if q.Get(key) == "" {
+		if v := q.Get(key); v == "" || v == zeroTime {
 			q.Del(key)
 		}
 	}

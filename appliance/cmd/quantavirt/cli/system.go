@@ -24,7 +24,7 @@ func (a *app) systemCmd() *cobra.Command {
 		a.powerCmd("rollback", "Make the slot before the one that boots, and reboot", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.RollBack(cmd.Context())
 		}),
-		a.tokenCmd(), a.errorLookupCmd())
+		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(), a.tokenCmd(), a.errorLookupCmd())
 }
 
 func (a *app) systemInfoCmd() *cobra.Command {
@@ -41,6 +41,13 @@ func (a *app) systemInfoCmd() *cobra.Command {
 }
 
 func infoTable(w io.Writer, i spec.SystemInfo) {
+	if i.Mode == spec.SystemInfoModeRescue {
+		why := ""
+		if i.Rescue != nil {
+			why = plain(i.Rescue.Reason)
+		}
+		fmt.Fprintf(w, "RESCUE MODE: %s\n\n", why)
+	}
 	row(w, "Node", i.Hostname)
 	row(w, "ID", i.NodeID)
 	row(w, "Version", i.Version)
@@ -176,6 +183,21 @@ func (a *app) powerCmd(verb, short string, do func(*cobra.Command, *client) (*ht
 				return err
 			}
 			return a.print(ans.raw, func(w io.Writer) { fmt.Fprintf(w, "%s: the node goes down\n", ans.value.Action) })
+		},
+	}
+}
+
+func (a *app) restartDaemonCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "restart-daemon", Short: "Start the management daemon anew; VMs run on", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ans, err := call[spec.PowerAction](a, func(c *client) (*http.Response, error) { return c.RestartDaemon(cmd.Context()) })
+			if err != nil {
+				return err
+			}
+			return a.print(ans.raw, func(w io.Writer) {
+				fmt.Fprintln(w, "the daemon is started anew; see how it went with: quantavirt system info")
+			})
 		},
 	}
 }

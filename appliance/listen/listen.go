@@ -1,4 +1,6 @@
-package daemon
+// Package listen opens the listeners of the API: the local socket, the network and
+// vsock. The daemon and the rescue listener are heard at the same places.
+package listen
 
 import (
 	"crypto/tls"
@@ -15,12 +17,12 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// maxConnections bounds what strangers on the network can make the daemon hold.
+// maxConnections bounds what strangers on the network can make the node hold.
 const maxConnections = 512
 
-// listenUnix opens the local socket. Everybody may connect: the peer's uid
+// Unix opens the local socket. Everybody may connect: the peer's uid
 // decides, and who is refused gets to know why.
-func listenUnix(runDir string) (net.Listener, error) {
+func Unix(runDir string) (net.Listener, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, qverr.New(qverr.IO, "make the run directory: %w", err)
 	}
@@ -38,7 +40,8 @@ func listenUnix(runDir string) (net.Listener, error) {
 	return l, nil
 }
 
-func listenTLS(address string, config *tls.Config) (net.Listener, error) {
+// TLS listens on a TCP address; one of IPv4 is not also IPv6.
+func TLS(address string, config *tls.Config) (net.Listener, error) {
 	// Go would take 0.0.0.0 for IPv6 as well.
 	family := "tcp"
 	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
@@ -51,9 +54,9 @@ func listenTLS(address string, config *tls.Config) (net.Listener, error) {
 	return tls.NewListener(netutil.LimitListener(l, maxConnections), config), nil
 }
 
-// listenVsock serves guests, and plain: bytes between a guest and its host pass
+// Vsock serves guests, and plain: bytes between a guest and its host pass
 // no network, and the host sees all of the guest anyway.
-func listenVsock(port uint32) (net.Listener, error) {
+func Vsock(port uint32) (net.Listener, error) {
 	l, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, port, nil)
 	if err != nil {
 		return nil, qverr.New(qverr.IO, "listen on vsock port %d: %w", port, err)

@@ -1,0 +1,4 @@
+package update
+
+// RecordKey is where the service keeps its record among the settings.
+const RecordKey = recordKey
