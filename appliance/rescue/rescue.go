@@ -264,7 +264,7 @@ func (r *rescue) openUpdate() error {
 	r.update = update.New(update.Deps{
 		Log: r.logger("update"), DB: r.db, Tasks: r.tasks, Init: r.init, VMs: noVMs{}, Uplink: r.net.info,
 		Cards: func(context.Context) []spec.Card { return nil }, Ready: func(context.Context) error { return errRescue() },
-		RAM: r.ram, DataDir: r.spool(), RunDir: r.o.runDir, Version: version.Version, Etc: r.o.etc, PStore: "/sys/fs/pstore",
+		RAM: r.ram, DataDir: r.spool(), Version: version.Version, Etc: r.o.etc, PStore: "/sys/fs/pstore",
 	})
 	return nil
 }
