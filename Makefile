@@ -14,7 +14,8 @@ KERNEL ?=
 MODULES ?=
 # How hard zstd packs the initramfs: 9 saves a quarter of a minute for 15 % of size.
 LEVEL ?= 19
-# The builder's keys: what is there signs the unified kernel image (make keys).
+# The builder's keys: what is there signs the unified kernel image (make keys);
+# those for updates are made with the first image.
 KEYS ?= build/keys
 FUZZTIME ?= 30s
 QEMU_TIMEOUT ?= 25m
@@ -66,12 +67,16 @@ bench: image ## measure and store the numbers of SPECIFICATION.md
 
 .PHONY: image
 image: setup programs ## build/image/$BUILD: kernel, initramfs, unified kernel image, sizes
-	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL)
+	@$(STEP) "Image, $(BUILD) build" $(BIN)/mkimage build --build $(BUILD) --level $(LEVEL) --keys $(KEYS)
 	@$(STEP) "Unified kernel image, $(BUILD) build" $(BIN)/mkimage uki --build $(BUILD) --keys $(KEYS)
 
 .PHONY: keys
 keys: setup ## build/keys: the builder's keys and their enrolment files, made once
 	@$(STEP) "The builder's keys" $(BIN)/mkimage keys --out $(KEYS)
+
+.PHONY: media
+media: image ## the same, and USB disk, ISO and network boot files of it
+	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
 
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage

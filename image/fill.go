@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 
 // fill has u-root build the programs and write the archive.
 func (b *build) fill(ctx context.Context, a *archive, list moduleList) error {
-	base, err := b.base(a, list)
+	base, err := b.base(ctx, a, list)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (b *build) programBuilders(ctx context.Context, a *archive) []uimage.Modifi
 }
 
 // base is all of the archive that is not a program.
-func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
+func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Archive, error) {
 	records := []cpio.Record{
 		cpio.Directory("bin", 0o755),
 		cpio.Directory("bbin", 0o755),
@@ -85,6 +86,11 @@ func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
 		cpio.StaticFile("etc/group", "root:x:0:\n", 0o644),
 		cpio.StaticFile("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644),
 	}
+	keys, err := UpdateKeys(b.Keys)
+	if err != nil {
+		return nil, err
+	}
+	records = append(records, updateKeyRecords(keys)...)
 	certificates, err := b.root.Certificates()
 	if err != nil {
 		return nil, err
@@ -92,6 +98,17 @@ func (b *build) base(a *archive, list moduleList) (*cpio.Archive, error) {
 	const bundle = "etc/ssl/certs/ca-certificates.crt"
 	a.groups[bundle] = "CA certificates"
 	records = append(records, cpio.StaticFile(bundle, string(certificates), 0o644))
+	for _, make := range []func() ([]cpio.Record, map[string]string, error){
+		func() ([]cpio.Record, map[string]string, error) { return foreignRecords(b.root) },
+		func() ([]cpio.Record, map[string]string, error) { return loaderRecords(ctx, b.root) },
+	} {
+		more, groups, err := make()
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, more...)
+		maps.Copy(a.groups, groups)
+	}
 	err = b.steps.do("modules of "+b.kernel.Release+" for the "+strings.ToLower(b.Build)+" build", func() error {
 		modules, groups, err := moduleRecords(b.kernel, list)
 		records = append(records, modules...)

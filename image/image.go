@@ -18,6 +18,7 @@ import (
 type Options struct {
 	Source   string // the source tree
 	Out      string // where images go: Out/BUILD/vmlinuz and so on
+	Keys     string // folder of the builder's keys; those that are missing are made
 	Build    string // virtual or hardware
 	Kernel   string // bzImage to use instead of Debian's; needs Modules
 	Modules  string // directory of that kernel's modules

@@ -123,8 +123,9 @@ func TestBuildTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys := t.TempDir()
 	options := func() Options {
-		o := Options{Source: source, Out: t.TempDir(), Build: "virtual", Version: "1.2.3", Level: 1, Progress: io.Discard}
+		o := Options{Source: source, Out: t.TempDir(), Keys: keys, Build: "virtual", Version: "1.2.3", Level: 1, Progress: io.Discard}
 		for _, p := range Programs() {
 			o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny/" + filepath.Base(p.Path), Path: p.Path})
 		}
@@ -264,7 +265,7 @@ func checkContent(t *testing.T, i Image) {
 	}
 	dir := "lib/modules/" + i.Kernel + "/"
 	for _, name := range []string{"init", "bin/quantavirt", "bin/hv", "bbin/bb", "bbin/ls", "bin/sh", "dev/console",
-		dir + "modules.alias", dir + "modules.builtin", "etc/ssl/certs/ca-certificates.crt", "var/run"} {
+		dir + "modules.alias", dir + "modules.builtin", updateKeysPath + "/update-1.pub", "etc/ssl/certs/ca-certificates.crt", "var/run"} {
 		if _, ok := files[name]; !ok {
 			t.Errorf("no %s in the image", name)
 		}

@@ -24,7 +24,8 @@ func (n *node) sequence() []seq.Step {
 
 		{Name: "module-index", After: []string{"command-line"}, Run: n.openModules},
 		{Name: "disks", Needs: []string{"module-index"}, Run: n.loadForDisks},
-		{Name: "data-volume", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.mountData},
+		{Name: "boot-medium", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.findMedium},
+		{Name: "data-volume", After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
 
 		{Name: "mounts-more", After: []string{"command-line"}, Run: n.mountRest},
 		{Name: "control-groups", After: []string{"mounts-more"}, Run: n.makeGroups},

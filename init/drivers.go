@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -102,10 +103,20 @@ func isOne(kinds []string) func(alias string) bool {
 }
 
 // loadForDisks loads the drivers of disks, of the controllers that they are
-// behind, and of USB, which they may be on.
+// behind, and of USB, which they may be on; and that of fw_cfg, which may hold
+// the node's configuration.
 func (n *node) loadForDisks(context.Context) error {
-	return n.loadNew(isOne(diskDevices), "pci", "virtio", "scsi")
+	err := n.loadNew(isOne(diskDevices), "pci", "virtio", "scsi")
+	if _, statErr := os.Stat(fwCfgDevice); statErr == nil {
+		if loadErr := n.load("qemu_fw_cfg"); loadErr != nil && !errors.Is(loadErr, qverr.NoEnt) {
+			n.log.Warn("fw_cfg", "err", loadErr)
+		}
+	}
+	return err
 }
+
+// fwCfgDevice is the ACPI device of QEMU's fw_cfg.
+const fwCfgDevice = "/sys/bus/acpi/devices/QEMU0002:00"
 
 // loadForNetwork loads the drivers of network cards.
 func (n *node) loadForNetwork(context.Context) error {

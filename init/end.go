@@ -30,6 +30,7 @@ type kind struct {
 var (
 	reboot   = kind{"reboot", unix.LINUX_REBOOT_CMD_RESTART, "b"}
 	powerOff = kind{"power off", unix.LINUX_REBOOT_CMD_POWER_OFF, "o"}
+	kexec    = kind{"start of another kernel", unix.LINUX_REBOOT_CMD_KEXEC, "b"}
 )
 
 const (

@@ -30,7 +30,7 @@ func (n *node) mountData(ctx context.Context) error {
 	if err == nil && want != volume.RAM {
 		var b volume.Block
 		if b, err = n.findData(ctx, want); err == nil {
-			err = n.useData(b)
+			err = n.useData(ctx, b)
 		}
 		if err == nil {
 			return nil
@@ -53,28 +53,38 @@ func (n *node) mountData(ctx context.Context) error {
 // findData looks for the volume, as long as a disk may still appear.
 func (n *node) findData(ctx context.Context, want string) (volume.Block, error) {
 	probing := &volume.Probing{Sys: "/sys"}
-	events := make(chan struct{}, 1)
-	if n.events != nil {
-		defer n.events.Subscribe(func(e uevent.Event) {
-			if s := e.Env["SUBSYSTEM"]; s != "block" && s != "usb" && s != "mmc" && e.Action != uevent.Lost {
-				return
-			}
-			select {
-			case events <- struct{}{}:
-			default:
-			}
-		})()
-	}
+	events, stop := n.diskEvents()
+	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dataLimit)
 	defer cancel()
 	return volume.Host{Sys: "/sys", Dev: "/dev"}.Await(ctx, want, probing, events)
 }
 
+// diskEvents says when a disk may have appeared, until stop is called.
+func (n *node) diskEvents() (events <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	if n.events == nil {
+		return c, func() {}
+	}
+	return c, n.events.Subscribe(func(e uevent.Event) {
+		if s := e.Env["SUBSYSTEM"]; s != "block" && s != "usb" && s != "mmc" && e.Action != uevent.Lost {
+			return
+		}
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	})
+}
+
 // dataLimit is how long late disks are waited for.
 const dataLimit = 15 * time.Second
 
-func (n *node) useData(b volume.Block) error {
+func (n *node) useData(ctx context.Context, b volume.Block) error {
 	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		return err
+	}
+	if err := n.checkData(ctx, &b); err != nil {
 		return err
 	}
 	if err := volume.Mount(b, dataDir); err != nil {

@@ -49,6 +49,7 @@ type node struct {
 	daemon   *supervise.Supervisor
 	warm     *os.File // empty VM that keeps virtualization switched on
 
+	blessed chan struct{}            // closed when this boot is no trial of an update, or no more
 	ended   map[string]chan struct{} // by step, closed when it has ended
 	settled chan struct{}            // closed when all have
 
@@ -61,7 +62,7 @@ type node struct {
 }
 
 func newNode() *node {
-	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), settled: make(chan struct{})}
+	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), settled: make(chan struct{}), blessed: make(chan struct{})}
 	n.log = qvlog.New(n.ring, qvlog.Options{Level: slog.LevelDebug}).With(qvlog.KeySubsystem, "init")
 	n.boot.Version = version.Version
 	n.boot.IOMMU.Groups = []wire.Group{}

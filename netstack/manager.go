@@ -119,7 +119,7 @@ func (m *Manager) startUplink() {
 		}
 		m.up.cancel()
 		<-m.up.done
-		if want.Mode == uplink.Off || want.Interface != "" && want.Interface != m.up.Status().Interface {
+		if want.Mode == uplink.Off || want.Interface != "" && !m.up.Status().On(want.Interface) {
 			if err := m.up.Teardown(); err != nil {
 				m.log.Error("old uplink keeps its address", "err", err)
 			}

@@ -36,6 +36,9 @@ func normal(s State) State {
 	return s
 }
 
+// Check refuses a state that is wrong in itself, as Apply would.
+func (s State) Check() error { return check(normal(s)) }
+
 // check refuses a normal state that is wrong in itself.
 func check(s State) error {
 	if err := s.Uplink.Check(); err != nil {

@@ -15,10 +15,12 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
+	"quantavirt/appliance/install"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/internal/qverr"
 )
@@ -46,6 +48,8 @@ type Deps struct {
 	Networks *network.Service
 	Crypto   *crypto.Service
 	System   *system.Service
+	Install  *install.Service
+	Update   *update.Service
 }
 
 // Server is the API.

@@ -37,6 +37,12 @@ func (s *Server) GetCapabilities(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, c, err)
 }
 
+// ListSystemDisks shows the disks of the machine.
+func (s *Server) ListSystemDisks(w http.ResponseWriter, r *http.Request) {
+	disks, err := s.System.Disks()
+	s.answer(w, r, http.StatusOK, spec.SystemDiskList{Items: disks}, err)
+}
+
 // ListErrors shows the catalogue.
 func (s *Server) ListErrors(w http.ResponseWriter, r *http.Request, params spec.ListErrorsParams) {
 	if params.Code == "" {

@@ -74,13 +74,11 @@ func OpenTokens(db *store.DB) (*Tokens, error) {
 // Trust accepts the token with this hash, "sha256:HEX", as an administrator
 // until the daemon ends.
 func (t *Tokens) Trust(hash string) error {
-	digits, ok := strings.CutPrefix(hash, "sha256:")
-	raw, err := hex.DecodeString(digits)
-	if !ok || err != nil || len(raw) != sha256.Size {
-		return qverr.New(qverr.Inval, "token hash is not sha256: and 64 hex digits")
+	raw, err := parseHash(hash)
+	if err != nil {
+		return err
 	}
-	k := &known{transient: true}
-	copy(k.hash[:], raw)
+	k := &known{hash: raw, transient: true}
 	k.Token = spec.Token{
 		ID:          "cmdline",
 		Description: "quantavirt.token-hash of the kernel command line",
@@ -93,6 +91,37 @@ func (t *Tokens) Trust(hash string) error {
 	t.all = slices.DeleteFunc(t.all, func(k *known) bool { return k.transient })
 	t.all = append(t.all, k)
 	return nil
+}
+
+// TrustHash keeps the token with this hash, "sha256:HEX", as one of the node's
+// configuration. A token that is known already stays as it is.
+func (t *Tokens) TrustHash(hash, description string, role spec.TokenRole) error {
+	raw, err := parseHash(hash)
+	if err != nil {
+		return err
+	}
+	k := &known{hash: raw}
+	k.SHA256 = hex.EncodeToString(raw[:])
+	k.Token = spec.Token{ID: uuid.NewString(), Description: description, Role: role, CreatedAt: t.now().UTC(), Origin: spec.TokenOriginConfiguration}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.ContainsFunc(t.all, func(old *known) bool { return old.hash == raw && !old.transient }) {
+		return nil
+	}
+	if err := t.db.Put(store.Tokens, k.Token.ID, k.record); err != nil {
+		return err
+	}
+	t.all = append(t.all, k)
+	return nil
+}
+
+func parseHash(hash string) (raw [sha256.Size]byte, err error) {
+	digits, ok := strings.CutPrefix(hash, "sha256:")
+	b, err := hex.DecodeString(digits)
+	if !ok || err != nil || len(b) != len(raw) {
+		return raw, qverr.New(qverr.Inval, "token hash is not sha256: and 64 hex digits")
+	}
+	return [sha256.Size]byte(b), nil
 }
 
 // Empty says whether no token is known.

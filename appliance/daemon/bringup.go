@@ -18,11 +18,7 @@ type lastBoot struct {
 // the network, and the VMs that run already. Then the rest, as PID 1 finds it.
 func (d *daemon) bringUp(boot initapi.Boot, token string) {
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := d.net.Start(d.ctx, boot.Options); err != nil {
-			d.log.Error("the network is not as wanted", "err", err)
-		}
-	})
+	wg.Go(func() { d.startNetwork(boot.Options) })
 	wg.Go(func() {
 		d.vms.Adopt(d.ctx, boot.BootID)
 		d.vms.SyncConfigs()
@@ -37,6 +33,7 @@ func (d *daemon) bringUp(boot initapi.Boot, token string) {
 	d.sys.SetReady(nil)
 	d.announce(token)
 	d.followAddresses()
+	d.spawn(func() { d.fetchConfiguration(boot.Options) })
 	// Nothing before this needed the API description; the first request will.
 	if _, err := d.vms.Schema(); err != nil {
 		d.log.Error("the API description", "err", err)
@@ -62,10 +59,35 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 		}
 	})
 	if d.init != nil && !d.o.noNetwork {
-		d.spawn(func() { d.sys.SyncClock(d.ctx, ntpServers(boot.Options)) })
+		d.spawn(func() {
+			if d.awaitConfigured() {
+				d.sys.SyncClock(d.ctx, d.timeServers(boot.Options))
+			}
+		})
 	}
-	if d.firstStart(boot.BootID) {
-		d.spawn(func() { d.vms.Autostart(d.ctx) })
+	first := d.firstStart(boot.BootID)
+	d.spawn(func() {
+		if !d.awaitConfigured() {
+			return
+		}
+		if d.installConfigured() {
+			return // the node goes down
+		}
+		d.makeConfigured()
+		if first {
+			d.vms.Autostart(d.ctx)
+		}
+	})
+	d.spawn(func() { d.update.Start(d.ctx, boot) })
+}
+
+// awaitConfigured is false if the daemon ends before.
+func (d *daemon) awaitConfigured() bool {
+	select {
+	case <-d.configured:
+		return true
+	case <-d.ctx.Done():
+		return false
 	}
 }
 
@@ -96,9 +118,7 @@ func (d *daemon) announce(token string) {
 			d.log.Error("tell PID 1 that the API answers", "err", err)
 		}
 	}
-	if err := d.console.show(ctx, banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), token)); err != nil {
-		d.log.Error("show the banner", "err", err)
-	}
+	d.showBanner(token)
 	d.log.Info("the API is ready", "url", url(d.net, d.o.listen), "authority", d.ca.Fingerprint())
 }
 
@@ -123,16 +143,18 @@ func (d *daemon) followAddresses() {
 			d.nameNode()
 			if now := url(d.net, d.o.listen); now != shown {
 				shown = now
-				d.announceAgain()
+				d.showBanner("")
 			}
 		}
 	})
 }
 
-func (d *daemon) announceAgain() {
+func (d *daemon) showBanner(token string) {
 	ctx, cancel := context.WithTimeout(d.ctx, endTime)
 	defer cancel()
-	if err := d.console.show(ctx, banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), "")); err != nil {
+	lines := banner(d.sys.Hostname(), url(d.net, d.o.listen), d.ca.Fingerprint(), token)
+	lines = append(wrongLines(d.config.Info().Problems), lines...)
+	if err := d.console.show(ctx, lines); err != nil {
 		d.log.Error("show the banner", "err", err)
 	}
 }

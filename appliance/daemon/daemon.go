@@ -8,11 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,16 +22,20 @@ import (
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/firstboot"
+	"quantavirt/appliance/install"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
+	"quantavirt/internal/version"
 )
 
 const (
@@ -77,21 +82,28 @@ type daemon struct {
 	vms     *vm.Service
 	crypto  *crypto.Service
 	sys     *system.Service
+	update  *update.Service
 	init    *initapi.Client // nil on an ordinary host
+	config  *firstboot.Service
+	install *install.Service
 	console *console
 	server  *api.Server
+
+	policy atomic.Pointer[auth.Policy]
+	tls    atomic.Pointer[tls.Config]
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	failed chan error // a listener that ended by itself
 
-	booted chan struct{} // closed when PID 1's boot steps are known
+	booted     chan struct{} // closed when PID 1's boot steps are known
+	configured chan struct{} // closed when it is known whether the node has a configuration
 }
 
 // Run runs the daemon until a signal comes or it cannot go on.
 func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{})}
+	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
 	if err := d.openLog(logTo); err != nil {
@@ -158,6 +170,9 @@ func (d *daemon) open() (boot initapi.Boot, token string, err error) {
 	if err := errors.Join(dbErr, caErr); err != nil {
 		return boot, "", err
 	}
+	if err := d.openConfiguration(); err != nil {
+		return boot, "", err
+	}
 	if err := d.services(); err != nil {
 		return boot, "", err
 	}
@@ -179,6 +194,15 @@ func (d *daemon) openTokens(options map[string]string) (string, error) {
 			d.log.Error("quantavirt.token-hash is ignored", "err", err)
 		}
 	}
+	d.config.Tokens(d.tokens)
+	if d.config.Pending() {
+		return "", nil
+	}
+	return d.firstToken()
+}
+
+// firstToken makes one if the node has none.
+func (d *daemon) firstToken() (string, error) {
 	if !d.tokens.Empty() {
 		return "", nil
 	}
@@ -216,12 +240,50 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
-	sysDeps := system.Deps{Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink}
+	sysDeps := system.Deps{
+		Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
+		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+	}
 	if d.init != nil {
 		sysDeps.Init = d.init
 	}
 	if d.sys, err = system.New(d.db, sysDeps); err != nil {
 		return err
+	}
+	d.install = install.New(install.Deps{
+		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
+		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
+	})
+	updateDeps := update.Deps{
+		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
+		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, RunDir: d.o.runDir, Version: version.Version,
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore",
+	}
+	if d.init != nil {
+		updateDeps.Init = d.init
+	}
+	d.update = update.New(updateDeps)
+	return nil
+}
+
+// answers asks the API on its local socket whether it is ready.
+func (d *daemon) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.o.runDir, "api.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return qverr.New(qverr.Again, "it answers %s", resp.Status)
 	}
 	return nil
 }
@@ -282,18 +344,11 @@ func (d *daemon) kvm(ctx context.Context) error {
 // serve opens the listeners. On the network and on the local socket the daemon
 // must be heard; vsock may come later, with its module.
 func (d *daemon) serve(boot initapi.Boot) error {
-	policy, err := d.o.policy(boot.Options)
-	if err != nil {
-		d.log.Error("TLS policy", "err", err)
-	}
-	d.sys.TLS = spec.TLSInfo{Policy: policy, CaFingerprint: d.ca.Fingerprint()}
-	for _, c := range auth.Curves(policy) {
-		d.sys.TLS.KeyExchanges = append(d.sys.TLS.KeyExchanges, c.String())
-	}
+	d.setPolicy(boot.Options)
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
 	})
 	local, err := listenUnix(d.o.runDir)
 	if err != nil {
@@ -303,7 +358,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	if d.o.listen == "" {
 		return nil
 	}
-	remote, err := d.listenTLS(d.ca.TLSConfig(policy))
+	remote, err := d.listenTLS(d.tlsConfig())
 	if err != nil {
 		return err
 	}
@@ -385,16 +440,4 @@ func (d *daemon) close() error {
 		d.log.Warn("something does not end and is left behind")
 	}
 	return errors.Join(err, d.crypto.Close(), d.db.Close())
-}
-
-// ntpServers are those of the kernel command line, or a public pool.
-func ntpServers(options map[string]string) []string {
-	switch v := options["ntp"]; v {
-	case "off":
-		return nil
-	case "":
-		return []string{"pool.ntp.org"}
-	default:
-		return strings.Split(v, ",")
-	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"flag"
 	"io"
 	"os"
@@ -23,6 +24,7 @@ type options struct {
 	hv        string
 	cgroup    string
 	tlsPolicy string
+	config    string
 	logLevel  string
 	stopTime  time.Duration
 	out       io.Writer // where the banner goes without PID 1
@@ -42,6 +44,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.hv, "hv", "/bin/hv", "the VM monitor")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup/vm", "below which VMs have their cgroups; without it they have none")
 	f.StringVar(&o.tlsPolicy, "tls-policy", "", "pq-only or compatible (adds X25519)")
+	f.StringVar(&o.config, "config", "", "configuration for the first start (quantavirt.json), a file or a URL, where no boot medium holds it")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&o.stopTime, "stop-time", time.Minute, "how long guests have to power off when the node goes down")
 	if err := f.Parse(args); err != nil {
@@ -64,15 +67,9 @@ func parse(args []string, out io.Writer) (options, error) {
 }
 
 // policy picks the TLS policy: the flag, else the kernel option tls.policy,
-// else the strict one.
-func (o options) policy(kernel map[string]string) (spec.TLSInfoPolicy, error) {
-	name := o.tlsPolicy
-	if name == "" {
-		name = kernel["tls.policy"]
-	}
-	if name == "" {
-		return spec.TLSInfoPolicyPQOnly, nil
-	}
+// else that of the configuration, else the strict one.
+func (o options) policy(kernel map[string]string, configured string) (spec.TLSInfoPolicy, error) {
+	name := cmp.Or(o.tlsPolicy, kernel["tls.policy"], configured, string(spec.TLSInfoPolicyPQOnly))
 	p := spec.TLSInfoPolicy(name)
 	if !p.Valid() {
 		return spec.TLSInfoPolicyPQOnly, qverr.New(qverr.Inval, "TLS policy %.32q is none of pq-only, compatible; pq-only is used", name)

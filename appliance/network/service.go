@@ -42,7 +42,8 @@ type Service struct {
 	stack Stack // nil when off
 
 	mu       sync.Mutex
-	problem  error // of the last Apply
+	want     netstack.State // without the options of the kernel command line
+	problem  error          // of the last Apply
 	watchers []func()
 	vmOf     func(mac string) string
 }
@@ -50,6 +51,7 @@ type Service struct {
 // New makes the service; Start touches the kernel.
 func New(db *store.DB, opts Options) *Service {
 	s := &Service{log: opts.Log, vmOf: func(string) string { return "" }}
+	s.want.Networks = []netstack.Network{netstack.DefaultNetwork()}
 	if !opts.Off { // a nil *Manager in the interface would not be nil
 		s.stack = netstack.New(netstack.Options{
 			Logger:     opts.Log,
@@ -87,19 +89,25 @@ func (s *Service) changed() {
 	}
 }
 
-// Start brings up the default network and the uplink and returns when the
-// uplink has its address or it is known that it gets none. options are those of
-// the kernel command line.
+// Start brings up the networks and the uplink and returns when the uplink has
+// its address or it is known that it gets none. options are those of the kernel
+// command line, which override what Configure said. It may be called again.
 func (s *Service) Start(ctx context.Context, options map[string]string) error {
 	if s.stack == nil {
 		return nil
 	}
-	state := netstack.State{Networks: []netstack.Network{netstack.DefaultNetwork()}}
+	s.mu.Lock()
+	state := s.want
+	s.mu.Unlock()
 	var wrong error
-	if ip := options["ip"]; ip != "" && ip != "dhcp" {
+	switch ip := options["ip"]; ip {
+	case "":
+	case "dhcp":
+		state.Uplink.Mode, state.Uplink.Static = "", uplink.Static{}
+	default:
 		static, err := uplink.ParseStatic(ip)
 		if err == nil {
-			state.Uplink = netstack.UplinkConfig{Mode: uplink.StaticMode, Static: static}
+			state.Uplink.Mode, state.Uplink.Static = uplink.StaticMode, static
 		}
 		wrong = err
 	}

@@ -43,7 +43,8 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 		CryptoProvider: spec.SystemInfoCryptoProvider(s.Cards.Provider(ctx)),
 		DataVolume:     s.dataVolume(boot.Data),
 		Clock:          s.clock.Status(),
-		TLS:            s.TLS,
+		TLS:            s.TLS(),
+		Configuration:  s.Configuration(),
 		Network:        s.Uplink(),
 		Vms:            s.VMs.Counts(),
 		Daemon: spec.DaemonInfo{
@@ -109,6 +110,9 @@ func problems(info spec.SystemInfo) []spec.Problem {
 	}
 	add(info.DataVolume.Problem)
 	add(info.Network.Problem)
+	for _, p := range info.Configuration.Problems {
+		add(p)
+	}
 	// A step repeats what the part itself says in other words.
 	for _, step := range info.BootSteps {
 		if step.Problem != nil && !codes[step.Problem.Code] {

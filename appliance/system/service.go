@@ -48,7 +48,11 @@ type Deps struct {
 	VMs     VMs
 	Cards   Cards
 	Uplink  func() spec.UplinkInfo
-	TLS     spec.TLSInfo
+	TLS     func() spec.TLSInfo
+	// Name is the host name in the node's configuration, "" for none.
+	Name func() string
+	// Configuration is what the node got at its first boot.
+	Configuration func() spec.ConfigurationInfo
 }
 
 // Service is the node.
@@ -151,10 +155,15 @@ func noInit(what string) error {
 	return qverr.New(qverr.Unsupported, "%s: this daemon runs without QuantaVirt's PID 1", what)
 }
 
-// Hostname is the node's name.
+// Hostname is the node's name: that of the command line, of the configuration,
+// or what PID 1 has made up.
 func (s *Service) Hostname() string {
-	if name := s.Boot().Hostname; name != "" {
+	boot := s.Boot()
+	if name := s.Name(); name != "" && boot.Options["hostname"] == "" {
 		return name
+	}
+	if boot.Hostname != "" {
+		return boot.Hostname
 	}
 	name, err := os.Hostname()
 	if err != nil {

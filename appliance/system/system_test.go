@@ -12,6 +12,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
@@ -48,7 +49,10 @@ func testSystem(t *testing.T, dir string, init Init, c cards) *Service {
 	t.Cleanup(func() { _ = db.Close() })
 	s, err := New(db, Deps{
 		Log: slog.New(slog.DiscardHandler), Init: init, DataDir: dir, VMs: vms{}, Cards: c,
-		Uplink: func() spec.UplinkInfo { return spec.UplinkInfo{State: "up", Addresses: []string{"192.0.2.7/24"}} },
+		Uplink:        func() spec.UplinkInfo { return spec.UplinkInfo{State: "up", Addresses: []string{"192.0.2.7/24"}} },
+		TLS:           func() spec.TLSInfo { return spec.TLSInfo{Policy: spec.TLSInfoPolicyPQOnly} },
+		Configuration: func() spec.ConfigurationInfo { return spec.ConfigurationInfo{} },
+		Name:          func() string { return "" },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -187,4 +191,28 @@ func TestClock(t *testing.T) {
 	cancel()
 	<-done
 	c.run(t.Context(), nil)
+}
+
+// What is wrong with the configuration is a problem of the node, and its host
+// name that of the node.
+func TestConfigurationIsShown(t *testing.T) {
+	s := testSystem(t, t.TempDir(), &fakeInit{}, cards{})
+	s.Configuration = func() spec.ConfigurationInfo {
+		return spec.ConfigurationInfo{Problems: []spec.Problem{*initapi.NewProblem(qverr.New(qverr.Config, "hostnam is not a known key"))}}
+	}
+	s.Name = func() string { return "node7" }
+	info, err := s.Info(t.Context())
+	if err != nil || names(info.Problems)["QV_ERR_CONFIG"] != 1 || info.Hostname != "node7" {
+		t.Errorf("%v %+v", err, info)
+	}
+}
+
+// What the node stands on is said of its disks.
+func TestDisksInUse(t *testing.T) {
+	d := disks.Disk{Device: "/dev/vda", Partitions: []disks.DiskPartition{{Device: "/dev/vda2"}}}
+	for device, want := range map[string]bool{"/dev/vda": true, "/dev/vda2": true, "/dev/vda1": false, "/dev/vdb": false, "": false, "/var/lib": false} {
+		if has(&d, device) != want {
+			t.Errorf("%q: %v", device, !want)
+		}
+	}
 }

@@ -17,8 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packages are those of the root; their dependencies come with them.
-var packages = []string{
+// set is what goes into a root.
+type set struct {
+	name       string   // of the root
+	components string   // of Debian's archive
+	packages   []string // their dependencies come with them
+}
+
+// base is what every build and test needs.
+var base = set{name: "root", components: "main", packages: []string{
 	"qemu-system-x86", "qemu-utils", "qemu-system-data", "seabios", "ovmf", "ipxe-qemu", // the machine under test
 	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
 	"e2fsprogs", "libarchive13t64", "zstd", // file systems (also made from tar archives) and the archive
@@ -26,7 +33,16 @@ var packages = []string{
 	"busybox-static",   // the bare init that the benchmark compares with
 	"swtpm",            // a TPM for machines under test
 	"systemd-boot-efi", // stub and boot loader for UEFI
-}
+	"grub-pc-bin",      // boot loader for BIOS
+}}
+
+// firmware is what processors and network cards of the hardware build load.
+// It is a root of its own, as it is not free software and not every mirror has
+// that component.
+var firmware = set{name: "firmware", components: "non-free-firmware", packages: []string{
+	"amd64-microcode", "intel-microcode",
+	"firmware-bnx2x", "firmware-intel-misc", "firmware-misc-nonfree", "firmware-realtek",
+}}
 
 // pins prefers backports for QEMU, which has vfio-user from 10.1 on, and for
 // the firmware that belongs to it.
@@ -49,17 +65,28 @@ func CacheDir() (string, error) {
 // not hold it, which takes from half a minute to a few minutes, and then writes
 // what it does to progress at least every few seconds.
 func Ensure(ctx context.Context, progress io.Writer) (Root, error) {
-	return ensure(ctx, progress, false)
+	return ensure(ctx, base, progress, false)
+}
+
+// Firmware returns the root of firmware and microcode packages, and unpacks it
+// like Ensure.
+func Firmware(ctx context.Context, progress io.Writer) (Root, error) {
+	return ensure(ctx, firmware, progress, false)
 }
 
 // Refresh is Ensure with a root that is made anew, to take over newer versions
 // of the packages.
 func Refresh(ctx context.Context, progress io.Writer) (Root, error) {
-	return ensure(ctx, progress, true)
+	if root, err := place(firmware); err == nil && root.complete() {
+		if _, err := ensure(ctx, firmware, progress, true); err != nil {
+			return Root{}, err
+		}
+	}
+	return ensure(ctx, base, progress, true)
 }
 
-func ensure(ctx context.Context, progress io.Writer, anew bool) (Root, error) {
-	root, err := place()
+func ensure(ctx context.Context, s set, progress io.Writer, anew bool) (Root, error) {
+	root, err := place(s)
 	if err != nil {
 		return Root{}, err
 	}
@@ -77,24 +104,30 @@ func ensure(ctx context.Context, progress io.Writer, anew bool) (Root, error) {
 	if !anew && root.complete() { // made by the one we waited for
 		return root, nil
 	}
-	if err := root.make(ctx, progress); err != nil {
-		return Root{}, fmt.Errorf("tools: make the root of Debian packages: %w", err)
+	if err := root.make(ctx, s, progress); err != nil {
+		return Root{}, fmt.Errorf("tools: make the root of Debian packages (%s): %w", s.components, err)
 	}
 	return root, nil
 }
 
-// place is where the root belongs.
-func place() (Root, error) {
+// place is where the root of a set belongs.
+func place(s set) (Root, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return Root{}, err
 	}
-	return Root{Dir: filepath.Join(cache, "root-"+suite+"-amd64-"+key())}, nil
+	return Root{Dir: filepath.Join(cache, s.name+"-"+suite+"-amd64-"+s.key())}, nil
 }
 
 // Cached returns the root if it is there already.
 func Cached() (root Root, ok bool) {
-	root, err := place()
+	root, err := place(base)
+	return root, err == nil && root.complete()
+}
+
+// CachedFirmware returns the root of firmware if it is there already.
+func CachedFirmware() (root Root, ok bool) {
+	root, err := place(firmware)
 	return root, err == nil && root.complete()
 }
 
@@ -112,7 +145,7 @@ func (r Root) Packages() (string, error) {
 	return string(data), err
 }
 
-func (r Root) make(ctx context.Context, progress io.Writer) error {
+func (r Root) make(ctx context.Context, s set, progress io.Writer) error {
 	started := time.Now()
 	// What an interrupted run has left goes; the name is new each time, as
 	// something of that run might still write.
@@ -133,8 +166,8 @@ func (r Root) make(ctx context.Context, progress io.Writer) error {
 	if err := os.Chmod(temp.Dir, 0o755); err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "Unpacking QEMU, kernels and tools of Debian 13 into %s\n", r.Dir)
-	if err := temp.unpack(ctx, progress); err != nil {
+	fmt.Fprintf(progress, "Unpacking packages of Debian 13 (%s) into %s\n", s.components, r.Dir)
+	if err := temp.unpack(ctx, s, progress); err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "Listing packages and indexing kernel modules (%s)\n", since(started))
@@ -151,15 +184,15 @@ func (r Root) make(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-func (r Root) unpack(ctx context.Context, progress io.Writer) error {
-	sources, err := Sources()
+func (r Root) unpack(ctx context.Context, s set, progress io.Writer) error {
+	sources, err := sourcesOf(s.components)
 	if err != nil {
 		return err
 	}
-	args := arguments()
+	args := s.arguments()
 	if len(sources) == 0 {
 		// mmdebstrap takes its default mirror; backports are beside it.
-		args = append(args, `--setup-hook=sed -n "s/ `+suite+` main\$/ `+suite+`-backports main/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
+		args = append(args, "--components="+s.components, `--setup-hook=sed -n "s/ `+suite+` \([a-z-]*\)\$/ `+suite+`-backports \1/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
 	}
 	for _, option := range aptOptions() {
 		args = append(args, "--aptopt="+option)
@@ -189,10 +222,10 @@ func (r Root) unpack(ctx context.Context, progress io.Writer) error {
 //
 // The variant extract runs no maintainer scripts, so that nothing of the root
 // is run and no rights are needed: mode chrootless suits every user.
-func arguments() []string {
+func (s set) arguments() []string {
 	return []string{
 		"--mode=chrootless", "--variant=extract", "--architectures=amd64", "--format=directory",
-		"--include=" + strings.Join(packages, ","),
+		"--include=" + strings.Join(s.packages, ","),
 		`--aptopt=Apt::Install-Recommends "false"`,
 		`--aptopt=Acquire::Retries "3"`,
 		`--aptopt=APT::Sandbox::User "root"`, // the user _apt cannot enter a home directory
@@ -202,8 +235,8 @@ func arguments() []string {
 }
 
 // key names the root by what goes into it.
-func key() string {
-	sum := sha256.Sum256([]byte(strings.Join(arguments(), "\x00") + "\x00index 1"))
+func (s set) key() string {
+	sum := sha256.Sum256([]byte(strings.Join(s.arguments(), "\x00") + "\x00index 1"))
 	return hex.EncodeToString(sum[:6])
 }
 

@@ -15,7 +15,10 @@ const suite = "trixie"
 // Debian 13, its updates, security updates and backports, on the mirrors that
 // this machine's own apt uses. It is empty when apt names none; mmdebstrap then
 // takes its default.
-func Sources() ([]string, error) {
+func Sources() ([]string, error) { return sourcesOf("main") }
+
+// sourcesOf is Sources with components of Debian's archive.
+func sourcesOf(components string) ([]string, error) {
 	// The repositories are told by what their signed Release files say.
 	out, err := exec.Command("apt-get", "indextargets",
 		"--format", "$(LABEL)\t$(REPO_URI)\t$(RELEASE)", "Created-By: Packages", "Origin: Debian", "Component: main").Output()
@@ -25,11 +28,11 @@ func Sources() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tools: apt-get indextargets: %w: %s", err, stderr(err))
 	}
-	return mirrorLines(out), nil
+	return mirrorLines(out, components), nil
 }
 
 // mirrorLines makes lines of sources.list from the answer of indextargets.
-func mirrorLines(targets []byte) []string {
+func mirrorLines(targets []byte, components string) []string {
 	var archive, security string
 	for line := range bytes.Lines(targets) {
 		f := strings.Split(strings.TrimSpace(string(line)), "\t")
@@ -49,10 +52,10 @@ func mirrorLines(targets []byte) []string {
 	}
 	var lines []string
 	for _, release := range []string{suite, suite + "-updates", suite + "-backports"} {
-		lines = append(lines, fmt.Sprintf("deb %s %s main", archive, release))
+		lines = append(lines, fmt.Sprintf("deb %s %s %s", archive, release, components))
 	}
 	if security != "" {
-		lines = append(lines, fmt.Sprintf("deb %s %s-security main", security, suite))
+		lines = append(lines, fmt.Sprintf("deb %s %s-security %s", security, suite, components))
 	}
 	return lines
 }

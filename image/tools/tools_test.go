@@ -22,7 +22,7 @@ func TestMirrorLines(t *testing.T) {
 		{"only an installation disk", "Debian\tcdrom:[Debian 13]/\ttrixie\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := strings.Join(mirrorLines([]byte(c.targets)), "\n")
+			got := strings.Join(mirrorLines([]byte(c.targets), "main"), "\n")
 			if got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
@@ -74,7 +74,7 @@ func TestRoot(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"qemu-img", "--version"}, {"mkfs.ext4", "-V"}, {"zstd", "--version"}, {"depmod", "--version"},
-		{"busybox", "true"}, {"swtpm", "--version"},
+		{"busybox", "true"}, {"swtpm", "--version"}, {"grub-mkimage", "--version"},
 	} {
 		if out, err := root.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Errorf("%v: %v: %s", args, err, out)

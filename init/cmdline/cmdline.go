@@ -19,18 +19,21 @@ const (
 	OptData      = "data"
 	OptDebug     = "debug"
 	OptHostname  = "hostname"
+	OptESP       = "esp"
 	OptIP        = "ip"
 	OptNTP       = "ntp"
 	OptRescue    = "rescue"
+	OptSlot      = "slot"
 	OptTLSPolicy = "tls.policy"
 	OptTokenHash = "token-hash"
+	OptTry       = "try"
 	OptWatchdog  = "watchdog"
 )
 
 // Known are all options; true for those without a value.
 var known = map[string]bool{
-	OptConfig: false, OptData: false, OptDebug: true, OptHostname: false, OptIP: false, OptNTP: false,
-	OptRescue: true, OptTLSPolicy: false, OptTokenHash: false, OptWatchdog: false,
+	OptConfig: false, OptData: false, OptDebug: true, OptESP: false, OptHostname: false, OptIP: false, OptNTP: false,
+	OptRescue: true, OptSlot: false, OptTLSPolicy: false, OptTokenHash: false, OptTry: true, OptWatchdog: false,
 }
 
 // hidden is what stands for a value that must not be shown.
@@ -135,6 +138,11 @@ func (l Line) Shown() string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// Has tells whether a word begins with prefix.
+func (l Line) Has(prefix string) bool {
+	return slices.ContainsFunc(l.words, func(w string) bool { return strings.HasPrefix(w, prefix) })
 }
 
 // Consoles are the devices of the console= options, each once, in their order;

@@ -26,6 +26,10 @@ type Node interface {
 	Ready()
 	Reboot()
 	PowerOff()
+	// Kexec ends in order and starts the kernel that was loaded.
+	Kexec()
+	// Blessed says that this boot is no trial of an update, or no more.
+	Blessed()
 	Log() []byte
 }
 
@@ -80,6 +84,8 @@ func routes(n Node) map[string]unixhttp.Handler {
 		"POST /ready":    act(n.Ready, 204),
 		"POST /reboot":   act(n.Reboot, 202),
 		"POST /poweroff": act(n.PowerOff, 202),
+		"POST /kexec":    act(n.Kexec, 202),
+		"POST /blessed":  act(n.Blessed, 204),
 	}
 }
 

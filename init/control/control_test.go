@@ -49,6 +49,9 @@ func (f *fakeNode) WaitBoot(ctx context.Context, step string) error {
 	}
 }
 
+func (f *fakeNode) Kexec()   { f.called("kexec") }
+func (f *fakeNode) Blessed() { f.called("blessed") }
+
 func (f *fakeNode) Exit(pid int) (initapi.Exit, bool) { e, ok := f.exits[pid]; return e, ok }
 
 func (f *fakeNode) WaitExit(_ context.Context, pid int) (initapi.Exit, error) {
@@ -107,12 +110,14 @@ func TestClientAndServer(t *testing.T) {
 		func() error { return c.Ready(ctx) },
 		func() error { return c.Reboot(ctx) },
 		func() error { return c.PowerOff(ctx) },
+		func() error { return c.Kexec(ctx) },
+		func() error { return c.Blessed(ctx) },
 	} {
 		if err := call(); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := []string{"banner a|b", "ready", "reboot", "poweroff"}; !reflect.DeepEqual(f.calls, want) {
+	if want := []string{"banner a|b", "ready", "reboot", "poweroff", "kexec", "blessed"}; !reflect.DeepEqual(f.calls, want) {
 		t.Errorf("calls: %v", f.calls)
 	}
 	if log, err := c.Log(ctx); err != nil || string(log) != "one\ntwo\n" {

@@ -48,6 +48,12 @@ var Rest = []FS{
 	{"securityfs", "/sys/kernel/security", safe, ""},
 }
 
+// Variables are those of UEFI firmware; PStore is where last words of a kernel are.
+var (
+	Variables = []FS{{"efivarfs", "/sys/firmware/efi/efivars", safe, ""}}
+	PStore    = []FS{{"pstore", "/sys/fs/pstore", safe, ""}}
+)
+
 // links are made after the mounts; a file that is there is left alone.
 var links = [][2]string{
 	{"/run", "/var/run"},

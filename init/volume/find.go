@@ -80,9 +80,25 @@ func (p *Probing) hasDisk(dir string) bool {
 // Await is Scan and Choose, again at every event and as long as a disk may still
 // appear, until ctx ends. Once a volume is there it is taken.
 func (h Host) Await(ctx context.Context, want string, p *Probing, events <-chan struct{}) (Block, error) {
+	return h.await(ctx, func(blocks []Block) (Block, error) { return Choose(blocks, want) }, p, events)
+}
+
+// AwaitPartition waits for a partition of a GPT, whatever is in it.
+func (h Host) AwaitPartition(ctx context.Context, uuid string, p *Probing, events <-chan struct{}) (Block, error) {
+	return h.await(ctx, func(blocks []Block) (Block, error) {
+		for _, b := range blocks {
+			if strings.EqualFold(b.PartUUID, uuid) {
+				return b, nil
+			}
+		}
+		return Block{}, qverr.New(qverr.NoEnt, "there is no partition with PARTUUID %s", uuid)
+	}, p, events)
+}
+
+func (h Host) await(ctx context.Context, choose func([]Block) (Block, error), p *Probing, events <-chan struct{}) (Block, error) {
 	for {
 		blocks, scanErr := h.Scan()
-		b, err := Choose(blocks, want)
+		b, err := choose(blocks)
 		if qverr.CodeOf(err) != qverr.NoEnt {
 			return b, err
 		}

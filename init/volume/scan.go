@@ -13,11 +13,12 @@ import (
 	"strconv"
 	"strings"
 
+	"quantavirt/internal/disks"
 	"quantavirt/internal/qverr"
 )
 
 // Label is that of the data volume.
-const Label = "QV-DATA"
+const Label = disks.LabelData
 
 // RAM is the value of the option that asks for no data volume.
 const RAM = "ram"
@@ -27,8 +28,8 @@ type Block struct {
 	Device   string // /dev/vda1
 	PartName string
 	PartUUID string
-	Size     int64 // bytes
-	FS       *Ext4 // nil: no ext file system
+	Size     int64       // bytes
+	FS       *disks.Ext4 // nil: no ext file system
 }
 
 // Host is where devices are looked for. The zero value of neither is of use.
@@ -119,44 +120,50 @@ func (h Host) disk(disk string, parts []string) ([]Block, error) {
 			errs = append(errs, err)
 			continue
 		}
-		p := table[int(h.number(name, "partition"))]
+		p := table.Parts[int(h.number(name, "partition"))]
 		b.PartName, b.PartUUID = p.Name, p.UUID
 		found = append(found, b)
 	}
 	return found, errors.Join(errs...)
 }
 
-func (h Host) table(disk string) (map[int]Partition, error) {
+func (h Host) table(disk string) (disks.Table, error) {
 	f, err := os.Open(filepath.Join(h.Dev, disk))
 	if err != nil {
-		return nil, err
+		return disks.Table{}, err
 	}
 	defer func() { _ = f.Close() }()
 	sector := h.number(disk, "queue/logical_block_size")
 	if sector < 512 || sector > 1<<16 {
 		sector = 512
 	}
-	return ParseTable(f, sector)
+	return disks.ParseTable(f, sector)
 }
 
 func (h Host) block(name string) (Block, error) {
 	b := Block{Device: filepath.Join(h.Dev, name), Size: h.number(name, "size") * 512}
+	return b, b.read()
+}
+
+// read looks for the superblock.
+func (b *Block) read() error {
+	b.FS = nil
 	f, err := os.Open(b.Device)
 	if err != nil {
-		return b, err
+		return err
 	}
 	defer func() { _ = f.Close() }()
-	sb := make([]byte, superSize)
-	if _, err := f.ReadAt(sb, superOffset); err != nil {
+	sb := make([]byte, disks.SuperSize)
+	if _, err := f.ReadAt(sb, disks.SuperOffset); err != nil {
 		if errors.Is(err, io.EOF) { // too small for any
-			return b, nil
+			return nil
 		}
-		return b, err
+		return err
 	}
-	if fs, ok := ParseExt4(sb); ok {
+	if fs, ok := disks.ParseExt4(sb); ok {
 		b.FS = &fs
 	}
-	return b, nil
+	return nil
 }
 
 // Choose picks the data volume: the one that want names (PARTUUID=, UUID= or

@@ -1,66 +1,18 @@
 package volume
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unicode/utf16"
 
+	"quantavirt/internal/disks/disktest"
 	"quantavirt/internal/qverr"
 )
-
-// superblock is one as mkfs.ext4 makes it, as far as it is read here.
-func superblock(label string, errors bool) []byte {
-	sb := make([]byte, superSize)
-	binary.LittleEndian.PutUint16(sb[0x38:], superMagic)
-	binary.LittleEndian.PutUint16(sb[0x3A:], 1)
-	if errors {
-		binary.LittleEndian.PutUint16(sb[0x3A:], 3)
-	}
-	binary.LittleEndian.PutUint32(sb[0x4:], 256)
-	binary.LittleEndian.PutUint32(sb[0x18:], 2)
-	binary.LittleEndian.PutUint32(sb[0x5C:], compatHasJournal)
-	copy(sb[0x68:], "0123456789abcdef")
-	copy(sb[0x78:0x88], label)
-	return sb
-}
-
-func fsImage(label string) []byte {
-	return append(make([]byte, superOffset), superblock(label, false)...)
-}
-
-// gptDisk has partitions of the given names.
-func gptDisk(names ...string) []byte {
-	disk := make([]byte, 64<<10)
-	disk[mbrMagic], disk[mbrMagic+1], disk[mbrEntry0+4] = 0x55, 0xAA, typeGPT
-	table := disk[1024 : 1024+128*128]
-	for i, name := range names {
-		e := table[i*128:]
-		copy(e, bytes.Repeat([]byte{1}, 16))
-		copy(e[16:], []byte{0x78, 0x56, 0x34, 0x12, 0xBC, 0x9A, 0xF0, 0xDE, 1, 2, 3, 4, 5, 6, 7, byte(i)})
-		for k, u := range utf16.Encode([]rune(name)) {
-			binary.LittleEndian.PutUint16(e[56+2*k:], u)
-		}
-	}
-	head := disk[512:1024]
-	copy(head, gptSignature)
-	binary.LittleEndian.PutUint32(head[12:], gptHeader)
-	binary.LittleEndian.PutUint64(head[72:], 2)
-	binary.LittleEndian.PutUint32(head[80:], 128)
-	binary.LittleEndian.PutUint32(head[84:], 128)
-	binary.LittleEndian.PutUint32(head[88:], crc32.ChecksumIEEE(table))
-	binary.LittleEndian.PutUint32(head[16:], crc32.ChecksumIEEE(head[:gptHeader]))
-	return disk
-}
 
 // machine is a made-up /sys and /dev.
 type machine struct {
@@ -106,9 +58,7 @@ func (m machine) disk(name string, contents ...[]byte) {
 }
 
 func TestScanAndChoose(t *testing.T) {
-	mbr := make([]byte, 4096)
-	mbr[mbrMagic], mbr[mbrMagic+1], mbr[mbrEntry0+4] = 0x55, 0xAA, 0x83
-	binary.LittleEndian.PutUint32(mbr[mbrDiskID:], 0xCAFE1234)
+	mbr := append(disktest.MBR(), make([]byte, 4096-512)...)
 	empty := make([]byte, 4096)
 	for _, c := range []struct {
 		name  string
@@ -118,16 +68,16 @@ func TestScanAndChoose(t *testing.T) {
 		code  qverr.Code
 	}{
 		{"nothing", nil, "", "", qverr.NoEnt},
-		{"whole disk", map[string][][]byte{"vda": {fsImage(Label)}, "vdb": {fsImage("other")}, "sr0": {fsImage(Label)}}, "", "vda ", 0},
-		{"partition by label", map[string][][]byte{"vda": {gptDisk("boot", "data"), empty, fsImage(Label)}}, "", "vda2 12345678-9abc-def0-0102-030405060701", 0},
-		{"partition by name", map[string][][]byte{"vda": {gptDisk("boot", Label), empty, fsImage("")}}, "", "vda2 12345678-9abc-def0-0102-030405060701", 0},
-		{"disk with partitions is none", map[string][][]byte{"vda": {append(mbr[:1024:1024], superblock(Label, false)...), empty}}, "", "", qverr.NoEnt},
-		{"partition of a DOS table", map[string][][]byte{"sda": {mbr, fsImage(Label)}}, "", "sda1 cafe1234-01", 0},
-		{"not formatted", map[string][][]byte{"vda": {gptDisk(Label), empty}}, "", "", qverr.StrFormat},
-		{"two", map[string][][]byte{"vda": {fsImage(Label)}, "sdb": {gptDisk("a"), fsImage(Label)}}, "", "", qverr.Config},
-		{"two, one named", map[string][][]byte{"vda": {fsImage(Label)}, "sdb": {gptDisk("a"), fsImage(Label)}}, "partuuid=12345678-9ABC-def0-0102-030405060700", "sdb1 12345678-9abc-def0-0102-030405060700", 0},
-		{"by UUID", map[string][][]byte{"vda": {fsImage("any")}}, "UUID=30313233-3435-3637-3839-616263646566", "vda ", 0},
-		{"empty PARTUUID names nothing", map[string][][]byte{"vda": {fsImage(Label)}}, "PARTUUID=", "", qverr.NoEnt},
+		{"whole disk", map[string][][]byte{"vda": {disktest.Ext4(Label)}, "vdb": {disktest.Ext4("other")}, "sr0": {disktest.Ext4(Label)}}, "", "vda ", 0},
+		{"partition by label", map[string][][]byte{"vda": {disktest.GPT("boot", "data"), empty, disktest.Ext4(Label)}}, "", "vda2 12345678-9abc-def0-0102-030405060701", 0},
+		{"partition by name", map[string][][]byte{"vda": {disktest.GPT("boot", Label), empty, disktest.Ext4("")}}, "", "vda2 12345678-9abc-def0-0102-030405060701", 0},
+		{"disk with partitions is none", map[string][][]byte{"vda": {append(mbr[:1024:1024], disktest.Super(Label)...), empty}}, "", "", qverr.NoEnt},
+		{"partition of a DOS table", map[string][][]byte{"sda": {mbr, disktest.Ext4(Label)}}, "", "sda1 cafe1234-01", 0},
+		{"not formatted", map[string][][]byte{"vda": {disktest.GPT(Label), empty}}, "", "", qverr.StrFormat},
+		{"two", map[string][][]byte{"vda": {disktest.Ext4(Label)}, "sdb": {disktest.GPT("a"), disktest.Ext4(Label)}}, "", "", qverr.Config},
+		{"two, one named", map[string][][]byte{"vda": {disktest.Ext4(Label)}, "sdb": {disktest.GPT("a"), disktest.Ext4(Label)}}, "partuuid=12345678-9ABC-def0-0102-030405060700", "sdb1 12345678-9abc-def0-0102-030405060700", 0},
+		{"by UUID", map[string][][]byte{"vda": {disktest.Ext4("any")}}, "UUID=30313233-3435-3637-3839-616263646566", "vda ", 0},
+		{"empty PARTUUID names nothing", map[string][][]byte{"vda": {disktest.Ext4(Label)}}, "PARTUUID=", "", qverr.NoEnt},
 		{"no medium", map[string][][]byte{"sdc": {{}}}, "", "", qverr.NoEnt},
 		{"tiny", map[string][][]byte{"vda": {empty[:512]}}, "", "", qverr.NoEnt},
 	} {
@@ -155,8 +105,8 @@ func TestScanAndChoose(t *testing.T) {
 
 func TestUnreadableDiskHidesNoOther(t *testing.T) {
 	m := newMachine(t)
-	m.disk("vda", fsImage(Label))
-	m.disk("vdb", fsImage("x"))
+	m.disk("vda", disktest.Ext4(Label))
+	m.disk("vdb", disktest.Ext4("x"))
 	if err := os.Remove(filepath.Join(m.Dev, "vdb")); err != nil {
 		t.Fatal(err)
 	}
@@ -166,35 +116,6 @@ func TestUnreadableDiskHidesNoOther(t *testing.T) {
 	}
 	if b, err := Choose(blocks, ""); err != nil || filepath.Base(b.Device) != "vda" {
 		t.Errorf("%v %v", b, err)
-	}
-}
-
-// A real file system, where its tool is at hand.
-func TestRealFileSystem(t *testing.T) {
-	mkfs, err := exec.LookPath("mkfs.ext4")
-	if err != nil {
-		t.Skip("no mkfs.ext4 here")
-	}
-	file := filepath.Join(t.TempDir(), "fs")
-	if err := os.WriteFile(file, make([]byte, 4<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(mkfs, "-q", "-F", "-L", Label, "-U", "11111111-2222-3333-4444-555555555555", file).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs, ok := ParseExt4(data[superOffset : superOffset+superSize])
-	if !ok || fs != (Ext4{Label: Label, UUID: "11111111-2222-3333-4444-555555555555", Size: 4 << 20, Journal: true}) {
-		t.Errorf("%+v %v", fs, ok)
-	}
-}
-
-func TestErrorsAreSeen(t *testing.T) {
-	if fs, ok := ParseExt4(superblock(Label, true)); !ok || !fs.Errors {
-		t.Errorf("%+v %v", fs, ok)
 	}
 }
 
@@ -217,7 +138,7 @@ func TestAwaitLateDisk(t *testing.T) {
 			m.write(stick, "08\n")
 			events <- struct{}{}
 			time.Sleep(4 * time.Second)
-			m.disk("sda", fsImage(Label))
+			m.disk("sda", disktest.Ext4(Label))
 			events <- struct{}{}
 		}()
 		begin := time.Now()
@@ -266,28 +187,6 @@ func TestAwaitEnds(t *testing.T) {
 		begin := time.Now()
 		if _, err := m.Await(ctx, "", quiet(m), make(chan struct{})); err == nil || time.Since(begin) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(begin))
-		}
-	})
-}
-
-func FuzzParseExt4(f *testing.F) {
-	f.Add(superblock(Label, false))
-	f.Fuzz(func(t *testing.T, sb []byte) {
-		if fs, ok := ParseExt4(sb); ok && (len(fs.Label) > 16 || fs.Size < 0) {
-			t.Errorf("%+v", fs)
-		}
-	})
-}
-
-func FuzzParseTable(f *testing.F) {
-	f.Add(gptDisk("a", Label), int64(512))
-	f.Fuzz(func(t *testing.T, disk []byte, sector int64) {
-		if sector < 512 || sector > 1<<16 {
-			return
-		}
-		parts, err := ParseTable(bytes.NewReader(disk), sector)
-		if err == nil && len(parts) > maxEntries {
-			t.Errorf("%d partitions", len(parts))
 		}
 	})
 }

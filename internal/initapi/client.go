@@ -82,6 +82,17 @@ func (c *Client) PowerOff(ctx context.Context) error {
 	return c.json(ctx, http.MethodPost, "/poweroff", nil, nil, nil)
 }
 
+// Kexec asks for an orderly end and then for the kernel that was loaded with
+// kexec_file_load(2); it returns at once.
+func (c *Client) Kexec(ctx context.Context) error {
+	return c.json(ctx, http.MethodPost, "/kexec", nil, nil, nil)
+}
+
+// Blessed tells PID 1 that this boot is no trial of an update, or no more.
+func (c *Client) Blessed(ctx context.Context) error {
+	return c.json(ctx, http.MethodPost, "/blessed", nil, nil, nil)
+}
+
 // Log is what PID 1 and the daemon wrote last, as text.
 func (c *Client) Log(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, "/log", nil, nil)

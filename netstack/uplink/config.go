@@ -23,7 +23,7 @@ const (
 // first physical Ethernet with a carrier.
 type Config struct {
 	Mode      Mode   `json:"mode"`                // empty means DHCP
-	Interface string `json:"interface,omitempty"` // empty: the first physical Ethernet with a carrier
+	Interface string `json:"interface,omitempty"` // name or MAC address; empty: the first physical Ethernet with a carrier
 	Static    Static `json:"static,omitzero"`     // for StaticMode
 	MTU       int    `json:"mtu,omitempty"`       // bytes; 0: that of the lease, else left alone
 }
@@ -59,6 +59,12 @@ type Status struct {
 	// Problem is why the uplink is not, or not fully, usable; it carries its
 	// catalogue code. Nil when all is well or nothing is known yet.
 	Problem *qverr.Error `json:"-"`
+}
+
+// On tells whether this is the status of the interface with a name or MAC
+// address.
+func (s Status) On(name string) bool {
+	return s.Interface == name || strings.EqualFold(s.MAC.String(), name)
 }
 
 // LeaseInfo is the DHCP lease of the uplink.

@@ -109,11 +109,11 @@ func TestCandidates(t *testing.T) {
 	links := []netlink.Link{
 		&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1, Name: "lo", EncapType: "loopback"}},
 		&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Index: 4, Name: "qvbr0", EncapType: "ether"}},
-		&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 3, Name: "eth1", EncapType: "ether"}},
+		&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 3, Name: "eth1", EncapType: "ether", HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}},
 		&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 2, Name: "eth0", EncapType: "ether"}},
 		&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 5, Name: "eth2", EncapType: "ether", MasterIndex: 4}},
 	}
-	for _, c := range []struct{ name, want string }{{"", "eth0, eth1"}, {"qvbr0", "qvbr0"}, {"eth9", ""}} {
+	for _, c := range []struct{ name, want string }{{"", "eth0, eth1"}, {"qvbr0", "qvbr0"}, {"eth9", ""}, {"02:00:00:00:00:01", "eth1"}, {"02:00:00:00:00:02", ""}} {
 		if got := names(candidates(links, c.name)); got != c.want {
 			t.Errorf("%q: %q, want %q", c.name, got, c.want)
 		}

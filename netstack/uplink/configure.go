@@ -162,14 +162,17 @@ func KnownDNS(path string) []netip.Addr {
 // KnownInterface is the interface that cfg names, else the one that has the
 // default route, as an earlier run left it; empty if there is none.
 func KnownInterface(cfg Config) string {
-	if cfg.Interface != "" || cfg.Mode == Off {
-		return cfg.Interface
+	if cfg.Mode == Off {
+		return ""
 	}
 	links, err := rtnl.Links()
 	if err != nil {
 		return ""
 	}
-	for _, l := range candidates(links, "") {
+	for _, l := range candidates(links, cfg.Interface) {
+		if cfg.Interface != "" {
+			return l.Attrs().Name
+		}
 		routes, err := rtnl.Routes(l)
 		if err != nil {
 			continue

@@ -1,8 +1,10 @@
 package uplink
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"net"
 	"slices"
 	"time"
 
@@ -83,12 +85,14 @@ func names(links []netlink.Link) string {
 	return s
 }
 
-// candidates are the interface with this name, or all physical Ethernets in
-// the order in which the kernel found them.
+// candidates are the interface with this name or MAC address, or all physical
+// Ethernets in the order in which the kernel found them.
 func candidates(links []netlink.Link, name string) []netlink.Link {
 	var out []netlink.Link
+	hw, _ := net.ParseMAC(name)
 	for _, l := range links {
-		if name != "" && l.Attrs().Name == name || name == "" && physical(l) {
+		named := l.Attrs().Name == name || hw != nil && physical(l) && bytes.Equal(l.Attrs().HardwareAddr, hw)
+		if name != "" && named || name == "" && physical(l) {
 			out = append(out, l)
 		}
 	}

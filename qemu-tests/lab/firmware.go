@@ -30,11 +30,12 @@ var firmware = map[string]string{
 const emptyVariables = "OVMF_VARS_4M.fd"
 
 func (o *Options) completeFirmware() error {
-	if _, ok := firmware[o.Firmware]; !ok && o.Firmware != FirmwareDirect {
-		return fmt.Errorf("lab: unknown firmware %q: want %s or %s", o.Firmware, FirmwareUEFI, FirmwareSecure)
+	_, uefi := firmware[o.Firmware]
+	if !uefi && o.Firmware != FirmwareDirect && o.Firmware != FirmwareBIOS {
+		return fmt.Errorf("lab: unknown firmware %q: want %s, %s or %s", o.Firmware, FirmwareBIOS, FirmwareUEFI, FirmwareSecure)
 	}
-	if o.Firmware == FirmwareDirect && (o.ESP != "" || o.Variables != "") {
-		return errors.New("lab: an ESP or UEFI variables need a firmware")
+	if !uefi && (o.ESP != "" || o.Variables != "") {
+		return errors.New("lab: an ESP or UEFI variables need a UEFI firmware")
 	}
 	if o.ESP != "" && o.Archive != "" {
 		return errors.New("lab: an archive cannot be added to the image of an ESP")
@@ -50,7 +51,7 @@ func (n *Node) prepareFirmware(o Options, root tools.Root) (program string, err 
 			return "", fmt.Errorf("lab: %w", err)
 		}
 	}
-	if o.Firmware == FirmwareDirect {
+	if _, uefi := firmware[o.Firmware]; !uefi {
 		return "", nil
 	}
 	dir := root.Path("usr", "share", "OVMF")
@@ -97,12 +98,16 @@ func (l launch) firmwareArgs() []string {
 		a = append(a, "-chardev", fmt.Sprintf("socket,id=tpm,fd=%d", l.tpmFD),
 			"-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm")
 	}
-	if l.opts.ESP == "" {
+	if l.opts.ESP == "" && l.opts.Medium.File == "" {
 		return append(a, "-kernel", l.kernel, "-initrd", l.initrd, "-append", l.cmdline())
 	}
-	a = append(a,
-		"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:"+escape(l.opts.ESP),
-		"-device", "virtio-blk-pci,drive=esp,bootindex=0")
+	if l.opts.Medium.File != "" {
+		a = append(a, l.mediumArgs()...)
+	} else {
+		a = append(a,
+			"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:"+escape(l.opts.ESP),
+			"-device", "virtio-blk-pci,drive=esp,bootindex=0")
+	}
 	if words := l.ownWords(); len(words) > 0 {
 		// systemd-stub(7), "SMBIOS Type 11 Strings".
 		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+escape(strings.Join(words, " ")))

@@ -38,8 +38,8 @@ type Options struct {
 
 	Cmdline string // appended to the kernel command line
 
-	// Firmware is one of FirmwareDirect (default), FirmwareUEFI and
-	// FirmwareSecure. Variables is the file that the node's UEFI variables
+	// Firmware is one of FirmwareDirect (default), FirmwareBIOS, FirmwareUEFI
+	// and FirmwareSecure. Variables is the file that the node's UEFI variables
 	// begin with, by default OVMF's empty ones. KeepData keeps those of the
 	// node.
 	Firmware  string
@@ -49,6 +49,11 @@ type Options struct {
 	// disk, instead of the image's kernel and initramfs. What the lab adds to
 	// the kernel command line goes to systemd's stub by SMBIOS.
 	ESP string
+
+	// Medium is what the firmware boots from, instead of the image's kernel and
+	// initramfs. SeaBIOS has no way to the kernel command line: the node then
+	// makes its own first token.
+	Medium Medium
 
 	// TPM gives the node a TPM 2.0, which KeepData keeps too.
 	TPM bool
@@ -83,6 +88,9 @@ func (o *Options) complete() error {
 		o.Build = "virtual"
 	}
 	if err := o.completeFirmware(); err != nil {
+		return err
+	}
+	if err := o.completeMedium(); err != nil {
 		return err
 	}
 	switch o.IOMMU {

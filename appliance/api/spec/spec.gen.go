@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"quantavirt/hv/vmm"
+	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 
@@ -81,6 +82,30 @@ func (e CardSelfTest) Valid() bool {
 	case CardSelfTestPassed:
 		return true
 	case CardSelfTestUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConfigurationInfoSource.
+const (
+	ConfigurationInfoSourceFwCfg  ConfigurationInfoSource = "fw_cfg"
+	ConfigurationInfoSourceMedium ConfigurationInfoSource = "medium"
+	ConfigurationInfoSourceSmbios ConfigurationInfoSource = "smbios"
+	ConfigurationInfoSourceURL    ConfigurationInfoSource = "url"
+)
+
+// Valid indicates whether the value is a known member of the ConfigurationInfoSource enum.
+func (e ConfigurationInfoSource) Valid() bool {
+	switch e {
+	case ConfigurationInfoSourceFwCfg:
+		return true
+	case ConfigurationInfoSourceMedium:
+		return true
+	case ConfigurationInfoSourceSmbios:
+		return true
+	case ConfigurationInfoSourceURL:
 		return true
 	default:
 		return false
@@ -270,6 +295,27 @@ func (e QUAC100Provider) Valid() bool {
 	}
 }
 
+// Defines values for SlotState.
+const (
+	SlotStateFailed SlotState = "failed"
+	SlotStateGood   SlotState = "good"
+	SlotStateTry    SlotState = "try"
+)
+
+// Valid indicates whether the value is a known member of the SlotState enum.
+func (e SlotState) Valid() bool {
+	switch e {
+	case SlotStateFailed:
+		return true
+	case SlotStateGood:
+		return true
+	case SlotStateTry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StorageConfigCache.
 const (
 	StorageConfigCacheNone         StorageConfigCache = "none"
@@ -381,6 +427,7 @@ func (e TaskState) Valid() bool {
 // Defines values for TokenOrigin.
 const (
 	TokenOriginAPI               TokenOrigin = "api"
+	TokenOriginConfiguration     TokenOrigin = "configuration"
 	TokenOriginFirstBoot         TokenOrigin = "first-boot"
 	TokenOriginKernelCommandLine TokenOrigin = "kernel-command-line"
 )
@@ -389,6 +436,8 @@ const (
 func (e TokenOrigin) Valid() bool {
 	switch e {
 	case TokenOriginAPI:
+		return true
+	case TokenOriginConfiguration:
 		return true
 	case TokenOriginFirstBoot:
 		return true
@@ -657,6 +706,27 @@ type Clock struct {
 	Synchronised bool    `json:"synchronised"`
 }
 
+// ConfigurationInfo the configuration that the node got at its first boot
+type ConfigurationInfo struct {
+	AppliedAt *time.Time `json:"applied_at,omitempty"`
+
+	// Message why another one is not taken
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Place file or URL
+	Place string `json:"place,omitempty,omitzero"`
+
+	// Problems what is wrong in it or could not be made
+	Problems []Problem `json:"problems"`
+	Sha256   string    `json:"sha256,omitempty,omitzero"`
+
+	// Source absent if it has none
+	Source ConfigurationInfoSource `json:"source,omitempty,omitzero"`
+}
+
+// ConfigurationInfoSource absent if it has none
+type ConfigurationInfoSource string
+
 // DaemonInfo defines model for DaemonInfo.
 type DaemonInfo struct {
 	// AdoptedVms VMs that ran when this daemon started
@@ -721,6 +791,9 @@ type DiskList struct {
 	Items []Disk `json:"items"`
 }
 
+// DiskSelector /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+type DiskSelector = string
+
 // Error defines model for Error.
 type Error = qverr.Body
 
@@ -745,6 +818,9 @@ type Feature struct {
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
 }
+
+// FileSystem defines model for FileSystem.
+type FileSystem = disks.FileSystem
 
 // GraphicsConfig defines model for GraphicsConfig.
 type GraphicsConfig struct {
@@ -785,6 +861,24 @@ type ImageKind string
 // ImageList defines model for ImageList.
 type ImageList struct {
 	Items []Image `json:"items"`
+}
+
+// InstallRequest defines model for InstallRequest.
+type InstallRequest struct {
+	// DataOnly make a data volume of the whole disk and install nothing
+	DataOnly bool `json:"data_only,omitempty,omitzero"`
+
+	// Disk /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
+	Disk DiskSelector `json:"disk"`
+
+	// Sha256 of what the URL gives; needed with http://
+	Sha256 string `json:"sha256,omitempty,omitzero"`
+
+	// URL of a unified kernel image; the boot medium's own when absent
+	URL string `json:"url,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk (its WWN or path if it has none), if what is on it may be lost
+	WipeSerial string `json:"wipe_serial,omitempty,omitzero"`
 }
 
 // KVM defines model for KVM.
@@ -988,6 +1082,57 @@ type SecurityConfig struct {
 // Size bytes, or a number with K, M, G or T (powers of 1024)
 type Size = ByteSize
 
+// Slot defines model for Slot.
+type Slot struct {
+	Build   string `json:"build"`
+	Counter int64  `json:"counter"`
+
+	// Next boots next
+	Next bool `json:"next"`
+
+	// Panic last words of its kernel
+	Panic string `json:"panic,omitempty,omitzero"`
+
+	// Reason why it failed
+	Reason  string `json:"reason,omitempty,omitzero"`
+	Running bool   `json:"running"`
+
+	// Sha256 of the unified kernel image
+	Sha256 string `json:"sha256"`
+
+	// Slot eight digits
+	Slot  string    `json:"slot"`
+	State SlotState `json:"state"`
+
+	// TriesLeft of a slot on trial
+	TriesLeft *int   `json:"tries_left,omitempty"`
+	Version   string `json:"version"`
+
+	// Whole this machine's boot loader can boot it
+	Whole     bool      `json:"whole"`
+	WrittenAt time.Time `json:"written_at,omitempty,omitzero"`
+}
+
+// SlotList defines model for SlotList.
+type SlotList struct {
+	// Counter bundles with a lower counter are refused
+	Counter int64 `json:"counter"`
+
+	// Failures versions that failed on this node
+	Failures   []UpdateFailure `json:"failures"`
+	Items      []Slot          `json:"items"`
+	LastBundle UpdateBundle    `json:"last_bundle,omitempty,omitzero"`
+
+	// Medium what the node booted from: uefi-disk, bios-disk, iso, pxe, direct
+	Medium string `json:"medium"`
+
+	// Message why there are no slots
+	Message string `json:"message,omitempty,omitzero"`
+}
+
+// SlotState defines model for SlotState.
+type SlotState string
+
 // StopOptions defines model for StopOptions.
 type StopOptions struct {
 	// Force end it at once
@@ -1025,12 +1170,26 @@ type StorageConfigCache string
 // StorageConfigType virtio-blk when absent
 type StorageConfigType string
 
+// SystemDisk defines model for SystemDisk.
+type SystemDisk = disks.Disk
+
+// SystemDiskList defines model for SystemDiskList.
+type SystemDiskList struct {
+	Items []SystemDisk `json:"items"`
+}
+
+// SystemDiskPartition defines model for SystemDiskPartition.
+type SystemDiskPartition = disks.DiskPartition
+
 // SystemInfo defines model for SystemInfo.
 type SystemInfo struct {
-	BootID         string                   `json:"boot_id"`
-	BootSteps      []BootStep               `json:"boot_steps"`
-	Cards          []Card                   `json:"cards"`
-	Clock          Clock                    `json:"clock"`
+	BootID    string     `json:"boot_id"`
+	BootSteps []BootStep `json:"boot_steps"`
+	Cards     []Card     `json:"cards"`
+	Clock     Clock      `json:"clock"`
+
+	// Configuration the configuration that the node got at its first boot
+	Configuration  ConfigurationInfo        `json:"configuration"`
 	CPU            CPUInfo                  `json:"cpu"`
 	CryptoProvider SystemInfoCryptoProvider `json:"crypto_provider"`
 	Daemon         DaemonInfo               `json:"daemon"`
@@ -1138,6 +1297,29 @@ type TokenSecret struct {
 
 // USBConfig defines model for USBConfig.
 type USBConfig map[string]interface{}
+
+// UpdateBundle defines model for UpdateBundle.
+type UpdateBundle struct {
+	Counter    int64     `json:"counter"`
+	CreatedAt  time.Time `json:"created_at"`
+	Notes      string    `json:"notes"`
+	VerifiedAt time.Time `json:"verified_at"`
+	Version    string    `json:"version"`
+}
+
+// UpdateFailure defines model for UpdateFailure.
+type UpdateFailure struct {
+	Reason  string    `json:"reason"`
+	Sha256  string    `json:"sha256"`
+	Time    time.Time `json:"time"`
+	Version string    `json:"version"`
+}
+
+// UpdateSource defines model for UpdateSource.
+type UpdateSource struct {
+	// URL http:// or https://; the bundle's signature is what counts
+	URL string `json:"url"`
+}
 
 // UplinkInfo defines model for UplinkInfo.
 type UplinkInfo struct {
@@ -1329,6 +1511,42 @@ type ListErrorsParams struct {
 	Code string `form:"code,omitempty" json:"code,omitempty,omitzero"`
 }
 
+// InstallParams defines parameters for Install.
+type InstallParams struct {
+	// Disk which disk (upload only)
+	Disk DiskSelector `form:"disk,omitempty" json:"disk,omitempty,omitzero"`
+
+	// WipeSerial serial number of the disk if what is on it may be lost (upload only)
+	WipeSerial string `form:"wipe_serial,omitempty" json:"wipe_serial,omitempty,omitzero"`
+
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// UpdateSystemParams defines parameters for UpdateSystem.
+type UpdateSystemParams struct {
+	// Check only receive and verify
+	Check bool `form:"check,omitempty" json:"check,omitempty,omitzero"`
+
+	// Force also a version that failed on this node before
+	Force bool `form:"force,omitempty" json:"force,omitempty,omitzero"`
+
+	// NoReboot only arm the new system; the next reboot tries it
+	NoReboot bool `form:"no_reboot,omitempty" json:"no_reboot,omitempty,omitzero"`
+
+	// Kexec start the new kernel directly instead of going through the firmware
+	Kexec bool `form:"kexec,omitempty" json:"kexec,omitempty,omitzero"`
+
+	// Good seconds that all must be well before the system is blessed, 30 if absent
+	Good int `form:"good,omitempty" json:"good,omitempty,omitzero"`
+
+	// Limit seconds from its kernel's start in which that must have been, 300 if absent
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
 	State TaskState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -1399,6 +1617,12 @@ type StopVMParams struct {
 
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
+
+// InstallJSONRequestBody defines body for Install for application/json ContentType.
+type InstallJSONRequestBody = InstallRequest
+
+// UpdateSystemJSONRequestBody defines body for UpdateSystem for application/json ContentType.
+type UpdateSystemJSONRequestBody = UpdateSource
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenCreate
@@ -1573,6 +1797,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilities(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListErrors The error catalogue, or one row of it
 	//
 	// Corresponds with GET /api/v1/system/errors (the `ListErrors` operationId).
@@ -1583,6 +1812,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// InstallWithBody Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Install Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PowerOff Stop the VMs and power the node off
 	//
 	// Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -1592,6 +1839,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollBack Make the slot before the one that boots, and reboot
+	//
+	// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+	RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSlots The installed systems, newest first, and how updates went
+	//
+	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+	ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateSystemWithBody Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithBody(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateSystem Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	//
@@ -1969,6 +2244,21 @@ func (c *Client) GetCapabilities(ctx context.Context, reqEditors ...RequestEdito
 	return c.Client.Do(req)
 }
 
+// ListSystemDisks The disks of the machine, what is on them and what uses them
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *Client) ListSystemDisks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSystemDisksRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListErrors The error catalogue, or one row of it
 //
 // Corresponds with GET /api/v1/system/errors (the `ListErrors` operationId).
@@ -1999,6 +2289,44 @@ func (c *Client) GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorF
 	return c.Client.Do(req)
 }
 
+// InstallWithBody Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) InstallWithBody(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Install Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *Client) Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PowerOff Stop the VMs and power the node off
 //
 // Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -2019,6 +2347,74 @@ func (c *Client) PowerOff(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRebootRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollBack Make the slot before the one that boots, and reboot
+//
+// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+func (c *Client) RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollBackRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSlots The installed systems, newest first, and how updates went
+//
+// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+func (c *Client) ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSlotsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateSystemWithBody Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *Client) UpdateSystemWithBody(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateSystemRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateSystem Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *Client) UpdateSystem(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateSystemRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2904,6 +3300,33 @@ func NewGetCapabilitiesRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListSystemDisksRequest constructs an http.Request for the ListSystemDisks method
+func NewListSystemDisksRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/disks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListErrorsRequest constructs an http.Request for the ListErrors method
 func NewListErrorsRequest(server string, params *ListErrorsParams) (*http.Request, error) {
 	var err error
@@ -2981,6 +3404,85 @@ func NewGetSystemInfoRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewInstallRequest calls the generic Install builder with application/json body
+func NewInstallRequest(server string, params *InstallParams, body InstallJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInstallRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewInstallRequestWithBody constructs an http.Request for the Install method, with any body, and a specified content type
+func NewInstallRequestWithBody(server string, params *InstallParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/install")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "disk", params.Disk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wipe_serial", params.WipeSerial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewPowerOffRequest constructs an http.Request for the PowerOff method
 func NewPowerOffRequest(server string) (*http.Request, error) {
 	var err error
@@ -3031,6 +3533,171 @@ func NewRebootRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewRollBackRequest constructs an http.Request for the RollBack method
+func NewRollBackRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/rollback")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSlotsRequest constructs an http.Request for the ListSlots method
+func NewListSlotsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/slots")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateSystemRequest calls the generic UpdateSystem builder with application/json body
+func NewUpdateSystemRequest(server string, params *UpdateSystemParams, body UpdateSystemJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateSystemRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewUpdateSystemRequestWithBody constructs an http.Request for the UpdateSystem method, with any body, and a specified content type
+func NewUpdateSystemRequestWithBody(server string, params *UpdateSystemParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/update")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "check", params.Check, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "no_reboot", params.NoReboot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kexec", params.Kexec, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "good", params.Good, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4119,6 +4786,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/capabilities (the `GetCapabilities` operationId).
 	GetCapabilitiesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCapabilitiesResponse, error)
 
+	// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+	ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error)
+
 	// ListErrorsWithResponse The error catalogue, or one row of it
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4133,6 +4807,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/info (the `GetSystemInfo` operationId).
 	GetSystemInfoWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSystemInfoResponse, error)
 
+	// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error)
+
+	// InstallWithResponse Install the node on a disk, or make a data volume on one
+	//
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+	InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error)
+
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4146,6 +4838,38 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	RebootWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RebootResponse, error)
+
+	// RollBackWithResponse Make the slot before the one that boots, and reboot
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+	RollBackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollBackResponse, error)
+
+	// ListSlotsWithResponse The installed systems, newest first, and how updates went
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+	ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error)
+
+	// UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithBodyWithResponse(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error)
+
+	// UpdateSystemWithResponse Install an update bundle and reboot into it
+	//
+	// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+	UpdateSystemWithResponse(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error)
 
 	// ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
 	//
@@ -4976,6 +5700,54 @@ func (r GetCapabilitiesResponse) ContentType() string {
 	return ""
 }
 
+type ListSystemDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SystemDiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSystemDisksResponse) GetJSON200() *SystemDiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSystemDisksResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSystemDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSystemDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSystemDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSystemDisksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListErrorsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5072,6 +5844,61 @@ func (r GetSystemInfoResponse) ContentType() string {
 	return ""
 }
 
+// InstallResponse202Headers the declared response headers of an HTTP 202 response for Install
+type InstallResponse202Headers struct {
+	Location string
+}
+
+type InstallResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *InstallResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r InstallResponse) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r InstallResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r InstallResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InstallResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PowerOffResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5162,6 +5989,157 @@ func (r RebootResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RebootResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollBackResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PowerActionAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RollBackResponse) GetJSON202() *PowerActionAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RollBackResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RollBackResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollBackResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollBackResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollBackResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSlotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SlotList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSlotsResponse) GetJSON200() *SlotList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSlotsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSlotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSlotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSlotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSlotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateSystemResponse202Headers the declared response headers of an HTTP 202 response for UpdateSystem
+type UpdateSystemResponse202Headers struct {
+	Location string
+}
+
+type UpdateSystemResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *UpdateSystemResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UpdateSystemResponse) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateSystemResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateSystemResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateSystemResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateSystemResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateSystemResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6364,6 +7342,19 @@ func (c *ClientWithResponses) GetCapabilitiesWithResponse(ctx context.Context, r
 	return ParseGetCapabilitiesResponse(rsp)
 }
 
+// ListSystemDisksWithResponse The disks of the machine, what is on them and what uses them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/disks (the `ListSystemDisks` operationId).
+func (c *ClientWithResponses) ListSystemDisksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemDisksResponse, error) {
+	rsp, err := c.ListSystemDisks(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSystemDisksResponse(rsp)
+}
+
 // ListErrorsWithResponse The error catalogue, or one row of it
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6390,6 +7381,36 @@ func (c *ClientWithResponses) GetSystemInfoWithResponse(ctx context.Context, req
 	return ParseGetSystemInfoResponse(rsp)
 }
 
+// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithBodyWithResponse(ctx context.Context, params *InstallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.InstallWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
+}
+
+// InstallWithResponse Install the node on a disk, or make a data volume on one
+//
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/install (the `Install` operationId).
+func (c *ClientWithResponses) InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error) {
+	rsp, err := c.Install(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallResponse(rsp)
+}
+
 // PowerOffWithResponse Stop the VMs and power the node off
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6414,6 +7435,62 @@ func (c *ClientWithResponses) RebootWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseRebootResponse(rsp)
+}
+
+// RollBackWithResponse Make the slot before the one that boots, and reboot
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/rollback (the `RollBack` operationId).
+func (c *ClientWithResponses) RollBackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RollBackResponse, error) {
+	rsp, err := c.RollBack(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollBackResponse(rsp)
+}
+
+// ListSlotsWithResponse The installed systems, newest first, and how updates went
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
+func (c *ClientWithResponses) ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error) {
+	rsp, err := c.ListSlots(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSlotsResponse(rsp)
+}
+
+// UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *ClientWithResponses) UpdateSystemWithBodyWithResponse(ctx context.Context, params *UpdateSystemParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error) {
+	rsp, err := c.UpdateSystemWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateSystemResponse(rsp)
+}
+
+// UpdateSystemWithResponse Install an update bundle and reboot into it
+//
+// With application/octet-stream the body is the bundle; Content-Length is required, and what cannot be installed is refused before its payload is read, so send "Expect: 100-continue". With application/json the body is UpdateSource and the node fetches the bundle. The task's phases are receive, verify, write, read back, arm and reboot. Nothing is written to the node's disk before the bundle is verified; the running system stays untouched and comes back by itself unless the new one is blessed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/update (the `UpdateSystem` operationId).
+func (c *ClientWithResponses) UpdateSystemWithResponse(ctx context.Context, params *UpdateSystemParams, body UpdateSystemJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSystemResponse, error) {
+	rsp, err := c.UpdateSystem(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateSystemResponse(rsp)
 }
 
 // ListTasksWithResponse Tasks, newest first; ended ones are kept for a while
@@ -7184,6 +8261,39 @@ func ParseGetCapabilitiesResponse(rsp *http.Response) (*GetCapabilitiesResponse,
 	return response, nil
 }
 
+// ParseListSystemDisksResponse parses an HTTP response from a ListSystemDisksWithResponse call
+func ParseListSystemDisksResponse(rsp *http.Response) (*ListSystemDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSystemDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SystemDiskList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListErrorsResponse parses an HTTP response from a ListErrorsWithResponse call
 func ParseListErrorsResponse(rsp *http.Response) (*ListErrorsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7250,6 +8360,52 @@ func ParseGetSystemInfoResponse(rsp *http.Response) (*GetSystemInfoResponse, err
 	return response, nil
 }
 
+// ParseInstallResponse parses an HTTP response from a InstallWithResponse call
+func ParseInstallResponse(rsp *http.Response) (*InstallResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers InstallResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePowerOffResponse parses an HTTP response from a PowerOffWithResponse call
 func ParsePowerOffResponse(rsp *http.Response) (*PowerOffResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7311,6 +8467,118 @@ func ParseRebootResponse(rsp *http.Response) (*RebootResponse, error) {
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseRollBackResponse parses an HTTP response from a RollBackWithResponse call
+func ParseRollBackResponse(rsp *http.Response) (*RollBackResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollBackResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PowerActionAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSlotsResponse parses an HTTP response from a ListSlotsWithResponse call
+func ParseListSlotsResponse(rsp *http.Response) (*ListSlotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSlotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SlotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateSystemResponse parses an HTTP response from a UpdateSystemWithResponse call
+func ParseUpdateSystemResponse(rsp *http.Response) (*UpdateSystemResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateSystemResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers UpdateSystemResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
 	}
 
 	return response, nil
@@ -8103,18 +9371,33 @@ type ServerInterface interface {
 	// GetCapabilities What this node can do, and the catalogue's code for what it cannot
 	// (GET /api/v1/system/capabilities)
 	GetCapabilities(w http.ResponseWriter, r *http.Request)
+	// ListSystemDisks The disks of the machine, what is on them and what uses them
+	// (GET /api/v1/system/disks)
+	ListSystemDisks(w http.ResponseWriter, r *http.Request)
 	// ListErrors The error catalogue, or one row of it
 	// (GET /api/v1/system/errors)
 	ListErrors(w http.ResponseWriter, r *http.Request, params ListErrorsParams)
 	// GetSystemInfo What this node is and how it does
 	// (GET /api/v1/system/info)
 	GetSystemInfo(w http.ResponseWriter, r *http.Request)
+	// Install Install the node on a disk, or make a data volume on one
+	// (POST /api/v1/system/install)
+	Install(w http.ResponseWriter, r *http.Request, params InstallParams)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
 	// Reboot Stop the VMs and reboot the node
 	// (POST /api/v1/system/reboot)
 	Reboot(w http.ResponseWriter, r *http.Request)
+	// RollBack Make the slot before the one that boots, and reboot
+	// (POST /api/v1/system/rollback)
+	RollBack(w http.ResponseWriter, r *http.Request)
+	// ListSlots The installed systems, newest first, and how updates went
+	// (GET /api/v1/system/slots)
+	ListSlots(w http.ResponseWriter, r *http.Request)
+	// UpdateSystem Install an update bundle and reboot into it
+	// (POST /api/v1/system/update)
+	UpdateSystem(w http.ResponseWriter, r *http.Request, params UpdateSystemParams)
 	// ListTasks Tasks, newest first; ended ones are kept for a while
 	// (GET /api/v1/tasks)
 	ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams)
@@ -8518,6 +9801,20 @@ func (siw *ServerInterfaceWrapper) GetCapabilities(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListSystemDisks operation middleware
+func (siw *ServerInterfaceWrapper) ListSystemDisks(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSystemDisks(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListErrors operation middleware
 func (siw *ServerInterfaceWrapper) ListErrors(w http.ResponseWriter, r *http.Request) {
 
@@ -8565,6 +9862,65 @@ func (siw *ServerInterfaceWrapper) GetSystemInfo(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// Install operation middleware
+func (siw *ServerInterfaceWrapper) Install(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params InstallParams
+
+	// ------------- Optional query parameter "disk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "disk", r.URL.Query(), &params.Disk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "disk"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "disk", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wipe_serial" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wipe_serial", r.URL.Query(), &params.WipeSerial, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wipe_serial"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wipe_serial", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Install(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PowerOff operation middleware
 func (siw *ServerInterfaceWrapper) PowerOff(w http.ResponseWriter, r *http.Request) {
 
@@ -8584,6 +9940,145 @@ func (siw *ServerInterfaceWrapper) Reboot(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Reboot(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RollBack operation middleware
+func (siw *ServerInterfaceWrapper) RollBack(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RollBack(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSlots operation middleware
+func (siw *ServerInterfaceWrapper) ListSlots(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSlots(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateSystem operation middleware
+func (siw *ServerInterfaceWrapper) UpdateSystem(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateSystemParams
+
+	// ------------- Optional query parameter "check" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "check", r.URL.Query(), &params.Check, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "check"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "check", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", r.URL.Query(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "force"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "force", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "no_reboot" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "no_reboot", r.URL.Query(), &params.NoReboot, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "no_reboot"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "no_reboot", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kexec" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kexec", r.URL.Query(), &params.Kexec, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kexec"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kexec", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "good" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "good", r.URL.Query(), &params.Good, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "good"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "good", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateSystem(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9376,9 +10871,14 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/tokens/{id}", wrapper.RevokeToken)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/install", wrapper.Install)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/poweroff", wrapper.PowerOff)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/update", wrapper.UpdateSystem)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/slots", wrapper.ListSlots)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/rollback", wrapper.RollBack)
 
 	return m
 }

@@ -3,7 +3,9 @@
 //	mkimage setup [--refresh]     the root of Debian packages: QEMU, kernels, tools
 //	mkimage build [--build virtual|hardware] [--kernel FILE --modules DIR] [--out DIR]
 //	mkimage uki [--build virtual|hardware] [--cmdline TEXT] [--keys DIR] [--out DIR]
+//	mkimage media [--build virtual|hardware]    disk, ISO and network boot files of a built image
 //	mkimage keys [--out DIR]      the builder's keys, unless they are there
+//	mkimage bundle --out FILE.qvu [--version V] [--counter N] [--notes TEXT]
 //	mkimage version               the version that programs of this tree get
 package main
 
@@ -40,14 +42,18 @@ func run(ctx context.Context, args []string) error {
 			return build(ctx, args[1:])
 		case "uki":
 			return unified(ctx, args[1:])
+		case "media":
+			return makeMedia(ctx, args[1:])
 		case "keys":
 			return keys(args[1:])
+		case "bundle":
+			return makeBundle(ctx, args[1:])
 		case "version":
 			fmt.Println(describe(ctx, "."))
 			return nil
 		}
 	}
-	return fmt.Errorf("usage: mkimage setup|build|uki|keys|version [flags]; mkimage build -h lists them")
+	return fmt.Errorf("usage: mkimage setup|build|uki|media|keys|bundle|version [flags]; mkimage build -h lists them")
 }
 
 func setup(ctx context.Context, args []string) error {
@@ -82,6 +88,7 @@ func build(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage build", flag.ContinueOnError)
 	flags.StringVar(&o.Source, "source", ".", "the source tree")
 	flags.StringVar(&o.Out, "out", "build/image", "where images go")
+	flags.StringVar(&o.Keys, "keys", keysDir, "folder of the builder's keys, made if there are none")
 	flags.StringVar(&o.Build, "build", "virtual", "virtual or hardware")
 	flags.StringVar(&o.Kernel, "kernel", os.Getenv("KERNEL"), "bzImage to use instead of Debian's (default $KERNEL)")
 	flags.StringVar(&o.Modules, "modules", os.Getenv("MODULES"), "modules of that kernel, after depmod (default $MODULES)")
@@ -92,7 +99,7 @@ func build(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	for _, name := range []*string{&o.Source, &o.Out} {
+	for _, name := range []*string{&o.Source, &o.Out, &o.Keys} {
 		path, err := filepath.Abs(*name)
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@
 //	POST /ready         the API answers; recorded as the last boot step
 //	POST /reboot        202; PID 1 ends everything in order, then reboots
 //	POST /poweroff      202; the same, then powers off
+//	POST /kexec         202; the same, then starts the kernel that was loaded
+//	POST /blessed       this boot is no trial, or no more: it need not be reset
 //
 // A failure is answered with the catalogue's error body (qverr.Body).
 package wire
@@ -35,6 +37,13 @@ type Boot struct {
 	Consoles []string          `json:"consoles"`
 	Watchdog string            `json:"watchdog,omitempty"` // device fed by PID 1
 	Restarts int               `json:"daemon_restarts"`    // times the daemon had to be started again
+
+	// What the node booted from: "uefi-disk", "bios-disk", "iso", "pxe" or "direct".
+	Medium      string `json:"medium"`
+	Slot        string `json:"slot,omitempty"`          // of a disk: eight digits
+	ESPDevice   string `json:"esp_device,omitempty"`    // EFI system partition, /dev/…
+	ESPPartUUID string `json:"esp_part_uuid,omitempty"` // lower case
+	Trial       bool   `json:"trial,omitempty"`         // the boot loader tries this slot
 }
 
 // Step is one boot step. Times are milliseconds since kernel start

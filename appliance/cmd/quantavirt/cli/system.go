@@ -13,12 +13,16 @@ import (
 )
 
 func (a *app) systemCmd() *cobra.Command {
-	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(),
+	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemInstallCmd(),
 		a.powerCmd("reboot", "Stop the VMs and reboot the node", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.Reboot(cmd.Context())
 		}),
 		a.powerCmd("poweroff", "Stop the VMs and power the node off", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.PowerOff(cmd.Context())
+		}),
+		a.updateCmd(), a.slotsCmd(),
+		a.powerCmd("rollback", "Make the slot before the one that boots, and reboot", func(cmd *cobra.Command, c *client) (*http.Response, error) {
+			return c.RollBack(cmd.Context())
 		}),
 		a.tokenCmd(), a.errorLookupCmd())
 }
@@ -51,6 +55,9 @@ func infoTable(w io.Writer, i spec.SystemInfo) {
 	row(w, "Cryptography", i.CryptoProvider)
 	row(w, "Data", dataVolume(i.DataVolume))
 	row(w, "Uplink", uplink(i.Network))
+	if i.Configuration.Source != "" {
+		row(w, "Configuration", configuration(i.Configuration))
+	}
 	row(w, "TLS", fmt.Sprintf("%s (%s)", i.TLS.Policy, strings.Join(i.TLS.KeyExchanges, ", ")))
 	row(w, "Authority", i.TLS.CaFingerprint)
 	row(w, "Daemon", fmt.Sprintf("since %s, %d restarts, %s", when(i.Daemon.StartedAt), i.Daemon.Restarts, size(i.Daemon.MemoryBytes)))
@@ -72,6 +79,14 @@ func infoTable(w io.Writer, i spec.SystemInfo) {
 	for _, p := range i.Problems {
 		fmt.Fprintf(w, "\n%s\n  → %s\n", plain(problem(p)), plain(p.Recovery))
 	}
+}
+
+func configuration(c spec.ConfigurationInfo) string {
+	s := fmt.Sprintf("%s %s, sha256:%.16s…, since %s", c.Source, c.Place, c.Sha256, whenPtr(c.AppliedAt))
+	if len(c.Problems) > 0 {
+		s += fmt.Sprintf(", %d problems", len(c.Problems))
+	}
+	return s
 }
 
 func synchronised(c spec.Clock) string {

@@ -1,4 +1,4 @@
-package volume
+package disks
 
 import (
 	"bytes"
@@ -22,32 +22,66 @@ const (
 	typeGPT   = 0xEE
 )
 
+// Kinds of tables.
+const (
+	TableGPT = "gpt"
+	TableMBR = "mbr"
+)
+
 // Partition is an entry of a partition table. Numbers are the kernel's.
 type Partition struct {
-	Name string
+	Name string // GPT only
 	UUID string // as in PARTUUID=
+	Type string // GUID of a GPT entry, "0x83" of an MBR entry
+}
+
+// Table is a partition table.
+type Table struct {
+	Kind  string // TableGPT, TableMBR, "" for none
+	Parts map[int]Partition
 }
 
 // ParseTable reads the partition table of a disk with sectors of the given
 // size. A disk without a table has no partitions.
-func ParseTable(disk io.ReaderAt, sector int64) (map[int]Partition, error) {
+func ParseTable(disk io.ReaderAt, sector int64) (Table, error) {
 	mbr := make([]byte, 512)
 	if _, err := disk.ReadAt(mbr, 0); err != nil {
-		return nil, fmt.Errorf("read the partition table: %w", err)
+		return Table{}, fmt.Errorf("read the partition table: %w", err)
 	}
 	if mbr[mbrMagic] != 0x55 || mbr[mbrMagic+1] != 0xAA {
-		return nil, nil
+		return Table{}, nil
 	}
 	if mbr[mbrEntry0+4] == typeGPT {
-		return parseGPT(disk, sector)
+		parts, err := parseGPT(disk, sector)
+		return Table{TableGPT, parts}, err
+	}
+	if !plausibleMBR(mbr) {
+		return Table{}, nil
 	}
 	// Extended partitions are numbered from 5 on; all are named by the disk.
 	id := binary.LittleEndian.Uint32(mbr[mbrDiskID:])
 	parts := make(map[int]Partition)
 	for n := 1; n <= 16; n++ {
-		parts[n] = Partition{UUID: fmt.Sprintf("%08x-%02x", id, n)}
+		p := Partition{UUID: fmt.Sprintf("%08x-%02x", id, n)}
+		if n <= 4 {
+			p.Type = fmt.Sprintf("0x%02x", mbr[mbrEntry0+16*(n-1)+4])
+		}
+		parts[n] = p
 	}
-	return parts, nil
+	return Table{TableMBR, parts}, nil
+}
+
+// plausibleMBR tells an MBR from the boot sector of a FAT file system, which
+// has the same magic: a status byte is 0 or 0x80, and one entry at least is used.
+func plausibleMBR(mbr []byte) bool {
+	used := false
+	for e := mbrEntry0; e < mbrMagic; e += 16 {
+		if mbr[e]&0x7F != 0 {
+			return false
+		}
+		used = used || mbr[e+4] != 0
+	}
+	return used
 }
 
 func parseGPT(disk io.ReaderAt, sector int64) (map[int]Partition, error) {
@@ -86,7 +120,7 @@ func parseGPT(disk io.ReaderAt, sector int64) (map[int]Partition, error) {
 		if bytes.Equal(e[:16], make([]byte, 16)) {
 			continue
 		}
-		parts[i+1] = Partition{Name: partName(e[56:128]), UUID: guid(e[16:32])}
+		parts[i+1] = Partition{Name: partName(e[56:128]), UUID: guid(e[16:32]), Type: guid(e[:16])}
 	}
 	return parts, nil
 }

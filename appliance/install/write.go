@@ -1,0 +1,159 @@
+package install
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"quantavirt/appliance/task"
+	"quantavirt/internal/disklayout"
+	"quantavirt/internal/disks"
+	"quantavirt/internal/fat32"
+	"quantavirt/internal/nodeconfig"
+	"quantavirt/internal/qverr"
+)
+
+// Phases of an installation, as the task shows them.
+const (
+	phaseCheck  = "check"
+	phaseSystem = "partitions, boot loaders, system"
+	phaseData   = "data volume"
+	phaseVerify = "read back"
+	phaseDone   = "done"
+)
+
+// job is an installation under way.
+type job struct {
+	Request
+	disk    disks.Disk
+	system  *system // nil: data only
+	loaders loaders
+	config  []byte // to lie on the new medium, nil for none
+	tools   Tools
+	now     time.Time
+}
+
+// write does it all. What was on the disk is lost from its first write on.
+func (j *job) write(ctx context.Context, p *task.Progress) error {
+	offset, size, written, err := j.layOut(ctx, p)
+	if err != nil {
+		return err
+	}
+	p.Phase(phaseData)
+	p.Set(0, 0, "")
+	if err := j.tools.makeData(ctx, j.disk.Device, offset, size); err != nil {
+		return err
+	}
+	p.Phase(phaseVerify)
+	if err := j.verify(ctx, written, offset, p); err != nil {
+		return err
+	}
+	if err := reread(j.disk.Device); err != nil {
+		return err
+	}
+	p.Phase(phaseDone)
+	return nil
+}
+
+// layOut writes everything but the data volume, tells where that goes and what
+// was written where, and lets go of the disk, which mke2fs wants for itself.
+func (j *job) layOut(ctx context.Context, p *task.Progress) (offset, size int64, written []extent, err error) {
+	p.Phase(phaseSystem)
+	var done, total int64
+	t, err := openTarget(j.disk.Device, func(n int64) {
+		done += n
+		p.Set(min(done, total), total, "bytes")
+	})
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if j.DataOnly {
+		offset, size = 0, j.disk.SizeBytes
+		err = wipe(t, size)
+		t.written = nil // mke2fs writes there too
+	} else {
+		offset, size, err = j.writeSystem(ctx, t, func(n int64) { total = n })
+	}
+	if err == nil {
+		err = t.flush()
+	}
+	if err != nil {
+		return 0, 0, nil, qverr.New(qverr.CodeOf(err), "write to %s: %w", j.disk, err)
+	}
+	return offset, size, t.written, nil
+}
+
+// writeSystem writes everything but the data volume, and tells where that goes.
+func (j *job) writeSystem(ctx context.Context, t *target, expect func(int64)) (offset, size int64, err error) {
+	files, err := disklayout.BootFiles(j.loaders.systemdBoot, firstSlot, j.system.slot())
+	if err != nil {
+		return 0, 0, err
+	}
+	if j.config != nil {
+		files = append(files, fat32.Bytes(nodeconfig.FileName, j.config))
+	}
+	var serial [4]byte
+	_, _ = rand.Read(serial[:])
+	d := disklayout.Disk{
+		Size: j.disk.SizeBytes / j.disk.SectorBytes * j.disk.SectorBytes, SectorSize: j.disk.SectorBytes,
+		ESP: disklayout.ESPInstalled, Data: true, IDs: disklayout.RandomIDs(),
+	}
+	parts, err := d.Partitions()
+	if err != nil {
+		return 0, 0, err
+	}
+	var total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	expect(total)
+	v := disklayout.ESP{Serial: binary.LittleEndian.Uint32(serial[:]), Time: fatTime(j.now), Files: files}
+	if _, err := d.Format(cancellable{ctx, t}, j.loaders.bios, v); err != nil {
+		return 0, 0, err
+	}
+	data := parts[len(parts)-1]
+	return data.Offset, data.Size, nil
+}
+
+// fatTime is a time that FAT can hold: a clock that was never set may show less.
+func fatTime(t time.Time) time.Time {
+	if t.Year() < 1980 {
+		return time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return t
+}
+
+// cancellable stops writing when ctx ends.
+type cancellable struct {
+	ctx context.Context
+	t   *target
+}
+
+func (c cancellable) WriteAt(p []byte, off int64) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.t.WriteAt(p, off)
+}
+
+// verify reads everything back.
+func (j *job) verify(ctx context.Context, written []extent, offset int64, p *task.Progress) (err error) {
+	if err := j.tools.checkData(ctx, j.disk.Device, offset); err != nil {
+		return err
+	}
+	var done, total int64
+	t, err := openTarget(j.disk.Device, func(n int64) { done += n; p.Set(done, total, "bytes") })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	t.written = written
+	total = t.size()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.verify()
+}

@@ -1,0 +1,70 @@
+// Package medium opens the file system that the node was booted from, the EFI
+// system partition of a disk or an ISO, for as long as somebody needs it.
+package medium
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"quantavirt/internal/disks"
+	"quantavirt/internal/qverr"
+)
+
+// mounting lets one at a time have a device: the kernel refuses to mount it
+// read-only and writable at once.
+var mounting sync.Mutex
+
+// safe: nothing there is a program or a device.
+const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// With mounts a device below /run/quantavirt, calls use with the directory and
+// unmounts it again; with write it is flushed then. QV_STR_ERR_FORMAT: it holds
+// neither FAT nor ISO 9660.
+func With(device string, write bool, use func(dir string) error) (err error) {
+	kind, err := fileSystem(device)
+	if err != nil {
+		return err
+	}
+	mounting.Lock()
+	defer mounting.Unlock()
+	dir, err := os.MkdirTemp("/run/quantavirt", "medium-")
+	if err != nil {
+		return qverr.New(qverr.IO, "mount %s: %w", device, err)
+	}
+	defer func() { err = errors.Join(err, os.Remove(dir)) }()
+	flags, options := uintptr(safe), ""
+	if !write {
+		flags |= unix.MS_RDONLY
+	}
+	if kind == "vfat" {
+		options = "fmask=0077,dmask=0077,codepage=437,iocharset=ascii"
+	}
+	if err := unix.Mount(device, dir, kind, flags, options); err != nil {
+		return qverr.New(qverr.StrOpen, "mount %s as %s: %w", device, kind, err)
+	}
+	defer func() {
+		if unmountErr := unix.Unmount(dir, 0); unmountErr != nil {
+			err = errors.Join(err, qverr.New(qverr.IO, "unmount %s: %w", device, unmountErr), unix.Unmount(dir, unix.MNT_DETACH))
+		}
+	}()
+	return use(dir)
+}
+
+func fileSystem(device string) (string, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return "", qverr.New(qverr.CodeOf(err), "boot medium: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	fs, ok, err := disks.Identify(f)
+	switch {
+	case err != nil:
+		return "", qverr.New(qverr.StrIO, "boot medium %s: %w", device, err)
+	case !ok || fs.Type != "vfat" && fs.Type != "iso9660":
+		return "", qverr.New(qverr.StrFormat, "the boot medium %s holds neither FAT nor ISO 9660", device)
+	}
+	return fs.Type, nil
+}

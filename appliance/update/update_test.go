@@ -1,0 +1,621 @@
+package update
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
+
+	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/bundle"
+	"quantavirt/internal/qverr"
+	"quantavirt/internal/slot"
+)
+
+// everywhere runs a test on disks for UEFI, for BIOS, and for both booted
+// either way.
+func everywhere(t *testing.T, test func(t *testing.T, n *node)) {
+	for name, c := range map[string]struct {
+		firmware Firmware
+		both     bool
+	}{"UEFI": {UEFI, false}, "BIOS": {BIOS, false}, "UEFI of both": {UEFI, true}, "BIOS of both": {BIOS, true}} {
+		t.Run(name, func(t *testing.T) { test(t, newNode(t, c.firmware, c.both)) })
+	}
+}
+
+func TestUpdateIsTriedAndBlessed(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		n.vms["web"], n.vms["idle"] = spec.VMStateRUNNING, spec.VMStateSTOPPED
+		n.must("2.0", quick)
+		if !n.did("reboot") {
+			t.Fatal("no reboot")
+		}
+		if s := n.find("2.0"); s.State != spec.SlotStateTry || !s.Next || s.Running || *s.TriesLeft != 1 {
+			t.Errorf("armed: %+v", s)
+		}
+		n.boot()
+		if n.version != "2.0" {
+			t.Fatalf("%s was booted", n.version)
+		}
+		n.settle()
+		if !n.did("blessed") || n.did("reboot") {
+			t.Fatalf("PID 1 was asked %v; %s", n.asked, n.log)
+		}
+		if s := n.find("2.0"); s.State != spec.SlotStateGood || !s.Running || !s.Next || s.TriesLeft != nil {
+			t.Errorf("blessed: %+v", s)
+		}
+		if n.vms["web"] != spec.VMStateRUNNING || n.vms["idle"] == spec.VMStateRUNNING {
+			t.Errorf("VMs: %v", n.vms)
+		}
+		n.boot()
+		n.settle()
+		if n.version != "2.0" || n.vms["web"] == spec.VMStateRUNNING {
+			t.Errorf("the next boot: %s, VMs %v", n.version, n.vms)
+		}
+		// The other loader of the disk has learnt of it.
+		if d, err := readDisk(n.esp, n.firmware); err != nil || d.onUEFI() && d.bootsUEFI() != 2 || d.onBIOS() && d.bootsBIOS() != 2 {
+			t.Errorf("UEFI boots %d, BIOS %d, %v", d.bootsUEFI(), d.bootsBIOS(), err)
+		}
+	})
+}
+
+// What is missing keeps the system from being blessed.
+func TestFailedTrials(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(n *node)
+		reason string
+	}{
+		"API":         {func(n *node) { n.ready = errors.New("silence") }, "silence"},
+		"uplink":      {func(n *node) { n.up = spec.UplinkInfoStateDown }, "uplink is down"},
+		"data volume": {func(n *node) { n.data = false }, "data volume data is not mounted"},
+		"VM":          {func(n *node) { n.broken["web"] = true }, "VM web does not run"},
+		"card":        {func(n *node) { n.cards = nil }, "card 0000:00:08.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			everywhere(t, func(t *testing.T, n *node) {
+				n.settle()
+				n.vms["web"] = spec.VMStateRUNNING
+				n.cards = []spec.Card{{Address: "0000:00:08.0", Healthy: true}}
+				n.must("2.0", quick)
+				c.spoil(n)
+				n.boot()
+				n.settle()
+				if !n.did("reboot") || n.did("blessed") {
+					t.Fatalf("PID 1 was asked %v", n.asked)
+				}
+				n.ready, n.up, n.data, n.cards, n.broken = nil, spec.UplinkInfoStateUp, true, []spec.Card{{Address: "0000:00:08.0", Healthy: true}}, map[string]bool{}
+				n.boot()
+				n.settle()
+				if n.version != "1.0" || !n.did("blessed") {
+					t.Fatalf("%s runs, PID 1 was asked %v", n.version, n.asked)
+				}
+				if s := n.find("2.0"); s.State != spec.SlotStateFailed || !strings.Contains(s.Reason, c.reason) {
+					t.Errorf("slot: %+v", s)
+				}
+				if !strings.Contains(n.log.String(), c.reason) {
+					t.Errorf("the log does not say why: %s", n.log)
+				}
+				if n.vms["web"] != spec.VMStateRUNNING {
+					t.Errorf("VMs: %v", n.vms)
+				}
+				n.refused("2.0", c.reason)
+			})
+		})
+	}
+}
+
+// refused wants a version to be refused for a reason, and taken when forced.
+func (n *node) refused(version, reason string) {
+	n.t.Helper()
+	if err := n.update(pack(n.t, version, nil), quick); qverr.CodeOf(err) != qverr.State || !strings.Contains(err.Error(), reason) {
+		n.t.Errorf("a version that failed: %v", err)
+	}
+	forced := quick
+	forced.Force = true
+	if err := n.update(pack(n.t, version, nil), forced); err != nil {
+		n.t.Errorf("forced: %v", err)
+	}
+	n.boot()
+	n.settle()
+	if n.version != version || n.find(version).State != spec.SlotStateGood {
+		n.t.Errorf("forced: %s runs, %+v", n.version, n.find(version))
+	}
+	if l := n.slots(); len(l.Failures) != 0 {
+		n.t.Errorf("it is blessed and still remembered: %+v", l.Failures)
+	}
+}
+
+// A system that says nothing: it hangs, panics or is reset before its daemon
+// has come to a decision.
+func TestSilentFailure(t *testing.T) {
+	for name, words := range map[string]string{"reset": "", "panic": "Kernel panic - not syncing: no init"} {
+		t.Run(name, func(t *testing.T) {
+			everywhere(t, func(t *testing.T, n *node) {
+				n.settle()
+				n.vms["web"] = spec.VMStateRUNNING
+				n.must("2.0", quick)
+				n.boot() // and no daemon
+				if n.version != "2.0" {
+					t.Fatalf("%s was booted", n.version)
+				}
+				reason := hung
+				if words != "" {
+					reason = "panicked"
+					if err := os.MkdirAll(filepath.Join(n.dir, "pstore"), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					n.file("pstore/dmesg-efi_pstore-170000000001001", "Panic#1 Part1\n"+words+"\n")
+					n.file("pstore/dmesg-efi_pstore-170000000002001", "Panic#1 Part2\nbefore that\n")
+				}
+				n.boot()
+				n.settle()
+				if n.version != "1.0" {
+					t.Fatalf("%s was booted", n.version)
+				}
+				s := n.find("2.0")
+				if s.State != spec.SlotStateFailed || !strings.Contains(s.Reason, reason) {
+					t.Errorf("%+v", s)
+				}
+				if words != "" && s.Panic != "before that\n"+words+"\n" {
+					t.Errorf("last words: %q", s.Panic)
+				}
+				if left, _ := filepath.Glob(filepath.Join(n.dir, "pstore", "*")); len(left) != 0 {
+					t.Errorf("the firmware's memory keeps %v", left)
+				}
+				if n.vms["web"] != spec.VMStateRUNNING {
+					t.Errorf("VMs: %v", n.vms)
+				}
+				n.refused("2.0", reason)
+			})
+		})
+	}
+}
+
+// A daemon that dies again and again during the trial does not extend it, and
+// one that comes back after the decision does not turn it.
+func TestDaemonRestartsOnTrial(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		n.must("2.0", quick)
+		n.up = spec.UplinkInfoStateDown
+		n.boot()
+		n.settle()
+		n.up = spec.UplinkInfoStateUp
+		// PID 1 has not rebooted yet, and the daemon is started again.
+		n.stop()
+		n.rebooted, n.asked = make(chan struct{}), nil
+		n.serve(filepath.Join(n.dir, "data"))
+		n.settle()
+		if n.did("blessed") || !n.did("reboot") {
+			t.Errorf("PID 1 was asked %v", n.asked)
+		}
+		n.boot()
+		n.settle()
+		if n.version != "1.0" || n.find("2.0").State != spec.SlotStateFailed {
+			t.Errorf("%s runs, %+v", n.version, n.find("2.0"))
+		}
+	})
+}
+
+// Whatever is wrong with a bundle, nothing is written.
+func TestRefusedBundles(t *testing.T) {
+	n := newNode(t, UEFI, true)
+	n.settle()
+	if err := n.svc.change(func(r *record) { r.Counter = 1 }); err != nil {
+		t.Fatal(err)
+	}
+	good := pack(t, "2.0", nil)
+	flip := func(at int) []byte {
+		bad := bytes.Clone(good)
+		bad[at] ^= 4
+		return bad
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		code qverr.Code
+	}{
+		"not a bundle":     {[]byte(strings.Repeat("zip", 100)), qverr.Inval},
+		"manifest changed": {flip(40), qverr.PQCVerify},
+		"payload changed":  {flip(len(good) - 40), qverr.PQCVerify},
+		"cut":              {good[:len(good)-40], qverr.IO},
+		"longer":           {append(bytes.Clone(good), 0), qverr.Inval},
+		"wrong key":        {pack(t, "2.0", nil, key(2)), qverr.PQCVerify},
+		"older counter":    {pack(t, "2.0", func(m *bundle.Manifest) { m.Counter = 0 }), qverr.Version},
+		"too old a node":   {pack(t, "2.0", func(m *bundle.Manifest) { m.MinimumVersion = "1.1" }), qverr.Version},
+		"another build": {pack(t, "2.0", func(m *bundle.Manifest) {
+			m.Files = slices.DeleteFunc(m.Files, func(f bundle.File) bool { return f.Build == "virtual" })
+		}), qverr.Unsupported},
+		"no system": {pack(t, "2.0", func(m *bundle.Manifest) {
+			for i := range m.Files { // swap: what is signed for this build is no image
+				m.Files[i].Build = map[string]string{"virtual": "hardware", "hardware": "virtual"}[m.Files[i].Build]
+			}
+		}), qverr.Unsupported},
+		"no key left": {pack(t, "2.0", func(m *bundle.Manifest) { m.Keys.Remove = []string{keyID(key(1))} }), qverr.Inval},
+	} {
+		before, operations := maps.Clone(n.esp.files), len(n.esp.log)
+		for _, o := range []Options{quick, {Check: true}} {
+			if err := n.update(c.data, o); qverr.CodeOf(err) != c.code {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if !reflect.DeepEqual(n.esp.files, before) || len(n.esp.log) != operations {
+			t.Errorf("%s: something was written: %v", name, n.esp.log[operations:])
+		}
+	}
+	if err := n.update(good, Options{Check: true}); err != nil {
+		t.Errorf("check of a good one: %v", err)
+	}
+	if l := n.slots(); l.LastBundle.Version != "2.0" || len(l.Items) != 1 {
+		t.Errorf("after the check: %+v", l)
+	}
+	if n.did("reboot") {
+		t.Error("a reboot for nothing")
+	}
+}
+
+func keyID(k *mldsa87.PrivateKey) string {
+	id := sha256.Sum256(public(k))
+	return hex.EncodeToString(id[:])
+}
+
+func TestTenGiBOfZeroes(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	n.settle()
+	z := &zeroes{}
+	if _, err := n.svc.Upload("req", io.LimitReader(z, 10<<30), quick); qverr.CodeOf(err) != qverr.Inval {
+		t.Errorf("got %v", err)
+	}
+	if z.n > 1<<20 {
+		t.Errorf("%d bytes were taken in", z.n)
+	}
+}
+
+type zeroes struct{ n int64 }
+
+func (z *zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	z.n += int64(len(p))
+	return len(p), nil
+}
+
+func TestFullPartition(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		free, _ := n.esp.Free()
+		n.esp.size -= free - 1000
+		before := maps.Clone(n.esp.files)
+		if err := n.update(pack(t, "2.0", nil), quick); qverr.CodeOf(err) != qverr.NoSpc {
+			t.Errorf("got %v", err)
+		}
+		if !reflect.DeepEqual(n.esp.files, before) {
+			t.Error("something changed")
+		}
+	})
+}
+
+// A medium that does not keep what it was given.
+func TestReadBack(t *testing.T) {
+	n := newNode(t, UEFI, true)
+	n.settle()
+	before := maps.Clone(n.esp.files)
+	for _, name := range []string{waitingUKI(2), inFolder(2, slot.Initramfs)} {
+		n.esp.spoil = name
+		if err := n.update(pack(t, "2.0", nil), quick); qverr.CodeOf(err) != qverr.IO || !strings.Contains(err.Error(), "reads back") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(n.esp.files, before) {
+			t.Errorf("%s: something is left", name)
+		}
+	}
+}
+
+// Two slots on a disk that has room for no more, again and again: the running
+// and the blessed one never go.
+func TestManyUpdates(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		one := n.esp.size
+		if free, err := n.esp.Free(); err == nil {
+			one -= free
+		}
+		n.esp.size = 2*one + margin + one/2
+		for i := range 20 {
+			version := fmt.Sprintf("2.%02d", i) // systems of one size
+			n.settle()
+			n.must(version, quick)
+			n.boot()
+			n.settle()
+			if n.version != version || n.find(version).State != spec.SlotStateGood {
+				t.Fatalf("update %d: %s runs; %+v", i, n.version, n.slots().Items)
+			}
+		}
+		if items := n.slots().Items; len(items) != 2 {
+			t.Errorf("%d slots", len(items))
+		}
+	})
+}
+
+func TestRollBack(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		if _, err := n.svc.RollBack(t.Context()); qverr.CodeOf(err) != qverr.NoEnt {
+			t.Errorf("nothing to roll back to: %v", err)
+		}
+		n.must("2.0", quick)
+		n.boot()
+		n.settle()
+		n.vms["web"] = spec.VMStateRUNNING
+		if _, err := n.svc.RollBack(t.Context()); err != nil || !n.did("reboot") {
+			t.Fatalf("%v, PID 1 was asked %v", err, n.asked)
+		}
+		for range 2 {
+			n.boot()
+			n.settle()
+			if n.version != "1.0" {
+				t.Fatalf("%s runs", n.version)
+			}
+			if s := n.find("2.0"); s.State != spec.SlotStateFailed || !strings.Contains(s.Reason, "by hand") {
+				t.Errorf("%+v", s)
+			}
+		}
+		if len(n.slots().Failures) != 0 {
+			t.Error("a system that was rolled back by hand did not fail")
+		}
+		n.must("2.0", quick) // and is not refused
+		n.boot()
+		n.settle()
+		if n.version != "2.0" {
+			t.Errorf("%s runs", n.version)
+		}
+	})
+}
+
+// An update that waits for a reboot is replaced by the next one.
+func TestArmedTwice(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		o := quick
+		o.NoReboot = true
+		n.must("2.0", o)
+		if n.did("reboot") {
+			t.Error("it reboots")
+		}
+		n.must("3.0", o)
+		n.boot()
+		if n.version != "3.0" {
+			t.Errorf("%s is tried", n.version)
+		}
+		n.boot() // it hung
+		n.settle()
+		if n.version != "1.0" {
+			t.Errorf("then %s runs", n.version)
+		}
+	})
+}
+
+func TestOneAtATime(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	n.settle()
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() { _, err := n.svc.Upload("req", r, quick); done <- err }()
+	good := pack(t, "2.0", nil)
+	if _, err := w.Write(good[:100]); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.update(good, quick); qverr.CodeOf(err) != qverr.Busy {
+		t.Errorf("a second one: %v", err)
+	}
+	cut := errors.New("the client is gone")
+	w.CloseWithError(cut)
+	if err := <-done; !errors.Is(err, cut) || qverr.CodeOf(err) != qverr.IO {
+		t.Errorf("the first: %v", err)
+	}
+	n.must("2.0", quick)
+	// On trial nothing is installed.
+	n.boot()
+	n.svc.mu.Lock()
+	n.svc.boot = n.bootOf()
+	n.svc.mu.Unlock()
+	if err := n.update(pack(t, "3.0", nil), quick); qverr.CodeOf(err) != qverr.State {
+		t.Errorf("on trial: %v", err)
+	}
+}
+
+func TestKeyRotation(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	n.settle()
+	n.systems[sum(system("2.0"))] = "2.0"
+	change := func(m *bundle.Manifest) {
+		m.Keys = bundle.KeyChange{Add: [][]byte{public(key(2))}, Remove: []string{keyID(key(1))}}
+	}
+	if err := n.update(pack(t, "2.0", change), quick); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.update(pack(t, "3.0", nil, key(2)), Options{Check: true}); qverr.CodeOf(err) != qverr.PQCVerify {
+		t.Errorf("the new key before the blessing: %v", err)
+	}
+	n.boot()
+	n.settle()
+	if err := n.update(pack(t, "3.0", nil, key(2)), Options{Check: true}); err != nil {
+		t.Errorf("the new key: %v", err)
+	}
+	if err := n.update(pack(t, "3.0", nil, key(1)), Options{Check: true}); qverr.CodeOf(err) != qverr.PQCVerify {
+		t.Errorf("the old key: %v", err)
+	}
+}
+
+func TestCounterGoesUpOnBlessing(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	n.settle()
+	n.systems[sum(system("2.0"))] = "2.0"
+	if err := n.update(pack(t, "2.0", func(m *bundle.Manifest) { m.Counter = 9 }), quick); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.update(pack(t, "1.9", nil), Options{Check: true}); err != nil {
+		t.Errorf("before the blessing: %v", err)
+	}
+	n.boot()
+	n.settle()
+	if err := n.update(pack(t, "1.9", nil), Options{Check: true}); qverr.CodeOf(err) != qverr.Version {
+		t.Errorf("after it: %v", err)
+	}
+	// The slot knows, too.
+	if err := n.svc.change(func(r *record) { r.Counter = 0 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.update(pack(t, "1.9", nil), Options{Check: true}); qverr.CodeOf(err) != qverr.Version {
+		t.Errorf("with a store that is new: %v", err)
+	}
+}
+
+func TestDownload(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	n.settle()
+	n.systems[sum(system("2.0"))] = "2.0"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/x.qvu" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(pack(t, "2.0", nil))
+	}))
+	defer server.Close()
+	for url, want := range map[string]qverr.Code{
+		server.URL + "/other": qverr.NoEnt, "ftp://x/y": qverr.Inval, "": qverr.Inval, "http://127.0.0.1:1/x": qverr.IO, server.URL + "/x.qvu": 0,
+	} {
+		task, err := n.svc.Download("req", url, quick)
+		if err == nil {
+			if task, err = n.tasks.Wait(t.Context(), task.ID); err == nil && task.State != spec.TaskStateSucceeded {
+				err = task.Error.Err()
+			}
+		}
+		if qverr.CodeOf(err) != want && !(want == qverr.IO && err != nil) {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	n.boot()
+	if n.version != "2.0" {
+		t.Errorf("%s is tried", n.version)
+	}
+}
+
+func TestKexec(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		o := quick
+		o.Kexec = true
+		n.must("2.0", o)
+		if !n.did("kexec") || n.did("reboot") || !strings.HasSuffix(n.loaded, "quantavirt.slot=00000002 quantavirt.esp=esp quantavirt.try") {
+			t.Fatalf("PID 1 was asked %v; command line %q", n.asked, n.loaded)
+		}
+		n.start(2, "2.0") // the kernel starts the other
+		n.settle()
+		if n.find("2.0").State != spec.SlotStateGood {
+			t.Errorf("%+v", n.find("2.0"))
+		}
+		o.Force = true
+		n.must("3.0", o)
+		n.boot() // that one hung: the loader takes the blessed one
+		n.settle()
+		if n.version != "2.0" || n.find("3.0").State != spec.SlotStateFailed {
+			t.Errorf("%s runs, %+v", n.version, n.find("3.0"))
+		}
+	})
+}
+
+// A node without a disk of its own is updated directly, or not at all.
+func TestWithoutSlots(t *testing.T) {
+	n := newNode(t, UEFI, false)
+	boot := n.bootOf()
+	boot.Medium, boot.Slot, boot.ESPDevice = "pxe", "", ""
+	n.svc.Start(t.Context(), boot)
+	if l := n.slots(); l.Message == "" || l.Medium != "pxe" || len(l.Items) != 0 {
+		t.Errorf("%+v", l)
+	}
+	if err := n.update(pack(t, "2.0", nil), quick); qverr.CodeOf(err) != qverr.Unsupported {
+		t.Errorf("got %v", err)
+	}
+	if _, err := n.svc.RollBack(t.Context()); qverr.CodeOf(err) != qverr.Unsupported {
+		t.Errorf("rollback: %v", err)
+	}
+	n.vms["web"] = spec.VMStateRUNNING
+	o := quick
+	o.Kexec = true
+	operations := len(n.esp.log)
+	if err := n.update(pack(t, "2.0", nil), o); err != nil || !n.did("kexec") || strings.Contains(n.loaded, "quantavirt.slot") {
+		t.Errorf("%v, PID 1 was asked %v, command line %q", err, n.asked, n.loaded)
+	}
+	if len(n.esp.log) != operations || !strings.Contains(n.log.String(), "cold boot") {
+		t.Errorf("written: %v; log %s", n.esp.log[operations:], n.log)
+	}
+	n.start(0, "2.0")
+	boot.BootID = "next"
+	n.svc.Start(t.Context(), boot)
+	if n.vms["web"] != spec.VMStateRUNNING {
+		t.Errorf("VMs: %v", n.vms)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, o := range []Options{{Good: -1}, {Good: time.Hour, Limit: time.Minute}, {Limit: 2 * time.Hour}, {Good: time.Minute, Limit: time.Minute}} {
+		if _, err := o.complete(); qverr.CodeOf(err) != qverr.Inval {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if o, err := (Options{}).complete(); err != nil || o.Good != usualGood || o.Limit != usualLimit {
+		t.Errorf("%+v %v", o, err)
+	}
+}
+
+func TestNextCmdline(t *testing.T) {
+	seq := uint32(3)
+	got := nextCmdline("console=ttyS0 panic=10", "BOOT_IMAGE=/x initrd=y console=ttyS0 quantavirt.token-hash=sha256:a quantavirt.slot=00000002 quantavirt.esp=b quantavirt.try", &seq, "b")
+	if want := "console=ttyS0 panic=10 quantavirt.token-hash=sha256:a quantavirt.slot=00000003 quantavirt.esp=b quantavirt.try"; got != want {
+		t.Errorf("%q", got)
+	}
+	if got := nextCmdline("a", "b BOOTIF=01-02", nil, ""); got != "a b" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Slots that run or are blessed never go, whatever room is needed.
+func TestKeptSlots(t *testing.T) {
+	for _, firmware := range []Firmware{UEFI, BIOS} {
+		n := newNode(t, firmware, true)
+		n.settle()
+		n.must("2.0", quick)
+		n.boot()
+		n.settle()
+		if _, err := n.svc.RollBack(t.Context()); err != nil { // 2 runs, 1 is blessed
+			t.Fatal(err)
+		}
+		d, err := readDisk(n.esp, firmware)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if spare := d.spare(2); len(spare) != 0 {
+			t.Errorf("slots %v may go", spare)
+		}
+		if err := d.makeRoom(2, n.esp.size); qverr.CodeOf(err) != qverr.NoSpc {
+			t.Errorf("got %v", err)
+		}
+		if spare := d.spare(1); !slices.Equal(spare, []uint32{2}) {
+			t.Errorf("once 1 runs, %v may go", spare)
+		}
+	}
+}

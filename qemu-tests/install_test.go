@@ -1,0 +1,177 @@
+package qemutests
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"quantavirt/image"
+	"quantavirt/qemu-tests/lab"
+)
+
+// installedToken is trusted by the configuration that goes with the
+// installation.
+const installedToken = "qv_installed-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+// blankDisk makes a disk of a size in MiB that takes no space.
+func blankDisk(t *testing.T, mib int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "target.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(mib << 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// targetArgs attach a disk as a bus does.
+func targetArgs(bus, file string) []string {
+	device := map[string]string{
+		lab.MediumNVMe: "nvme,serial=TARGET", lab.MediumVirtio: "virtio-blk-pci,serial=TARGET", lab.MediumSATA: "ide-hd,bus=ide.1,serial=TARGET",
+	}[bus]
+	return []string{"-drive", "if=none,id=target,format=raw,discard=unmap,file=" + file, "-device", device + ",drive=target"}
+}
+
+// configurationArgs give a configuration through fw_cfg.
+func configurationArgs(t *testing.T, doc map[string]any) []string {
+	t.Helper()
+	data, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "quantavirt.json")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"-fw_cfg", "name=opt/org.quantavirt/config,file=" + path}
+}
+
+func tokenHash(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// A blank disk is installed from an uploaded system, and boots by both
+// firmwares; what the node keeps is there after each.
+func TestInstall(t *testing.T) {
+	for _, c := range []struct{ build, bus string }{
+		{"virtual", lab.MediumNVMe}, {"virtual", lab.MediumVirtio}, {"hardware", lab.MediumSATA},
+	} {
+		t.Run(c.bus, func(t *testing.T) {
+			uki := filepath.Join(shared.root, "build", "image", c.build, image.UKIFile)
+			if _, err := os.Stat(uki); err != nil {
+				t.Fatalf("%v: make image BUILD=%s makes it", err, c.build)
+			}
+			disk := blankDisk(t, 4096)
+			name := "install-" + c.bus
+			config := configurationArgs(t, map[string]any{"hostname": "installed", "tokens": []any{map[string]any{"hash": tokenHash(installedToken)}}})
+			n := boot(t, lab.Options{Name: name, Build: c.build, Memory: 1536, Extra: append(config, targetArgs(c.bus, disk)...)})
+			n.Token = installedToken
+			if c := configured(t, n); c.Hostname != "installed" || c.Configuration.Source != "fw_cfg" {
+				t.Errorf("before the installation: %+v", c)
+			}
+			installOn(t, n, uki)
+			if err := n.Down(); err != nil {
+				t.Fatal(err)
+			}
+			for i, firmware := range []string{lab.FirmwareUEFI, lab.FirmwareBIOS} {
+				n := boot(t, lab.Options{Name: name, Build: c.build, Firmware: firmware, Medium: lab.Medium{File: disk, As: c.bus, Keep: true}})
+				n.Token = installedToken
+				checkInstalled(t, n, i > 0)
+				if err := n.Down(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// configuration is what a node says about its configuration.
+type configuration struct {
+	Hostname      string `json:"hostname"`
+	Configuration struct {
+		Source   string `json:"source"`
+		Problems []struct {
+			Message string `json:"message"`
+		} `json:"problems"`
+	} `json:"configuration"`
+}
+
+func configured(t *testing.T, n *lab.Node) (c configuration) {
+	t.Helper()
+	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/info", nil, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// installOn looks at the disks, is refused what it must be, and installs.
+func installOn(t *testing.T, n *lab.Node, uki string) {
+	t.Helper()
+	out, stderr, exit := cli(t, n, "system", "disks")
+	if exit != 0 || !strings.Contains(out, "TARGET") || !strings.Contains(out, "free") {
+		t.Fatalf("exit %d: %s%s", exit, out, stderr)
+	}
+	t.Log("\n" + out)
+	if _, stderr, exit := cli(t, n, "system", "install", "--disk", "serial:TARGET", "--yes"); exit == 0 || !strings.Contains(stderr, "QV_ERR_NOENT") {
+		t.Errorf("without a system: exit %d: %s", exit, stderr)
+	}
+	out, stderr, exit = cli(t, n, "system", "install", "--disk", "serial:TARGET", "--file", uki, "--yes")
+	if exit != 0 {
+		t.Fatalf("exit %d: %s%s", exit, out, stderr)
+	}
+	t.Log("\n" + stderr + out)
+	if _, stderr, exit := cli(t, n, "system", "install", "--disk", "serial:TARGET", "--file", uki, "--yes"); exit == 0 ||
+		!strings.Contains(stderr, "QV_ERR_EXIST") || !strings.Contains(stderr, "--wipe-serial TARGET") {
+		t.Errorf("once more: exit %d: %s", exit, stderr)
+	}
+	out, _, _ = cli(t, n, "system", "disks")
+	t.Log("\n" + out)
+	for _, want := range []string{"QV-BIOS", "QV-ESP", "QV-DATA", "ours"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+}
+
+// checkInstalled checks a node that runs from its disk: the configuration that
+// lay beside the system, and what an earlier boot kept.
+func checkInstalled(t *testing.T, n *lab.Node, again bool) {
+	t.Helper()
+	s := info(t, n)
+	if !s.DataVolume.Persistent {
+		t.Errorf("data volume: %+v", s.DataVolume)
+	}
+	if c := configured(t, n); c.Hostname != "installed" || c.Configuration.Source != "medium" {
+		t.Errorf("after the installation: %+v", c)
+	}
+	if !again {
+		if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": "kept", "size": "1M"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		// In order, so that the data volume is clean.
+		mark := n.ConsoleMark()
+		if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/reboot", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.WaitReadyAfter(t.Context(), mark); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/disks/kept", nil)
+	if err != nil || a.Status != http.StatusOK {
+		t.Errorf("what was made before: %d %v", a.Status, err)
+	}
+}
