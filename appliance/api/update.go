@@ -26,12 +26,12 @@ func (s *Server) UpdateSystem(w http.ResponseWriter, r *http.Request, params spe
 	if mediaType(r) == octets {
 		var body io.Reader
 		if body, err = s.upload(w, r); err == nil {
-			t, err = s.Update.Upload(id, body, o)
+			t, err = s.Update.Upload(r.Context(), id, body, o)
 		}
 	} else {
 		var in spec.UpdateSource
 		if err = s.decode(w, r, "UpdateSource", false, &in); err == nil {
-			t, err = s.Update.Download(id, in.URL, o)
+			t, err = s.Update.Download(r.Context(), id, in.URL, o)
 		}
 	}
 	s.accepted(w, r, t, params.Wait, err)
@@ -39,7 +39,7 @@ func (s *Server) UpdateSystem(w http.ResponseWriter, r *http.Request, params spe
 
 // ListSlots shows the installed systems.
 func (s *Server) ListSlots(w http.ResponseWriter, r *http.Request) {
-	list, err := s.Update.Slots()
+	list, err := s.Update.Slots(r.Context())
 	s.answer(w, r, http.StatusOK, list, err)
 }
 

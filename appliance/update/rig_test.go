@@ -263,7 +263,15 @@ func (n *node) serve(dir string) {
 	if n.tasks, err = task.NewManager(n.db, &event.Bus{}, log); err != nil {
 		n.t.Fatal(err)
 	}
-	var clock time.Duration // 10 ms go by from look to look
+	// 10 ms go by from look to look, and none while VMs are started again.
+	var clock time.Duration
+	uptime := func() time.Duration {
+		r, err := n.svc.record()
+		if a := r.Armed; err != nil || a == nil || a.BootID == n.bootOf().BootID || a.Restored != "" {
+			clock += 10 * time.Millisecond
+		}
+		return clock
+	}
 	n.svc = New(Deps{
 		Log: log, DB: n.db, Tasks: n.tasks, Init: pid1{n}, VMs: guests{n}, DataDir: dir, RunDir: n.t.TempDir(),
 		Uplink:  func() spec.UplinkInfo { return spec.UplinkInfo{State: n.up} },
@@ -271,7 +279,7 @@ func (n *node) serve(dir string) {
 		Ready:   func(context.Context) error { return n.ready },
 		Version: n.version, Etc: filepath.Join(n.dir, "etc"), PStore: filepath.Join(n.dir, "pstore"),
 		Mount:      func(_ string, _ bool, fn func(Volume) error) error { return fn(n.esp) },
-		Uptime:     func() time.Duration { clock += 10 * time.Millisecond; return clock },
+		Uptime:     uptime,
 		LoadKernel: func(_, _ *os.File, cmdline string) error { n.loaded = cmdline; return nil },
 	})
 	n.svc.every = time.Millisecond
@@ -302,14 +310,17 @@ func (n *node) bootOf() initapi.Boot {
 func (n *node) settle() {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	var wait sync.WaitGroup
+	defer wait.Wait()
 	defer cancel()
-	go func() {
+	rebooted := n.rebooted
+	wait.Go(func() {
 		select {
-		case <-n.rebooted:
+		case <-rebooted:
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
+	})
 	n.svc.Start(ctx, n.bootOf())
 	if ctx.Err() == context.DeadlineExceeded {
 		n.t.Fatal("the daemon does not come to a decision")
@@ -377,7 +388,7 @@ var quick = Options{Good: 20 * time.Millisecond, Limit: 400 * time.Millisecond}
 // update uploads a bundle and waits for the task.
 func (n *node) update(data []byte, o Options) error {
 	n.t.Helper()
-	t, err := n.svc.Upload("req", bytes.NewReader(data), o)
+	t, err := n.svc.Upload(n.t.Context(), "req", bytes.NewReader(data), o)
 	if err != nil {
 		return err
 	}
@@ -402,7 +413,7 @@ func (n *node) must(version string, o Options) {
 
 func (n *node) slots() spec.SlotList {
 	n.t.Helper()
-	l, err := n.svc.Slots()
+	l, err := n.svc.Slots(n.t.Context())
 	if err != nil {
 		n.t.Fatal(err)
 	}

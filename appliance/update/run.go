@@ -45,9 +45,9 @@ func (o Options) complete() (Options, error) {
 
 // Upload installs the bundle that a request brings. It returns when all of it
 // was taken in, with the task that goes on, or with why it was refused.
-func (s *Service) Upload(requestID string, in io.Reader, o Options) (spec.Task, error) {
+func (s *Service) Upload(ctx context.Context, requestID string, in io.Reader, o Options) (spec.Task, error) {
 	taken := make(chan error, 1)
-	t, err := s.start(requestID, o, taken, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(in), nil })
+	t, err := s.start(ctx, requestID, o, taken, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(in), nil })
 	if err != nil {
 		return spec.Task{}, err
 	}
@@ -58,14 +58,17 @@ func (s *Service) Upload(requestID string, in io.Reader, o Options) (spec.Task, 
 }
 
 // Download installs a bundle that the node fetches itself.
-func (s *Service) Download(requestID, url string, o Options) (spec.Task, error) {
-	return s.start(requestID, o, make(chan error, 1), func(ctx context.Context) (io.ReadCloser, error) { return download(ctx, url) })
+func (s *Service) Download(ctx context.Context, requestID, url string, o Options) (spec.Task, error) {
+	return s.start(ctx, requestID, o, make(chan error, 1), func(ctx context.Context) (io.ReadCloser, error) { return download(ctx, url) })
 }
 
 // start starts the task. taken gets one value, when the bundle was read.
-func (s *Service) start(requestID string, o Options, taken chan<- error, open func(context.Context) (io.ReadCloser, error)) (spec.Task, error) {
+func (s *Service) start(ctx context.Context, requestID string, o Options, taken chan<- error, open func(context.Context) (io.ReadCloser, error)) (spec.Task, error) {
 	o, err := o.complete()
 	if err != nil {
+		return spec.Task{}, err
+	}
+	if err := s.await(ctx); err != nil {
 		return spec.Task{}, err
 	}
 	if err := s.ready(o); err != nil {
@@ -235,6 +238,9 @@ func dataName(d initapi.DataVolume) string {
 // RollBack has the node boot the slot before from now on, and reboots.
 // QV_ERR_NOENT: there is none.
 func (s *Service) RollBack(ctx context.Context) (spec.PowerAction, error) {
+	if err := s.await(ctx); err != nil {
+		return spec.PowerAction{}, err
+	}
 	if err := s.take(); err != nil {
 		return spec.PowerAction{}, err
 	}

@@ -65,11 +65,17 @@ type Service struct {
 	build string        // of the running image
 	every time.Duration // how often a system on trial is looked at
 
+	known chan struct{} // closed when PID 1's boot is known
+
 	esp  sync.Mutex // one at a time mounts the partition
 	mu   sync.Mutex
 	boot initapi.Boot
 	busy bool
 }
+
+// bootTime is how long a request waits for PID 1 to know what the node booted
+// from.
+const bootTime = 30 * time.Second
 
 // Medium names of PID 1 for disks that the node boots from by itself.
 const (
@@ -79,7 +85,7 @@ const (
 
 // New makes the service. Start must follow once PID 1's boot is known.
 func New(deps Deps) *Service {
-	s := &Service{Deps: deps, every: lookEvery}
+	s := &Service{Deps: deps, every: lookEvery, known: make(chan struct{})}
 	if s.Mount == nil {
 		s.Mount = func(device string, write bool, fn func(Volume) error) error {
 			return mount(device, filepath.Join(s.RunDir, "esp"), write, fn)
@@ -99,6 +105,17 @@ func New(deps Deps) *Service {
 	}
 	s.build = image.Build
 	return s
+}
+
+// await waits until PID 1's boot is known.
+func (s *Service) await(ctx context.Context) error {
+	select {
+	case <-s.known:
+		return nil
+	case <-time.After(bootTime):
+	case <-ctx.Done():
+	}
+	return qverr.New(qverr.Again, "PID 1 is still looking for what the node booted from")
 }
 
 // where is the partition and the slot of this boot.

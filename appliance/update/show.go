@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"slices"
 
 	"quantavirt/appliance/api/spec"
@@ -8,7 +9,10 @@ import (
 )
 
 // Slots shows the node's slots, newest first, and how updates went.
-func (s *Service) Slots() (spec.SlotList, error) {
+func (s *Service) Slots(ctx context.Context) (spec.SlotList, error) {
+	if err := s.await(ctx); err != nil {
+		return spec.SlotList{}, err
+	}
 	rec, err := s.record()
 	if err != nil {
 		return spec.SlotList{}, err

@@ -30,10 +30,12 @@ const hung = "reset or hung before it was blessed"
 // Start learns from PID 1's boot steps what boot this is and does what follows:
 // a system on trial is watched until it is blessed or given up; the slot before,
 // back after a failed trial, notes why. It returns when that is done or ctx ends.
+// It must be called once.
 func (s *Service) Start(ctx context.Context, boot initapi.Boot) {
 	s.mu.Lock()
 	s.boot = boot
 	s.mu.Unlock()
+	close(s.known)
 	if _, ok := s.where(); !ok {
 		s.restore(ctx)
 		return

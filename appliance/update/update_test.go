@@ -277,7 +277,7 @@ func TestTenGiBOfZeroes(t *testing.T) {
 	n := newNode(t, UEFI, false)
 	n.settle()
 	z := &zeroes{}
-	if _, err := n.svc.Upload("req", io.LimitReader(z, 10<<30), quick); qverr.CodeOf(err) != qverr.Inval {
+	if _, err := n.svc.Upload(n.t.Context(), "req", io.LimitReader(z, 10<<30), quick); qverr.CodeOf(err) != qverr.Inval {
 		t.Errorf("got %v", err)
 	}
 	if z.n > 1<<20 {
@@ -333,9 +333,9 @@ func TestManyUpdates(t *testing.T) {
 			one -= free
 		}
 		n.esp.size = 2*one + margin + one/2
+		n.settle()
 		for i := range 20 {
 			version := fmt.Sprintf("2.%02d", i) // systems of one size
-			n.settle()
 			n.must(version, quick)
 			n.boot()
 			n.settle()
@@ -412,7 +412,7 @@ func TestOneAtATime(t *testing.T) {
 	n.settle()
 	r, w := io.Pipe()
 	done := make(chan error, 1)
-	go func() { _, err := n.svc.Upload("req", r, quick); done <- err }()
+	go func() { _, err := n.svc.Upload(n.t.Context(), "req", r, quick); done <- err }()
 	good := pack(t, "2.0", nil)
 	if _, err := w.Write(good[:100]); err != nil {
 		t.Fatal(err)
@@ -428,9 +428,8 @@ func TestOneAtATime(t *testing.T) {
 	n.must("2.0", quick)
 	// On trial nothing is installed.
 	n.boot()
-	n.svc.mu.Lock()
 	n.svc.boot = n.bootOf()
-	n.svc.mu.Unlock()
+	close(n.svc.known)
 	if err := n.update(pack(t, "3.0", nil), quick); qverr.CodeOf(err) != qverr.State {
 		t.Errorf("on trial: %v", err)
 	}
@@ -498,7 +497,7 @@ func TestDownload(t *testing.T) {
 	for url, want := range map[string]qverr.Code{
 		server.URL + "/other": qverr.NoEnt, "ftp://x/y": qverr.Inval, "": qverr.Inval, "http://127.0.0.1:1/x": qverr.IO, server.URL + "/x.qvu": 0,
 	} {
-		task, err := n.svc.Download("req", url, quick)
+		task, err := n.svc.Download(n.t.Context(), "req", url, quick)
 		if err == nil {
 			if task, err = n.tasks.Wait(t.Context(), task.ID); err == nil && task.State != spec.TaskStateSucceeded {
 				err = task.Error.Err()
