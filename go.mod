@@ -3,6 +3,7 @@ module quantavirt
 go 1.26.0
 
 require (
+	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/beevik/ntp v1.5.0
 	github.com/cloudflare/circl v1.6.5
 	github.com/coder/websocket v1.8.15

@@ -28,6 +28,7 @@ type archive struct {
 	hash   hash.Hash
 	groups map[string]string // of files that have a line of their own in the table
 	parts  *parts
+	items  []item // regular files
 }
 
 var _ initramfs.WriteOpener = (*archive)(nil)
@@ -49,6 +50,13 @@ func (a *archive) WriteRecord(r cpio.Record) error {
 	}
 	if err := a.parts.add(a.group(r.Name), r); err != nil {
 		return err
+	}
+	if r.Mode&cpio.S_IFMT == cpio.S_IFREG {
+		data, err := content(r)
+		if err != nil {
+			return fmt.Errorf("image: %s: %w", r.Name, err)
+		}
+		a.items = append(a.items, item{r.Name, int64(len(data)), sha256.Sum256(data)})
 	}
 	return a.out.WriteRecord(cpio.MakeReproducible(r))
 }

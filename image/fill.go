@@ -110,8 +110,9 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 		maps.Copy(a.groups, groups)
 	}
 	err = b.steps.do("modules of "+b.kernel.Release+" for the "+strings.ToLower(b.Build)+" build", func() error {
-		modules, groups, err := moduleRecords(b.kernel, list)
+		modules, groups, wanted, err := moduleRecords(b.kernel, list)
 		records = append(records, modules...)
+		b.firmware = wanted
 		for name, group := range groups {
 			a.groups[name] = group
 		}
@@ -120,5 +121,9 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 	if err != nil {
 		return nil, err
 	}
-	return cpio.ArchiveFromRecords(records)
+	more, err := b.firmwareRecords(a)
+	if err != nil {
+		return nil, err
+	}
+	return cpio.ArchiveFromRecords(append(records, more...))
 }

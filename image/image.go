@@ -26,8 +26,14 @@ type Options struct {
 	Level    int       // of zstd, 1 to 19
 	Programs []Program // those of the product if nil
 	Separate bool      // a file for each program instead of one for all
+
+	NoFirmware bool // leave firmware and microcode out of the hardware build
+
 	Progress io.Writer
 }
+
+// hardware is the build for machines, as opposed to virtual ones.
+const hardware = "hardware"
 
 // Program is a Go command of the image.
 type Program struct {
@@ -94,6 +100,14 @@ func Build(ctx context.Context, o Options) (Image, error) {
 		return Image{}, err
 	}
 	b := &build{Options: o, dir: dir, root: root, kernel: k, steps: steps{out: o.Progress}}
+	if o.Build == hardware && !o.NoFirmware {
+		if b.firmwareRoot, err = tools.Firmware(ctx, o.Progress); err != nil {
+			return Image{}, fmt.Errorf("%w (a build without firmware needs none of this: --no-firmware)", err)
+		}
+		if err := b.packMicrocode(); err != nil {
+			return Image{}, err
+		}
+	}
 	return b.run(ctx, list)
 }
 
@@ -115,6 +129,12 @@ type build struct {
 	root   tools.Root
 	kernel kernel.Kernel
 	steps  steps
+
+	firmwareRoot tools.Root        // of the hardware build
+	firmware     map[string]string // files that modules may ask for, and the group of one that does
+	microcode    []byte            // archive for the processors, nil without one
+
+	microcodeFiles []string // that it is made from
 }
 
 func (b *build) run(ctx context.Context, list moduleList) (Image, error) {

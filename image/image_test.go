@@ -83,7 +83,7 @@ func TestArchive(t *testing.T) {
 		t.Errorf("image.json: %+v, %v", meta, err)
 	}
 	sizes := a.sizes()
-	sizes.finish(100, 50)
+	sizes.finish("virtual", 100, 50)
 	if len(sizes.Parts) != 1 || sizes.Parts[0] != (Part{Name: "programs", Raw: 7, Share: 50}) || sizes.Total != 150 {
 		t.Errorf("sizes: %+v", sizes)
 	}
@@ -144,9 +144,10 @@ func TestBuildTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if two.Unchanged || sum(t, one) != sum(t, two) {
+	if two.Unchanged || sum(t, one) != sum(t, two) || !bytes.Equal(readFile(t, one, SBOMFile), readFile(t, two, SBOMFile)) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
+	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "stdlib", "github.com/u-root/u-root")
 	sameUKI(t, one, two)
 	checkContent(t, one)
 	apart := options()
@@ -227,6 +228,90 @@ func readFile(t *testing.T, i Image, name string) []byte {
 	return data
 }
 
+// TestHardware builds the hardware build with small programs: it brings
+// microcode, and the firmware that its drivers ask for.
+func TestHardware(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles")
+	}
+	_, ok := tools.Cached()
+	_, withFirmware := tools.CachedFirmware()
+	if !ok || !withFirmware {
+		t.Skip("the roots of Debian packages are not there: make image BUILD=hardware makes them")
+	}
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Source: source, Out: t.TempDir(), Build: "hardware", Version: "1.2.3", Level: 1, Progress: io.Discard}
+	for _, p := range Programs() {
+		o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny/" + filepath.Base(p.Path), Path: p.Path})
+	}
+	i, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := checkContent(t, i)
+	link, ok := files["lib/firmware/intel/ice/ddp/ice.pkg"]
+	if !ok {
+		t.Fatal("no firmware of ice in the image")
+	}
+	if target, ok := files["lib/firmware/intel/ice/ddp/"+text(t, link)]; !ok || len(text(t, target)) < 100_000 {
+		t.Errorf("ice.pkg is a link to %q", text(t, link))
+	}
+	var have receipt
+	if err := json.Unmarshal(readFile(t, i, "image.json"), &have); err != nil {
+		t.Fatal(err)
+	}
+	if archive := readFile(t, i, microcodeFile); have.MicrocodeSHA256 != digest(archive) || len(archive) < 1<<20 {
+		t.Errorf("microcode of %d bytes", len(archive))
+	}
+	checkBill(t, i, "linux-image-"+i.Kernel, "intel-microcode", "amd64-microcode", "firmware-misc-nonfree", "firmware-intel-misc")
+	var list strings.Builder
+	if err := i.PrintDrivers(&list); err != nil || !strings.Contains(list.String(), "/igb.ko\n") || !strings.Contains(list.String(), " lib/firmware/tigon/tg3.bin\n") {
+		t.Errorf("list of drivers: %v\n%s", err, &list)
+	}
+	o.NoFirmware = true
+	if i, err = Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for name := range checkContent(t, i) {
+		if strings.HasPrefix(name, "lib/firmware") {
+			t.Errorf("without firmware there is %s", name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(i.Dir, microcodeFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("microcode in a build without: %v", err)
+	}
+}
+
+// checkBill checks that the bill of materials names components, with versions,
+// and the licences of those from Debian.
+func checkBill(t *testing.T, i Image, names ...string) {
+	t.Helper()
+	var bill struct {
+		Components []struct {
+			Name, Version, PURL string
+			Licenses            []any
+		}
+	}
+	if err := json.Unmarshal(readFile(t, i, SBOMFile), &bill); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, c := range bill.Components {
+		found[c.Name] = c.Version != "" && c.PURL != "" && len(c.Licenses) > 0
+	}
+	for _, name := range names {
+		if !found[name] {
+			t.Errorf("the bill of materials has no %s with version and licence", name)
+		}
+	}
+	if found["busybox-static"] || found["qemu-system-x86"] {
+		t.Error("the bill of materials names packages that are not in the image")
+	}
+}
+
 func sum(t *testing.T, i Image) [32]byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
@@ -236,7 +321,7 @@ func sum(t *testing.T, i Image) [32]byte {
 	return sha256.Sum256(data)
 }
 
-func checkContent(t *testing.T, i Image) {
+func checkContent(t *testing.T, i Image) map[string]cpio.Record {
 	t.Helper()
 	packed, err := os.ReadFile(filepath.Join(i.Dir, "initramfs.zst"))
 	if err != nil {
@@ -285,4 +370,5 @@ func checkContent(t *testing.T, i Image) {
 			t.Errorf("modules.load names %s, which is not in the image", name)
 		}
 	}
+	return files
 }

@@ -97,15 +97,16 @@ func (l moduleList) modules(table *kernel.Table) (all []kernel.Module, group map
 
 // moduleRecords returns the module directory of the image: the modules without
 // compression, as the archive is compressed as a whole, and modules.dep,
-// modules.alias and modules.builtin cut to what is there.
-func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, group map[string]string, err error) {
+// modules.alias and modules.builtin cut to what is there. firmware are the files
+// that the modules may ask for, with the group of one that does.
+func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, group, firmware map[string]string, err error) {
 	table, err := k.Table()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	modules, group, err := list.modules(table)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	dir := path.Join("lib/modules", k.Release)
 	var (
@@ -115,6 +116,7 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 		dep    strings.Builder
 	)
 	slices.SortFunc(modules, func(a, b kernel.Module) int { return strings.Compare(a.File, b.File) })
+	firmware = map[string]string{}
 	tasks.SetLimit(4)
 	for _, m := range modules {
 		fmt.Fprintf(&dep, "%s:", m.File)
@@ -127,20 +129,29 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 			if err != nil {
 				return err
 			}
+			wants, err := kernel.Firmware(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.Name, err)
+			}
 			name := path.Join(dir, m.File)
 			mu.Lock()
 			defer mu.Unlock()
+			for _, file := range wants {
+				if have, ok := firmware[file]; !ok || group[m.Name] < have {
+					firmware[file] = group[m.Name]
+				}
+			}
 			records = append(records, cpio.StaticFile(name, string(data), 0o644))
 			groups[name] = "modules: " + group[m.Name]
 			return nil
 		})
 	}
 	if err := tasks.Wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	alias, builtin, err := k.Index(func(name string) bool { _, ok := group[name]; return ok })
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for name, text := range map[string]string{
 		path.Join(dir, "modules.dep"):     dep.String(),
@@ -151,5 +162,5 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 		records = append(records, cpio.StaticFile(name, text, 0o644))
 		groups[name] = "modules: index"
 	}
-	return records, groups, nil
+	return records, groups, firmware, nil
 }

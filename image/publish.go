@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -20,6 +21,7 @@ type receipt struct {
 	Compression     string `json:"compression"`
 	KernelSHA256    string `json:"kernel_sha256"`
 	InitramfsSHA256 string `json:"initramfs_sha256"`
+	MicrocodeSHA256 string `json:"microcode_sha256,omitempty"`
 }
 
 // publish writes the files of the image, each by a rename, unless they are
@@ -41,12 +43,23 @@ func (b *build) publish(ctx context.Context, a *archive, image *Image) (same boo
 		}
 	}
 	want.InitramfsSHA256 = digest(packed)
-	image.Sizes.finish(int64(len(vmlinuz)), int64(len(packed)))
+	image.Sizes.finish(b.Build, int64(len(vmlinuz)), int64(len(packed)))
 	packages, err := b.root.Packages()
 	if err != nil {
 		return false, fmt.Errorf("image: %w", err)
 	}
-	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}}
+	bill, err := b.bill(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	files := []file{{"vmlinuz", vmlinuz}, {"initramfs.zst", packed}, {"packages.txt", []byte(packages)}, {SBOMFile, bill},
+		{driversFile, []byte(driverList(a.items))}}
+	if b.microcode != nil {
+		want.MicrocodeSHA256 = digest(b.microcode)
+		files = append(files, file{microcodeFile, b.microcode})
+	} else if err := os.Remove(filepath.Join(b.dir, microcodeFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("image: %w", err) // that of an earlier build
+	}
 	for _, f := range []struct {
 		name string
 		v    any

@@ -10,10 +10,6 @@ import (
 	"github.com/u-root/mkuimage/cpio"
 )
 
-// aim is the size that kernel and initramfs of the virtual build should stay
-// under: 32 MiB.
-const aim = 32 << 20
-
 // Sizes of an image, in bytes.
 type Sizes struct {
 	Kernel    int64  `json:"kernel"`
@@ -90,8 +86,8 @@ func (p *parts) list() []Part {
 }
 
 // finish fills in what is known after compression.
-func (s *Sizes) finish(kernel, initramfs int64) {
-	s.Kernel, s.Initramfs, s.Total, s.Aim = kernel, initramfs, kernel+initramfs, aim
+func (s *Sizes) finish(build string, kernel, initramfs int64) {
+	s.Kernel, s.Initramfs, s.Total, s.Aim = kernel, initramfs, kernel+initramfs, ukiAims[build]
 	var sum int64
 	for _, p := range s.Parts {
 		sum += p.Share

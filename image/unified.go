@@ -142,9 +142,15 @@ func (o UKIOptions) parts(dir string, root tools.Root) (uki.Parts, error) {
 			return uki.Parts{}, fmt.Errorf("image: %s is not the file that image.json describes: build the image again", in.path)
 		}
 	}
+	if have.MicrocodeSHA256 == "" {
+		return p, nil
+	}
 	p.Microcode, err = os.ReadFile(filepath.Join(dir, microcodeFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return uki.Parts{}, fmt.Errorf("image: %w", err)
+	}
+	if digest(p.Microcode) != have.MicrocodeSHA256 {
+		return uki.Parts{}, fmt.Errorf("image: %s is not the file that image.json describes: build the image again", microcodeFile)
 	}
 	return p, nil
 }

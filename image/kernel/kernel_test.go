@@ -15,7 +15,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-const elf = "\x7fELF and so on"
+const elfMagic = "\x7fELF and so on"
 
 // tree makes a root with one kernel and returns the root.
 func tree(t *testing.T) string {
@@ -38,7 +38,7 @@ func tree(t *testing.T) string {
 	write(dir+"kernel/a.ko.xz", packXZ(t))
 	write(dir+"kernel/b-b.ko.gz", packGzip(t))
 	write(dir+"kernel/c.ko.zst", packZstd(t))
-	write(dir+"kernel/d/d.ko", elf)
+	write(dir+"kernel/d/d.ko", elfMagic)
 	return root
 }
 
@@ -48,7 +48,7 @@ func packXZ(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write([]byte(elf)); err != nil {
+	if _, err := w.Write([]byte(elfMagic)); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
@@ -60,7 +60,7 @@ func packXZ(t *testing.T) string {
 func packGzip(t *testing.T) string {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
-	if _, err := w.Write([]byte(elf)); err != nil {
+	if _, err := w.Write([]byte(elfMagic)); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
@@ -74,7 +74,7 @@ func packZstd(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(w.EncodeAll([]byte(elf), nil))
+	return string(w.EncodeAll([]byte(elfMagic), nil))
 }
 
 func bzImage(version string) string {
@@ -115,7 +115,7 @@ func TestResolve(t *testing.T) {
 			for _, m := range modules {
 				names = append(names, m.Name)
 				data, err := m.Read()
-				if err != nil || string(data) != elf {
+				if err != nil || string(data) != elfMagic {
 					t.Errorf("%s: %q, %v", m.Name, data, err)
 				}
 				if !strings.HasSuffix(m.File, ".ko") {

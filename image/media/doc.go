@@ -5,6 +5,6 @@
 // The disk is laid out by package disklayout, as installed disks are: the same
 // bytes boot through systemd-boot on UEFI and through GRUB on BIOS.
 //
-// Equal inputs give equal bytes: identifiers are derived from the image's, and
-// the time in all files is an input.
+// Equal inputs give equal bytes: identifiers are derived from the unified
+// kernel image, and the time in all files is an input.
 package media

@@ -139,7 +139,7 @@ func (m *media) files() error {
 
 // serial is the volume id of the FAT.
 func (m *media) serial() uint32 {
-	sum := sha256.Sum256([]byte(m.meta.ID))
+	sum := sha256.Sum256([]byte(m.slot.SHA256))
 	return binary.LittleEndian.Uint32(sum[:])
 }
 
@@ -159,7 +159,7 @@ func (m *media) disk(context.Context, tools.Root) error {
 	size := roundUp(2*m.content()+spare, 1<<20)
 	d := disklayout.Disk{
 		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
-		IDs: disklayout.DerivedIDs(m.meta.ID + " " + DiskFile),
+		IDs: disklayout.DerivedIDs(m.slot.SHA256 + " " + DiskFile),
 	}
 	return m.write(DiskFile, func(f *os.File) error {
 		if err := f.Truncate(d.Size); err != nil {
@@ -181,7 +181,7 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	size := max(roundUp(m.content()+m.content()/64+spare, 1<<20), disklayout.MinESP)
 	d := disklayout.Disk{
 		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
-		IDs: disklayout.DerivedIDs(m.meta.ID + " " + ISOFile),
+		IDs: disklayout.DerivedIDs(m.slot.SHA256 + " " + ISOFile),
 	}
 	parts, err := d.Partitions()
 	if err != nil {

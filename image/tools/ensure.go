@@ -38,18 +38,21 @@ var base = set{name: "root", components: "main", packages: []string{
 
 // firmware is what processors and network cards of the hardware build load.
 // It is a root of its own, as it is not free software and not every mirror has
-// that component.
-var firmware = set{name: "firmware", components: "non-free-firmware", packages: []string{
+// that component. main holds what intel-microcode depends on.
+var firmware = set{name: "firmware", components: "main non-free-firmware", packages: []string{
 	"amd64-microcode", "intel-microcode",
-	"firmware-bnx2x", "firmware-intel-misc", "firmware-misc-nonfree", "firmware-realtek",
+	"firmware-bnx2x", "firmware-intel-misc", "firmware-misc-nonfree", "firmware-qlogic", "firmware-realtek",
 }}
 
 // pins prefers backports for QEMU, which has vfio-user from 10.1 on, and for
 // the firmware that belongs to it.
-const pins = `Package: src:qemu src:seabios\nPin: release n=` + suite + `-backports\nPin-Priority: 990\n`
+const pins = `Package: src:qemu src:seabios\nPin: release n=` + Suite + `-backports\nPin-Priority: 990\n`
 
 // packagesFile, in the root, lists what was unpacked.
 const packagesFile = "packages.txt"
+
+// ownersFile, in the root, says for every file which package it is of.
+const ownersFile = "owners.txt"
 
 // CacheDir is where the project keeps what it downloads and unpacks:
 // $XDG_CACHE_HOME/quantavirt, by default ~/.cache/quantavirt.
@@ -116,7 +119,7 @@ func place(s set) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
-	return Root{Dir: filepath.Join(cache, s.name+"-"+suite+"-amd64-"+s.key())}, nil
+	return Root{Dir: filepath.Join(cache, s.name+"-"+Suite+"-amd64-"+s.key())}, nil
 }
 
 // Cached returns the root if it is there already.
@@ -192,12 +195,12 @@ func (r Root) unpack(ctx context.Context, s set, progress io.Writer) error {
 	args := s.arguments()
 	if len(sources) == 0 {
 		// mmdebstrap takes its default mirror; backports are beside it.
-		args = append(args, "--components="+s.components, `--setup-hook=sed -n "s/ `+suite+` \([a-z-]*\)\$/ `+suite+`-backports \1/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
+		args = append(args, "--components="+strings.ReplaceAll(s.components, " ", ","), `--setup-hook=sed -n "s/ `+Suite+` \([a-z -]*\)\$/ `+Suite+`-backports \1/p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"`)
 	}
 	for _, option := range aptOptions() {
 		args = append(args, "--aptopt="+option)
 	}
-	args = append(append(args, suite, r.Dir), sources...)
+	args = append(append(args, Suite, r.Dir), sources...)
 	watch := newWatch(progress, r.Dir)
 	defer watch.stop()
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
@@ -231,6 +234,7 @@ func (s set) arguments() []string {
 		`--aptopt=APT::Sandbox::User "root"`, // the user _apt cannot enter a home directory
 		`--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && printf "` + pins + `" > "$1/etc/apt/preferences.d/quantavirt"`,
 		`--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/` + packagesFile + `.sums"`,
+		`--extract-hook=cd "$1/var/cache/apt/archives" && for deb in *.deb; do dpkg-deb --fsys-tarfile "$deb" | tar t | sed -n "s|^\./\(.*[^/]\)\$|${deb%%_*} \1|p"; done > "$1/` + ownersFile + `"`,
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// suite is the Debian release that the root is made from.
-const suite = "trixie"
+// Suite is the Debian release that the root is made from.
+const Suite = "trixie"
 
 // Sources returns what mmdebstrap takes as mirrors: lines of sources.list for
 // Debian 13, its updates, security updates and backports, on the mirrors that
@@ -51,11 +51,11 @@ func mirrorLines(targets []byte, components string) []string {
 		return nil
 	}
 	var lines []string
-	for _, release := range []string{suite, suite + "-updates", suite + "-backports"} {
+	for _, release := range []string{Suite, Suite + "-updates", Suite + "-backports"} {
 		lines = append(lines, fmt.Sprintf("deb %s %s %s", archive, release, components))
 	}
 	if security != "" {
-		lines = append(lines, fmt.Sprintf("deb %s %s-security %s", security, suite, components))
+		lines = append(lines, fmt.Sprintf("deb %s %s-security %s", security, Suite, components))
 	}
 	return lines
 }

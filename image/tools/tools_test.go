@@ -3,6 +3,7 @@ package tools
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -96,5 +97,71 @@ func TestRoot(t *testing.T) {
 	pem, err := root.Certificates()
 	if err != nil || !strings.HasPrefix(string(pem), "-----BEGIN CERTIFICATE-----") {
 		t.Errorf("certificates: %v", err)
+	}
+}
+
+func TestLicences(t *testing.T) {
+	text := "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: x\n\n" +
+		"Files: *\nCopyright: A\nLicense: GPL-2\n\nFiles: net/*.bin net/??\n doc/*\nCopyright: B\nLicense: B-1 or MIT\n text\n\n" +
+		"Files: net/c.bin\nCopyright: C\nLicense: C-1\n\nLicense: GPL-2\n The text.\n"
+	for _, c := range []struct {
+		files []string
+		want  string
+	}{
+		{nil, "GPL-2"},
+		{[]string{"other"}, "GPL-2"},
+		{[]string{"net/deep/a.bin", "net/ab", "net/c.bin"}, "B-1 or MIT, C-1"},
+		{[]string{"net/abc", "doc/x/y"}, "B-1 or MIT, GPL-2"},
+	} {
+		if got := names(licences(text, c.files)); got != c.want {
+			t.Errorf("%v: %q, want %q", c.files, got, c.want)
+		}
+	}
+	parts := strings.Replace(text, "Files: *", "Files: a/*", 1)
+	if got := names(licences(parts, nil)); got != "B-1 or MIT, C-1, GPL-2" {
+		t.Errorf("without a paragraph for all files: %q", got)
+	}
+	if got := licences(text, []string{"net/ab"})[0].Text; got != "text\n" {
+		t.Errorf("text within a paragraph about files: %q", got)
+	}
+	if got := licences(text, nil)[0].Text; got != "The text.\n" {
+		t.Errorf("text in a paragraph of its own: %q", got)
+	}
+}
+
+func names(list []Licence) string {
+	var names []string
+	for _, l := range list {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func TestOwners(t *testing.T) {
+	root, ok := Cached()
+	if !ok {
+		t.Skip("the root of Debian packages is not there: make setup makes it")
+	}
+	owners, err := root.Owners()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := root.Kernel("full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := owners.Of(k.Image)
+	if err != nil || p.Name != "linux-image-"+k.Release || p.Version == "" || len(p.SHA256) != 64 {
+		t.Errorf("%s is of %+v, %v", k.Image, p, err)
+	}
+	grub, err := owners.Of("usr/lib/grub/i386-pc/boot.img")
+	if err != nil || grub.Name != "grub-pc-bin" {
+		t.Errorf("boot.img is of %+v, %v", grub, err)
+	}
+	if found, err := owners.Licences(grub); err != nil || !slices.ContainsFunc(found, func(l Licence) bool { return l.Name == "GPL-3+" }) {
+		t.Errorf("licences of GRUB: %v, %v", found, err)
+	}
+	if _, err := owners.Of("etc/nothing"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file of no package: %v", err)
 	}
 }

@@ -2,8 +2,9 @@ package disklayout
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
+
+	"quantavirt/internal/qverr"
 )
 
 // BIOS is GRUB for a disk, as its own tools make it: boot.img for the first
@@ -29,17 +30,17 @@ const (
 func (b BIOS) check() error {
 	if len(b.Boot) != sector || b.Boot[510] != 0x55 || b.Boot[511] != 0xaa || b.Boot[driveCheck] != 0xeb ||
 		binary.LittleEndian.Uint64(b.Boot[kernelSector:]) != 1 {
-		return fmt.Errorf("disklayout: boot.img (%d bytes) is not that of GRUB 2 for BIOS", len(b.Boot))
+		return qverr.New(qverr.Inval, "disklayout: boot.img (%d bytes) is not that of GRUB 2 for BIOS", len(b.Boot))
 	}
 	if len(b.Core) <= sector || len(b.Core) > maxCoreLength {
-		return fmt.Errorf("disklayout: GRUB's core image has %d bytes", len(b.Core))
+		return qverr.New(qverr.Inval, "disklayout: GRUB's core image has %d bytes", len(b.Core))
 	}
 	// What follows the first sector is loaded from a list of blocks at the end
 	// of it.
 	le := binary.LittleEndian
 	rest := (len(b.Core) - 1) / sector
 	if le.Uint16(b.Core[blocklist+8:]) != uint16(rest) || le.Uint16(b.Core[blocklist+10:]) != loadSegment {
-		return fmt.Errorf("disklayout: the core image is not one of GRUB for disks")
+		return qverr.New(qverr.Inval, "disklayout: the core image is not one of GRUB for disks")
 	}
 	return nil
 }
@@ -48,7 +49,7 @@ func (b BIOS) check() error {
 // sector.
 func (b BIOS) write(w io.WriterAt, p Partition) ([]byte, error) {
 	if int64(len(b.Core)) > p.Size {
-		return nil, fmt.Errorf("GRUB's core image of %d bytes does not fit into %s", len(b.Core), p.Name)
+		return nil, qverr.New(qverr.Inval, "GRUB's core image of %d bytes does not fit into %s", len(b.Core), p.Name)
 	}
 	le := binary.LittleEndian
 	core := make([]byte, p.Size)

@@ -16,6 +16,7 @@ import (
 
 	"quantavirt/internal/fat32"
 	"quantavirt/internal/pefile/petest"
+	"quantavirt/internal/qverr"
 	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
@@ -258,7 +259,8 @@ func TestFormatIsReproducible(t *testing.T) {
 	if err != nil || !bytes.Equal(a, b) {
 		t.Errorf("two disks of the same input differ, %v", err)
 	}
-	if DerivedIDs("image 1") == DerivedIDs("image 2") || d.IDs.Disk == d.IDs.ESP || RandomIDs() == RandomIDs() {
+	first, second := RandomIDs(), RandomIDs()
+	if DerivedIDs("image 1") == DerivedIDs("image 2") || d.IDs.Disk == d.IDs.ESP || first == second {
 		t.Error("identifiers are not unique")
 	}
 }
@@ -274,8 +276,12 @@ func TestPartitionsRefuse(t *testing.T) {
 		"part of a sector":   {Size: 1<<30 + 100, SectorSize: 512, ESP: 64 << 20},
 		"nothing and no ESP": {SectorSize: 512},
 	} {
-		if parts, err := d.Partitions(); err == nil {
-			t.Errorf("%s: %+v", name, parts)
+		want := qverr.Inval
+		if name == "too small" || name == "no room for data" {
+			want = qverr.NoSpc
+		}
+		if parts, err := d.Partitions(); qverr.CodeOf(err) != want {
+			t.Errorf("%s: %+v, %v", name, parts, err)
 		}
 	}
 }

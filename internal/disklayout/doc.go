@@ -9,5 +9,8 @@
 // EFI/Linux/qv-NNNNNNNN.efi; BIOS starts GRUB from the first sector, which
 // takes kernel, initramfs and command line from qv/NNNNNNNN.
 //
+// Errors are QV_ERR_INVAL for what cannot be, QV_ERR_NOSPC for what does not fit,
+// and else those of the target.
+//
 // All identifiers and times are inputs: equal inputs give equal bytes.
 package disklayout

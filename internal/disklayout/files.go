@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"quantavirt/internal/fat32"
+	"quantavirt/internal/qverr"
 	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
@@ -47,7 +48,7 @@ type Slot struct {
 // that BIOS starts. UEFI starts the one with the largest number.
 func BootFiles(systemdBoot []byte, boot uint32, slots ...Slot) ([]fat32.File, error) {
 	if len(systemdBoot) == 0 {
-		return nil, fmt.Errorf("disklayout: systemd-boot is empty")
+		return nil, qverr.New(qverr.Inval, "disklayout: systemd-boot is empty")
 	}
 	var env slot.Env
 	env.Bless(boot)
@@ -70,7 +71,7 @@ func BootFiles(systemdBoot []byte, boot uint32, slots ...Slot) ([]fat32.File, er
 		files = append(files, more...)
 	}
 	if !slices.ContainsFunc(slots, func(s Slot) bool { return s.Sequence == boot }) {
-		return nil, fmt.Errorf("disklayout: slot %d is to be booted, but is none of those given", boot)
+		return nil, qverr.New(qverr.Inval, "disklayout: slot %d is to be booted, but is none of those given", boot)
 	}
 	return files, nil
 }
@@ -78,7 +79,7 @@ func BootFiles(systemdBoot []byte, boot uint32, slots ...Slot) ([]fat32.File, er
 // files are the UKI for UEFI, and its parts for GRUB.
 func (s Slot) files() ([]fat32.File, error) {
 	if s.Sequence < 1 || s.Sequence > slot.MaxSequence {
-		return nil, fmt.Errorf("want a number from 1 to %d", slot.MaxSequence)
+		return nil, qverr.New(qverr.Inval, "want a number from 1 to %d", slot.MaxSequence)
 	}
 	parts, err := s.Parts()
 	if err != nil {
@@ -136,7 +137,7 @@ func (s Slot) Parts() ([]fat32.File, error) {
 // must not hold line breaks.
 func GRUBCmdline(line string) ([]byte, error) {
 	if strings.ContainsAny(line, "\n\r\x00") {
-		return nil, fmt.Errorf("disklayout: a command line with line breaks: %q", line)
+		return nil, qverr.New(qverr.Inval, "disklayout: a command line with line breaks: %q", line)
 	}
 	text := "# GRUB Environment Block\ncmdline=" + strings.ReplaceAll(line, `\`, `\\`) + "\n"
 	return append([]byte(text), strings.Repeat("#", -len(text)&(slot.EnvSize-1))...), nil

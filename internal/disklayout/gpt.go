@@ -2,13 +2,14 @@ package disklayout
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
 	"unicode/utf16"
 
 	"github.com/google/uuid"
+
+	"quantavirt/internal/qverr"
 )
 
 // The table has room for 128 entries, as the specification demands at least.
@@ -61,7 +62,7 @@ func encode(parts []Partition) ([]byte, error) {
 		le.PutUint64(e[40:], uint64(p.Last))
 		name := utf16.Encode([]rune(p.Name))
 		if len(name) > nameUnits {
-			return nil, fmt.Errorf("name %q is too long", p.Name)
+			return nil, qverr.New(qverr.Inval, "name %q is too long", p.Name)
 		}
 		for i, u := range name {
 			le.PutUint16(e[56+2*i:], u)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"quantavirt/internal/fat32"
+	"quantavirt/internal/qverr"
 )
 
 // Names of the partitions, in the table; those of ESP and data volume are the
@@ -79,17 +80,17 @@ type Partition struct {
 // Disk.Data, QV-DATA.
 func (d Disk) Partitions() ([]Partition, error) {
 	if d.SectorSize != 512 && d.SectorSize != 4096 {
-		return nil, fmt.Errorf("disklayout: sectors of %d bytes: want 512 or 4096", d.SectorSize)
+		return nil, qverr.New(qverr.Inval, "disklayout: sectors of %d bytes: want 512 or 4096", d.SectorSize)
 	}
 	if d.Size%d.SectorSize != 0 {
-		return nil, fmt.Errorf("disklayout: %d bytes are no whole sectors of %d", d.Size, d.SectorSize)
+		return nil, qverr.New(qverr.Inval, "disklayout: %d bytes are no whole sectors of %d", d.Size, d.SectorSize)
 	}
 	smallest := int64(MinESP)
 	if d.SectorSize == 4096 {
 		smallest = MinESP4Kn
 	}
 	if d.ESP < smallest || d.ESP%alignment != 0 {
-		return nil, fmt.Errorf("disklayout: EFI system partition of %d bytes: want a multiple of 1 MiB, at least %d", d.ESP, smallest)
+		return nil, qverr.New(qverr.Inval, "disklayout: EFI system partition of %d bytes: want a multiple of 1 MiB, at least %d", d.ESP, smallest)
 	}
 	end := (d.Size - d.tail()) / alignment * alignment
 	esp := Partition{Number: 2, Name: NameESP, Type: typeESP, ID: d.IDs.ESP, Offset: 2 * alignment, Size: d.ESP}
@@ -103,7 +104,7 @@ func (d Disk) Partitions() ([]Partition, error) {
 		free -= alignment
 	}
 	if free < 0 {
-		return nil, fmt.Errorf("disklayout: the disk of %d bytes is too small, %d are missing", d.Size, -free)
+		return nil, qverr.New(qverr.NoSpc, "disklayout: the disk of %d bytes is too small, %d are missing", d.Size, -free)
 	}
 	for i := range parts {
 		p := &parts[i]

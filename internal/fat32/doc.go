@@ -8,6 +8,9 @@
 // inputs give equal bytes. What is not used is not written; the target need not
 // be blank.
 //
+// A request that cannot be met is QV_ERR_INVAL, one that does not fit
+// QV_ERR_NOSPC; errors of files and target keep their code.
+//
 // It follows the Microsoft FAT Specification of August 2005 (the section is
 // named where a number comes from it). Reading and changing an existing file
 // system is the kernel's business.

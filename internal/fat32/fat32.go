@@ -8,6 +8,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"quantavirt/internal/qverr"
 )
 
 // Volume is a file system to be made.
@@ -116,12 +118,12 @@ func (g geometry) offset(cluster uint32) int64 {
 // clusters for FAT32 would be left.
 func measure(v Volume) (geometry, error) {
 	if v.SectorSize != 512 && v.SectorSize != 4096 {
-		return geometry{}, fmt.Errorf("sectors of %d bytes: want 512 or 4096", v.SectorSize)
+		return geometry{}, qverr.New(qverr.Inval, "sectors of %d bytes: want 512 or 4096", v.SectorSize)
 	}
 	g := geometry{sector: int64(v.SectorSize)}
 	g.sectors = v.Size / g.sector
 	if g.sectors > math.MaxUint32 {
-		return geometry{}, fmt.Errorf("%d sectors are too many", g.sectors)
+		return geometry{}, qverr.New(qverr.Inval, "%d sectors are too many", g.sectors)
 	}
 	switch {
 	case v.Size <= 260<<20:
@@ -139,7 +141,7 @@ func measure(v Volume) (geometry, error) {
 			return g, nil
 		}
 		if g.cluster == g.sector {
-			return geometry{}, fmt.Errorf("%d bytes are too few for FAT32 with sectors of %d", v.Size, g.sector)
+			return geometry{}, qverr.New(qverr.Inval, "%d bytes are too few for FAT32 with sectors of %d", v.Size, g.sector)
 		}
 	}
 }
@@ -163,7 +165,7 @@ func plan(v Volume) (*format, error) {
 		return nil, err
 	}
 	if y := v.Time.UTC().Year(); y < 1980 || y > 2107 {
-		return nil, fmt.Errorf("the year %d cannot be written", y)
+		return nil, qverr.New(qverr.Inval, "the year %d cannot be written", y)
 	}
 	if err := checkLabel(v.Label); err != nil {
 		return nil, err
@@ -193,7 +195,7 @@ func (f *format) placeDirectories() error {
 func (f *format) placeFiles() error {
 	for _, file := range f.Files {
 		if file.Size < 0 || file.Size > math.MaxUint32 {
-			return fmt.Errorf("%s: %d bytes do not fit", file.Name, file.Size)
+			return qverr.New(qverr.Inval, "%s: %d bytes do not fit", file.Name, file.Size)
 		}
 		first, err := f.allocate(file.Size)
 		if err != nil {
@@ -222,7 +224,7 @@ func (f *format) allocate(size int64) (first uint32, err error) {
 	}
 	n := (size + f.cluster - 1) / f.cluster
 	if next+n > int64(len(f.table)) {
-		return 0, fmt.Errorf("the volume is full: %d bytes more do not fit into %d", size, f.Size)
+		return 0, qverr.New(qverr.NoSpc, "the volume is full: %d bytes more do not fit into %d", size, f.Size)
 	}
 	for i := next; i < next+n-1; i++ {
 		f.table[i] = uint32(i + 1)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"quantavirt/internal/qverr"
 )
 
 var when = time.Date(2026, 1, 15, 14, 32, 2, 0, time.UTC)
@@ -198,8 +200,14 @@ func TestFormatRefuses(t *testing.T) {
 	} {
 		v := good
 		change(&v)
-		if _, err := Format(make(memory, 40<<20), v); err == nil {
-			t.Errorf("%s: taken", name)
+		want := map[string]qverr.Code{
+			"full": qverr.NoSpc, "shorter than it says": qverr.IO, "longer than it says": qverr.IO, "file cannot be opened": qverr.NoEnt,
+		}[name]
+		if want == 0 {
+			want = qverr.Inval
+		}
+		if _, err := Format(make(memory, 40<<20), v); qverr.CodeOf(err) != want {
+			t.Errorf("%s: %v, want %v", name, err, want)
 		}
 	}
 	if _, err := Format(make(memory, 40<<20), good); err != nil {

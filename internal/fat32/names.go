@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"quantavirt/internal/qverr"
 )
 
 // directory is one of a new volume.
@@ -37,7 +39,7 @@ func tree(files []File) (*directory, error) {
 			e := d.child(part)
 			last := i == len(parts)-1
 			if e != nil && (last || e.dir == nil || e.name != part) {
-				return nil, fmt.Errorf("%q is there twice", path.Join(parts[:i+1]...))
+				return nil, qverr.New(qverr.Inval, "%q is there twice", path.Join(parts[:i+1]...))
 			}
 			if e == nil {
 				e = d.add(part)
@@ -154,11 +156,11 @@ func pack(base, extension string) (short [11]byte) {
 
 func checkName(name string) error {
 	if name == "" || len(name) > 255 || strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
-		return fmt.Errorf("%q is no name", name)
+		return qverr.New(qverr.Inval, "%q is no name", name)
 	}
 	for _, c := range name {
 		if c < ' ' || c > '~' || strings.ContainsRune(`"*/:<>?\|`, c) {
-			return fmt.Errorf("%q is not allowed in a name", c)
+			return qverr.New(qverr.Inval, "%q is not allowed in a name", c)
 		}
 	}
 	return nil
@@ -166,11 +168,11 @@ func checkName(name string) error {
 
 func checkLabel(label string) error {
 	if label == "" || len(label) > 11 {
-		return fmt.Errorf("label %q: want 1 to 11 characters", label)
+		return qverr.New(qverr.Inval, "label %q: want 1 to 11 characters", label)
 	}
 	for _, c := range label {
 		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(" -_", c) {
-			return fmt.Errorf("label %q: %q is not allowed", label, c)
+			return qverr.New(qverr.Inval, "label %q: %q is not allowed", label, c)
 		}
 	}
 	return nil

@@ -95,6 +95,8 @@ func build(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Version, "version", "", "version to write into the programs (default: git describe)")
 	flags.IntVar(&o.Level, "level", 19, "how hard zstd packs, 1 to 19")
 	flags.BoolVar(&o.Separate, "separate", false, "a file for each program instead of one for all, to compare")
+	flags.BoolVar(&o.NoFirmware, "no-firmware", false, "leave microcode and firmware, which are not free software, out of the hardware build")
+	drivers := flags.Bool("drivers", false, "print every kernel module and firmware file with its size")
 	flags.Var(&programs, "program", "PATH=PACKAGE: another Go package for a program of the image, such as init=./some/init")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -113,6 +115,11 @@ func build(ctx context.Context, args []string) error {
 	built, err := image.Build(ctx, o)
 	if err != nil {
 		return err
+	}
+	if *drivers {
+		if err := built.PrintDrivers(os.Stdout); err != nil {
+			return err
+		}
 	}
 	built.Print(os.Stdout)
 	return nil
