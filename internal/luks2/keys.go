@@ -225,3 +225,22 @@ func diffuse(b []byte) {
 		copy(block, sum[:])
 	}
 }
+
+// SetKey has another passphrase open a slot from now on. The header must be written
+// afterwards.
+func (v *Volume) SetKey(d Device, slot int, passphrase, key []byte) error {
+	id := strconv.Itoa(slot)
+	s, ok := v.meta.Keyslots[id]
+	if !ok || !v.isKey(id, key) {
+		return unusable("slot %d has no key, or one of another volume", slot)
+	}
+	if _, err := s.load(d, nil, 2*v.size, v.meta.Segments["0"].Offset); err != nil { // its form
+		return err
+	}
+	s.KDF = kdf{"pbkdf2", "sha256", iterations, random(32)}
+	if err := s.store(d, passphrase, key); err != nil {
+		return err
+	}
+	v.meta.Keyslots[id] = s
+	return v.setField("keyslots", v.meta.Keyslots)
+}

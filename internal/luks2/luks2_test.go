@@ -63,6 +63,31 @@ func TestFormatAndOpen(t *testing.T) {
 	}
 }
 
+func TestSetKey(t *testing.T) {
+	f, v, key := formatted(t)
+	if err := v.SetKey(f, 1, []byte("changed"), key); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for passphrase, opens := range map[string]bool{"first": true, "second": false, "changed": true} {
+		if _, err := v.Open(f, []byte(passphrase)); (err == nil) != opens {
+			t.Errorf("%s: %v", passphrase, err)
+		}
+	}
+	if err := v.SetKey(f, 1, []byte("x"), make([]byte, keySize)); !errors.Is(err, qverr.StrFormat) {
+		t.Errorf("a key of another volume: %v", err)
+	}
+	if err := v.SetKey(f, 5, []byte("x"), key); !errors.Is(err, qverr.StrFormat) {
+		t.Errorf("no slot: %v", err)
+	}
+}
+
 type token struct {
 	Type     string   `json:"type"`
 	Keyslots []string `json:"keyslots"`
