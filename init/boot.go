@@ -25,7 +25,7 @@ func (n *node) sequence() []seq.Step {
 		{Name: "module-index", After: []string{"command-line"}, Run: n.openModules},
 		{Name: "disks", Needs: []string{"module-index"}, Run: n.loadForDisks},
 		{Name: "boot-medium", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.findMedium},
-		{Name: "data-volume", After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
+		{Name: dataStep, After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
 
 		{Name: "mounts-more", After: []string{"command-line"}, Run: n.mountRest},
 		{Name: "control-groups", After: []string{"mounts-more"}, Run: n.makeGroups},
@@ -33,7 +33,7 @@ func (n *node) sequence() []seq.Step {
 		{Name: "consoles", After: []string{"socket"}, Run: n.openConsoles},
 		{Name: "image", After: []string{"consoles"}, Run: n.checkImage},
 
-		{Name: "daemon", After: []string{"data-volume", "image"}, Run: n.startDaemon},
+		{Name: "daemon", After: []string{dataStep, "image"}, Run: n.startDaemon},
 
 		{Name: "network-cards", Needs: []string{"module-index"}, After: []string{"disks"}, Run: n.loadForNetwork},
 		{Name: "modules", Needs: []string{"module-index"}, After: []string{"daemon", "network-cards"}, Limit: time.Minute, Run: n.loadAlways},

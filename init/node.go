@@ -21,6 +21,7 @@ import (
 	"quantavirt/init/seq"
 	"quantavirt/init/supervise"
 	"quantavirt/init/uevent"
+	"quantavirt/init/volume"
 	"quantavirt/init/watchdog"
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
@@ -53,8 +54,11 @@ type node struct {
 	ended   map[string]chan struct{} // by step, closed when it has ended
 	settled chan struct{}            // closed when all have
 
+	unlocking sync.Mutex // one at a time opens the data volume
+
 	mu      sync.Mutex
 	boot    wire.Boot
+	shut    *volume.Block // encrypted data volume that the TPM did not open
 	started time.Duration // when the daemon was first executed
 	ready   bool
 	ending  bool     // the node goes down

@@ -19,6 +19,7 @@ type (
 	Card       = wire.Card
 	Exit       = wire.Exit
 	Banner     = wire.Banner
+	Unlock     = wire.Unlock
 )
 
 // NewProblem describes err with the texts of the catalogue; nil for nil.
