@@ -20,6 +20,7 @@ import (
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/trust"
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/internal/qverr"
@@ -48,6 +49,7 @@ type Deps struct {
 	Networks *network.Service
 	Crypto   *crypto.Service
 	System   *system.Service
+	Trust    *trust.Service
 	Install  *install.Service
 	Update   *update.Service
 }

@@ -29,6 +29,7 @@ import (
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/trust"
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
@@ -36,6 +37,7 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
+	"quantavirt/pqc/attest"
 )
 
 const (
@@ -83,6 +85,7 @@ type daemon struct {
 	crypto  *crypto.Service
 	sys     *system.Service
 	update  *update.Service
+	trust   *trust.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
 	install *install.Service
@@ -240,9 +243,12 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
+	if err := d.openTrust(); err != nil {
+		return err
+	}
 	sysDeps := system.Deps{
 		Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
-		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+		Trust: d.trust.Info, TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init
@@ -253,17 +259,34 @@ func (d *daemon) services() (err error) {
 	d.install = install.New(install.Deps{
 		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
 		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
+		Encrypt: d.trust.Encrypt,
 	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, RunDir: d.o.runDir, Version: version.Version,
-		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore",
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.trust.ResealFor,
 	}
 	if d.init != nil {
 		updateDeps.Init = d.init
 	}
 	d.update = update.New(updateDeps)
 	return nil
+}
+
+// openTrust makes the service that knows what was booted.
+func (d *daemon) openTrust() (err error) {
+	deps := trust.Deps{
+		Log: d.logger("trust"), Boot: func() initapi.Boot { return d.sys.Boot() }, Keystore: filepath.Join(d.o.dataDir, "keystore"),
+		Running: func() int { return d.vms.Counts().Running },
+		Node: func() attest.Node {
+			return attest.Node{ID: d.sys.ID(), Hostname: d.sys.Hostname(), Version: version.Version}
+		},
+	}
+	if d.init != nil {
+		deps.Init = d.init
+	}
+	d.trust, err = trust.New(deps)
+	return err
 }
 
 // answers asks the API on its local socket whether it is ready.
@@ -348,7 +371,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Trust: d.trust,
 	})
 	local, err := listenUnix(d.o.runDir)
 	if err != nil {

@@ -51,6 +51,7 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 			Pid: os.Getpid(), StartedAt: s.started, Restarts: boot.Restarts,
 			AdoptedVms: s.VMs.Adopted(), MemoryBytes: residentBytes(),
 		},
+		Trust:    s.Trust(ctx),
 		Watchdog: boot.Watchdog,
 	}
 	info.IOMMU.Groups = nonNil(info.IOMMU.Groups)
@@ -66,7 +67,7 @@ func nonNil[T any](s []T) []T {
 }
 
 func (s *Service) dataVolume(d initapi.DataVolume) spec.DataVolume {
-	out := spec.DataVolume{Persistent: d.Persistent, Device: d.Device, PartUUID: d.PartUUID, SizeBytes: d.SizeBytes}
+	out := spec.DataVolume{Persistent: d.Persistent, Device: d.Device, PartUUID: d.PartUUID, SizeBytes: d.SizeBytes, Encrypted: d.Encrypted, Locked: d.Locked}
 	if d.Problem != nil {
 		out.Problem = *d.Problem
 	}
@@ -77,7 +78,10 @@ func (s *Service) dataVolume(d initapi.DataVolume) spec.DataVolume {
 			out.SizeBytes = int64(fs.Blocks) * fs.Bsize
 		}
 	}
-	if !d.Persistent {
+	switch {
+	case d.Locked:
+		out.Message = "the encrypted data volume is shut: all state is in RAM until it is opened, and lost then or at reboot"
+	case !d.Persistent:
 		out.Message = "there is no data volume: all state is in RAM and lost at reboot"
 	}
 	return out
@@ -110,6 +114,11 @@ func problems(info spec.SystemInfo) []spec.Problem {
 	}
 	add(info.DataVolume.Problem)
 	add(info.Network.Problem)
+	for _, p := range info.Trust.Problems { // the rest is only missing
+		if qverr.Code(p.Code) == qverr.PQCAttestation {
+			add(p)
+		}
+	}
 	for _, p := range info.Configuration.Problems {
 		add(p)
 	}
