@@ -243,7 +243,7 @@ func TestHardware(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Source: source, Out: t.TempDir(), Build: "hardware", Version: "1.2.3", Level: 1, Progress: io.Discard}
+	o := Options{Source: source, Out: t.TempDir(), Keys: t.TempDir(), Build: "hardware", Version: "1.2.3", Level: 1, Progress: io.Discard}
 	for _, p := range Programs() {
 		o.Programs = append(o.Programs, Program{Package: "./image/testdata/tiny/" + filepath.Base(p.Path), Path: p.Path})
 	}

@@ -131,7 +131,9 @@ func TestDescription(t *testing.T) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(len(path)))
 		return append(b, path...)
 	}
-	node := func(kind, sub byte, data []byte) []byte { return append([]byte{kind, sub, byte(4 + len(data)), 0}, data...) }
+	node := func(kind, sub byte, data []byte) []byte {
+		return append([]byte{kind, sub, byte(4 + len(data)), 0}, data...)
+	}
 	option := append(make([]byte, 6), utf16le("USB stick\x00")...)
 	for _, c := range []struct {
 		e    Event
