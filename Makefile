@@ -26,7 +26,7 @@ export GO KERNEL MODULES
 STEP := .ci/step
 BIN := build/bin
 # Programs that run on this machine.
-HOST_PROGRAMS := ./image/cmd/mkimage ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
+HOST_PROGRAMS := ./image/cmd/mkimage ./image/cmd/quantavirt-netboot ./qemu-tests/cmd/lab ./quac100/cmd/quac100-model ./appliance/cmd/quantavirt
 # Packages whose tests need no QEMU.
 UNIT = $$($(GO) list ./... | grep -Ev '/build/|^quantavirt/qemu-tests$$')
 
@@ -47,7 +47,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
-test: image lint unit ## all checks and all tests, those under QEMU included
+test: images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
 .PHONY: soak
@@ -78,8 +78,13 @@ keys: setup ## build/keys: the builder's keys and their enrolment files, made on
 media: image ## the same, and USB disk, ISO and network boot files of it
 	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
 
+.PHONY: images
+images: ## both builds with their media, as the tests need them
+	@$(MAKE) --no-print-directory media BUILD=virtual
+	@$(MAKE) --no-print-directory media BUILD=hardware
+
 .PHONY: programs
-programs: setup ## build/bin: lab, quantavirt, quac100-model, mkimage
+programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage
 	@$(STEP) "Programs into $(BIN)" env CGO_ENABLED=0 $(GO) build -trimpath \
 	  -ldflags "-X quantavirt/internal/version.Version=$$($(BIN)/mkimage version)" -o $(BIN)/ $(HOST_PROGRAMS)
 

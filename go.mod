@@ -16,6 +16,7 @@ require (
 	github.com/klauspost/pgzip v1.2.6
 	github.com/mdlayher/vsock v1.4.0
 	github.com/oapi-codegen/runtime v1.8.0
+	github.com/pin/tftp/v3 v3.2.0
 	github.com/spf13/cobra v1.10.2
 	github.com/u-root/gobusybox/src v0.3.0
 	github.com/u-root/mkuimage v0.2.0

@@ -35,15 +35,27 @@ type item struct {
 // files it is said here where it comes from.
 func (b *build) bill(ctx context.Context, a *archive) ([]byte, error) {
 	var all []sbom.Component
+	var firmware, others []item
+	for _, i := range a.items {
+		if strings.HasPrefix(i.name, firmwareDir+"/") {
+			firmware = append(firmware, i)
+		} else {
+			others = append(others, i)
+		}
+	}
 	for _, of := range []struct {
-		root tools.Root
-		kind sbom.Kind
-		more []string // files that the image is made from, beside those in it
-	}{{b.root, sbom.DebianPackage, b.debianFiles()}, {b.firmwareRoot, sbom.DebianFirmware, b.microcodeFiles}} {
+		root  tools.Root
+		kind  sbom.Kind
+		items []item
+		more  []string // files that the image is made from, beside those in it
+	}{
+		{b.root, sbom.DebianPackage, others, b.debianFiles()},
+		{b.firmwareRoot, sbom.DebianFirmware, firmware, b.microcodeFiles},
+	} {
 		if of.root == (tools.Root{}) {
 			continue
 		}
-		found, err := debianComponents(of.root, of.kind, a.items, of.more)
+		found, err := debianComponents(of.root, of.kind, of.items, of.more)
 		if err != nil {
 			return nil, fmt.Errorf("image: bill of materials: %w", err)
 		}
@@ -120,7 +132,7 @@ func debianComponents(root tools.Root, kind sbom.Kind, items []item, more []stri
 		}
 		found = append(found, sbom.Component{
 			Name: p.Name, Version: p.Version, Kind: kind, Arch: p.Architecture, Suite: tools.Suite,
-			SHA256: p.SHA256, Licences: listed, Files: len(files),
+			SHA256: p.SHA256, Licences: listed,
 		})
 	}
 	return found, nil

@@ -23,15 +23,15 @@ import (
 )
 
 func TestParseModuleList(t *testing.T) {
-	list, err := parseModuleList([]byte("# comment\n[one]\na # why\n+b-b\n\n[two]\nkernel/x/\n+c\n"))
+	list, err := parseModuleList([]byte("# comment\n[one]\na # why\n+b-b\n\n[two]\nkernel/x/\n+c\n!d-d\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(list.always, []string{"b_b", "c"}) || len(list.groups) != 2 ||
+	if !slices.Equal(list.always, []string{"b_b", "c"}) || !slices.Equal(list.network, []string{"d_d"}) || len(list.groups) != 2 ||
 		!slices.Equal(list.groups[0].names, []string{"a", "b-b"}) || list.groups[1].name != "two" {
 		t.Errorf("got %+v", list)
 	}
-	for _, bad := range []string{"a\n", "[x]\na b\n", "[x]\n++a\n"} {
+	for _, bad := range []string{"a\n", "[x]\na b\n", "[x]\n++a\n", "[x]\n+!a\n", "[x]\n!\n"} {
 		if _, err := parseModuleList([]byte(bad)); err == nil {
 			t.Errorf("took %q", bad)
 		}
@@ -147,7 +147,7 @@ func TestBuildTwice(t *testing.T) {
 	if two.Unchanged || sum(t, one) != sum(t, two) || !bytes.Equal(readFile(t, one, SBOMFile), readFile(t, two, SBOMFile)) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
-	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "stdlib", "github.com/u-root/u-root")
+	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "e2fsprogs", "libc6", "stdlib", "github.com/u-root/u-root")
 	sameUKI(t, one, two)
 	checkContent(t, one)
 	apart := options()
@@ -365,9 +365,15 @@ func checkContent(t *testing.T, i Image) map[string]cpio.Record {
 			}
 		}
 	}
-	for name := range strings.FieldsSeq(text(t, files["etc/quantavirt/modules.load"])) {
-		if !loadable[name] {
-			t.Errorf("modules.load names %s, which is not in the image", name)
+	for _, list := range []string{"modules.network", "modules.load"} {
+		names := strings.Fields(text(t, files["etc/quantavirt/"+list]))
+		if len(names) == 0 {
+			t.Errorf("%s is empty", list)
+		}
+		for _, name := range names {
+			if !loadable[name] {
+				t.Errorf("%s names %s, which is not in the image", list, name)
+			}
 		}
 	}
 	return files

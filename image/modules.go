@@ -27,8 +27,9 @@ type moduleGroup struct {
 
 // moduleList says which modules go into an image.
 type moduleList struct {
-	groups []moduleGroup
-	always []string // to load whatever is plugged, in order
+	groups  []moduleGroup
+	network []string // to load for the node's own network, in order
+	always  []string // to load whatever is plugged, in order
 }
 
 // readModuleList reads the list of a build.
@@ -53,13 +54,16 @@ func parseModuleList(data []byte) (moduleList, error) {
 			list.groups = append(list.groups, moduleGroup{name: strings.TrimSuffix(heading, "]")})
 			continue
 		}
-		name, always := strings.CutPrefix(line, "+")
-		if strings.ContainsAny(name, " \t+") || len(list.groups) == 0 {
+		name := strings.TrimLeft(line, "+!")
+		if name == "" || strings.ContainsAny(name, " \t+!") || len(line) > len(name)+1 || len(list.groups) == 0 {
 			return moduleList{}, fmt.Errorf("image: module list, line %d: %q is no module below a [group]", n, line)
 		}
 		group := &list.groups[len(list.groups)-1]
 		group.names = append(group.names, name)
-		if always {
+		switch line[0] {
+		case '!':
+			list.network = append(list.network, kernel.Canonical(name))
+		case '+':
 			list.always = append(list.always, kernel.Canonical(name))
 		}
 	}
@@ -158,6 +162,7 @@ func moduleRecords(k kernel.Kernel, list moduleList) (records []cpio.Record, gro
 		path.Join(dir, "modules.alias"):   alias,
 		path.Join(dir, "modules.builtin"): builtin,
 		"etc/quantavirt/modules.load":     strings.Join(list.always, "\n") + "\n",
+		"etc/quantavirt/modules.network":  strings.Join(list.network, "\n") + "\n",
 	} {
 		records = append(records, cpio.StaticFile(name, text, 0o644))
 		groups[name] = "modules: index"

@@ -13,9 +13,12 @@ import (
 // other: After waits for the end of a step, well or not; Needs also for its
 // success.
 //
-// The way to the daemon is two short chains, as more would only wait for each
-// other on a small machine. What the daemon can do without, or waits for by
-// itself (GET /boot?wait=1), comes beside it, and first what its network needs.
+// The way to the daemon's readiness is short, as more would only wait for each
+// other on a small machine: the daemon starts beside the disks and waits for
+// its data volume and its network by itself (GET /boot?step=NAME). All else is
+// quiet: it takes the time that these leave. The controllers come last: they
+// would weigh this process and the daemon against each other as two groups,
+// whatever the priorities within.
 func (n *node) sequence() []seq.Step {
 	return []seq.Step{
 		{Name: "root", Run: n.leaveInitramfs},
@@ -26,26 +29,27 @@ func (n *node) sequence() []seq.Step {
 		{Name: "disks", Needs: []string{"module-index"}, Run: n.loadForDisks},
 		{Name: "boot-medium", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.findMedium},
 		{Name: dataStep, After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
+		{Name: "network-cards", Needs: []string{"module-index"}, After: []string{"disks"}, Run: n.loadForNetwork},
+		{Name: "network", Needs: []string{"module-index"}, Run: n.loadNetwork},
 
 		{Name: "mounts-more", After: []string{"command-line"}, Run: n.mountRest},
 		{Name: "control-groups", After: []string{"mounts-more"}, Run: n.makeGroups},
 		{Name: "socket", After: []string{"control-groups"}, Run: n.serveSocket},
 		{Name: "consoles", After: []string{"socket"}, Run: n.openConsoles},
 		{Name: "image", After: []string{"consoles"}, Run: n.checkImage},
+		{Name: "daemon", After: []string{"image"}, Run: n.startDaemon},
+		{Name: "clock", After: []string{"daemon"}, Run: readClock},
 
-		{Name: "daemon", After: []string{dataStep, "image"}, Run: n.startDaemon},
-
-		{Name: "network-cards", Needs: []string{"module-index"}, After: []string{"disks"}, Run: n.loadForNetwork},
-		{Name: "modules", Needs: []string{"module-index"}, After: []string{"daemon", "network-cards"}, Limit: time.Minute, Run: n.loadAlways},
-		{Name: "controllers", After: []string{"daemon"}, Run: n.controllers},
-		{Name: "clock", After: []string{"controllers"}, Run: readClock},
-		{Name: "rescue", After: []string{"controllers"}, Run: n.startRescue},
-		{Name: "iommu", After: []string{"modules"}, Run: n.checkIOMMU},
-		{Name: "cards", After: []string{"iommu"}, Run: n.bindCards},
-		{Name: "kvm", After: []string{"modules"}, Run: n.checkKVM},
-		{Name: "devices", Needs: []string{"module-index"}, After: []string{"modules"}, Limit: time.Minute, Run: n.loadForDevices},
+		{Name: "own-group", After: []string{"daemon", "network"}, Quiet: true, Run: n.joinGroup},
+		{Name: "rescue", After: []string{"own-group"}, Run: n.startRescue},
+		{Name: "modules", Needs: []string{"module-index"}, After: []string{"daemon", "network"}, Limit: time.Minute, Quiet: true, Run: n.loadAlways},
+		{Name: "iommu", After: []string{"modules"}, Quiet: true, Run: n.checkIOMMU},
+		{Name: "cards", After: []string{"iommu"}, Quiet: true, Run: n.bindCards},
+		{Name: "kvm", After: []string{"modules"}, Limit: time.Minute, Quiet: true, Run: n.checkKVM},
+		{Name: "devices", Needs: []string{"module-index"}, After: []string{"modules"}, Limit: time.Minute, Quiet: true, Run: n.loadForDevices},
 		{Name: "watchdog", After: []string{"devices"}, Run: n.startWatchdog},
-		{Name: "power-button", After: []string{"devices"}, Run: n.watchPowerButton},
+		{Name: "power-button", After: []string{"devices"}, Quiet: true, Run: n.watchPowerButton},
+		{Name: "controllers", After: []string{"own-group", "cards", "kvm", "devices"}, Quiet: true, Run: n.controllers},
 	}
 }
 
@@ -59,6 +63,8 @@ func (n *node) mountRest(context.Context) error {
 }
 
 func (n *node) makeGroups(context.Context) error { return mount.MakeGroups(cgroupRoot) }
+
+func (n *node) joinGroup(context.Context) error { return mount.Join(cgroupRoot) }
 
 func (n *node) controllers(context.Context) error { return mount.Controllers(cgroupRoot) }
 

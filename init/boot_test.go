@@ -31,14 +31,29 @@ func TestSequence(t *testing.T) {
 		}
 	}
 	visit("daemon")
-	for _, want := range []string{"mounts", "data-volume", "control-groups", "socket"} {
+	for _, want := range []string{"mounts", "control-groups", "socket", "image"} {
 		if !before[want] {
 			t.Errorf("the daemon does not wait for %s", want)
 		}
 	}
-	for _, other := range []string{"kvm", "iommu", "cards", "watchdog", "devices", "clock", "rescue"} {
+	for _, other := range []string{"disks", "data-volume", "network", "kvm", "iommu", "cards", "watchdog", "devices", "clock", "rescue"} {
 		if before[other] {
 			t.Errorf("the daemon waits for %s", other)
+		}
+	}
+	// What the daemon waits for by name is not slowed down by what it does not.
+	for _, name := range []string{"data-volume", "network"} {
+		visit(name)
+	}
+	visit("network-cards")
+	for _, s := range steps {
+		if s.Quiet && before[s.Name] {
+			t.Errorf("the daemon's readiness waits for %s, which is quiet", s.Name)
+		}
+	}
+	for _, name := range []string{"modules", "iommu", "cards", "kvm", "devices", "controllers"} {
+		if i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == name }); !steps[i].Quiet {
+			t.Errorf("%s competes with the daemon", name)
 		}
 	}
 	i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == "daemon" })

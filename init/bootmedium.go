@@ -65,11 +65,11 @@ func (n *node) findMedium(ctx context.Context) error {
 func (n *node) mountVariables(uefi bool) error {
 	var errs []error
 	if uefi {
-		if err := n.load("efivarfs"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, "efivarfs"); err != nil && !errors.Is(err, qverr.NoEnt) {
 			errs = append(errs, err)
 		}
 		errs = append(errs, mount.All(mount.Variables))
-		if err := n.load("efi_pstore"); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, "efi_pstore"); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Info("no panic is kept in the firmware's variables", "err", err)
 		}
 	}
@@ -122,7 +122,7 @@ func (n *node) watchTrial(device string, seq uint32) {
 // readLimit looks into the EFI system partition for how long a trial lasts.
 func (n *node) readLimit(device string, seq uint32) (limit time.Duration, err error) {
 	for _, m := range []string{"vfat", "nls_cp437", "nls_ascii"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.modules, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			return trialLimit, err
 		}
 	}

@@ -16,6 +16,8 @@ import (
 
 const (
 	moduleList = "/etc/quantavirt/modules.load"
+	// networkList is those among them that the node's own network needs.
+	networkList = "/etc/quantavirt/modules.network"
 	// passes bounds how often new devices behind new drivers are looked for:
 	// virtio's behind PCI, disks behind controllers.
 	passes = 4
@@ -35,7 +37,7 @@ func (n *node) openModules(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.modules = loader
+	n.modules, n.quiet = loader, loader.Quiet()
 	events, err := uevent.Listen()
 	if err != nil {
 		return err
@@ -106,9 +108,9 @@ func isOne(kinds []string) func(alias string) bool {
 // behind, and of USB, which they may be on; and that of fw_cfg, which may hold
 // the node's configuration.
 func (n *node) loadForDisks(context.Context) error {
-	err := n.loadNew(isOne(diskDevices), "pci", "virtio", "scsi")
+	err := loadNew(n.modules, isOne(diskDevices), "pci", "virtio", "scsi")
 	if _, statErr := os.Stat(fwCfgDevice); statErr == nil {
-		if loadErr := n.load("qemu_fw_cfg"); loadErr != nil && !errors.Is(loadErr, qverr.NoEnt) {
+		if loadErr := load(n.modules, "qemu_fw_cfg"); loadErr != nil && !errors.Is(loadErr, qverr.NoEnt) {
 			n.log.Warn("fw_cfg", "err", loadErr)
 		}
 	}
@@ -120,15 +122,15 @@ const fwCfgDevice = "/sys/bus/acpi/devices/QEMU0002:00"
 
 // loadForNetwork loads the drivers of network cards.
 func (n *node) loadForNetwork(context.Context) error {
-	return n.loadNew(isOne(networkDevices), "pci", "virtio")
+	return loadNew(n.modules, isOne(networkDevices), "pci", "virtio")
 }
 
 // loadForDevices loads the drivers of everything that is plugged.
 func (n *node) loadForDevices(context.Context) error {
-	return n.loadNew(func(string) bool { return true })
+	return loadNew(n.quiet, func(string) bool { return true })
 }
 
-func (n *node) loadNew(want func(alias string) bool, buses ...string) error {
+func loadNew(l *kmod.Loader, want func(alias string) bool, buses ...string) error {
 	asked := make(map[string]bool)
 	var errs []error
 	for range passes {
@@ -146,7 +148,7 @@ func (n *node) loadNew(want func(alias string) bool, buses ...string) error {
 		if len(fresh) == 0 {
 			break
 		}
-		if err := n.modules.AskAll(fresh); err != nil {
+		if err := l.AskAll(fresh); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -156,21 +158,28 @@ func (n *node) loadNew(want func(alias string) bool, buses ...string) error {
 	return nil
 }
 
+// loadNetwork loads the modules that the node's own network needs.
+func (n *node) loadNetwork(context.Context) error { return loadList(n.modules, networkList) }
+
 // loadAlways loads the modules of the image's list.
 func (n *node) loadAlways(context.Context) error {
-	names, err := kmod.ReadList(moduleList)
-	if err != nil {
-		return err
-	}
-	err = n.modules.All(names)
+	err := loadList(n.quiet, moduleList)
 	n.log.Info("modules", "loaded", n.modules.String())
 	return err
 }
 
+func loadList(l *kmod.Loader, file string) error {
+	names, err := kmod.ReadList(file)
+	if err != nil {
+		return err
+	}
+	return l.All(names)
+}
+
 // load loads one module for a step that can also do without the tables.
-func (n *node) load(name string) error {
-	if n.modules == nil {
+func load(l *kmod.Loader, name string) error {
+	if l == nil {
 		return qverr.New(qverr.NoEnt, "the image has no table of modules")
 	}
-	return n.modules.Load(name)
+	return l.Load(name)
 }

@@ -94,7 +94,7 @@ func (n *node) useData(ctx context.Context, b volume.Block) error {
 
 // mountVolume mounts the data volume, which is open if it is encrypted.
 func (n *node) mountVolume(ctx context.Context, b volume.Block) error {
-	if err := n.load("ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
+	if err := load(n.modules, "ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
 		return err
 	}
 	if err := n.checkData(ctx, &b); err != nil {
@@ -116,7 +116,7 @@ func (n *node) mountVolume(ctx context.Context, b volume.Block) error {
 }
 
 func (n *node) system() hw.System {
-	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: n.load}
+	return hw.System{Sys: "/sys", Proc: "/proc", Dev: "/dev", Load: func(name string) error { return load(n.quiet, name) }}
 }
 
 // problem makes a problem that a part has found the step's.
@@ -191,7 +191,7 @@ func (n *node) startWatchdog(context.Context) error {
 // come later.
 func (n *node) watchPowerButton(context.Context) error {
 	for _, m := range []string{"button", "evdev"} {
-		if err := n.load(m); err != nil && !errors.Is(err, qverr.NoEnt) {
+		if err := load(n.quiet, m); err != nil && !errors.Is(err, qverr.NoEnt) {
 			n.log.Warn("power button", "err", err)
 		}
 	}

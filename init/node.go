@@ -46,6 +46,7 @@ type node struct {
 	line     cmdline.Line
 	events   *uevent.Listener
 	modules  *kmod.Loader
+	quiet    *kmod.Loader // the same, for what nobody waits for
 	consoles *console.Set
 	daemon   *supervise.Supervisor
 	warm     *os.File // empty VM that keeps virtualization switched on

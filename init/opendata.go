@@ -23,7 +23,7 @@ var cryptModules = []string{"dm_crypt", "xts", "aesni_intel"}
 
 func (n *node) loadCrypt() error {
 	for i, m := range cryptModules {
-		err := n.load(m)
+		err := load(n.modules, m)
 		if err != nil && !errors.Is(err, qverr.NoEnt) && i == 0 {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 	"quantavirt/netstack/rtnl"
 	"quantavirt/netstack/uplink"
 )

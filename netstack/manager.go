@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quantavirt/internal/qverr"
@@ -38,6 +39,8 @@ type Manager struct {
 	kick   chan struct{} // reconcile soon
 	news   chan struct{} // call OnChange soon
 	once   sync.Once     // starts the goroutines
+
+	shown atomic.Pointer[uplink.Uplink] // that of up, for who does not wait for mu
 
 	mu    sync.Mutex
 	state State
@@ -94,9 +97,6 @@ func (m *Manager) Apply(ctx context.Context, state State) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.up == nil { // what an earlier process left must not flap
-		m.upIf, m.dns = uplink.KnownInterface(state.Uplink), uplink.KnownDNS(m.opts.ResolvConf)
-	}
 	m.state = state
 	m.startUplink()
 	err := m.reconcile()
@@ -110,9 +110,26 @@ func (m *Manager) Apply(ctx context.Context, state State) error {
 	return err
 }
 
+// Connect starts the uplink alone, for who does not know the networks yet. Apply
+// goes on from there. Errors are those of Apply.
+func (m *Manager) Connect(want UplinkConfig) error {
+	want = normal(State{Uplink: want}).Uplink
+	if err := want.Check(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Uplink = want
+	m.startUplink()
+	return nil
+}
+
 // startUplink replaces the running uplink if another one is wanted; mu is held.
 func (m *Manager) startUplink() {
 	want := m.state.Uplink
+	if m.up == nil { // what an earlier process left must not flap
+		m.upIf, m.dns = uplink.KnownInterface(want), uplink.KnownDNS(m.opts.ResolvConf)
+	}
 	if m.up != nil {
 		if reflect.DeepEqual(m.up.cfg, want) {
 			return
@@ -134,6 +151,7 @@ func (m *Manager) startUplink() {
 	up.Uplink = uplink.New(want, uplink.Options{Logger: m.log, ResolvConf: m.opts.ResolvConf, LeaseFile: file,
 		Hostname: m.opts.Hostname, OnChange: func(UplinkStatus) { m.wake(m.kick); m.wake(m.news) }})
 	m.up = up
+	m.shown.Store(up.Uplink)
 	go func() {
 		defer close(up.done)
 		delay := firstRetry
@@ -151,8 +169,8 @@ func (m *Manager) startUplink() {
 	}()
 }
 
-// run reconciles after each change of the links or the uplink, and after
-// failures with back-off.
+// run reconciles after changes of the links or the uplink that matter here, and
+// after failures with back-off.
 func (m *Manager) run() {
 	defer m.wg.Done()
 	delay, retry := firstRetry, time.NewTimer(0)
@@ -163,12 +181,12 @@ func (m *Manager) run() {
 			w.Wait()
 		}
 	}()
-	linksOnly := false
+	again := false
 	for {
 		// The channel first: what changes while this reconciles is seen next.
 		changed, err := m.watch(&w)
 		if err == nil {
-			err = m.step(linksOnly)
+			err = m.step(again)
 		}
 		retry.Stop()
 		if err != nil {
@@ -177,24 +195,25 @@ func (m *Manager) run() {
 		} else {
 			delay = firstRetry
 		}
-		linksOnly = false
+		again = false
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-changed:
-			linksOnly = true
 		case <-m.kick:
 		case <-retry.C:
+			again = true
 		}
 	}
 }
 
-// step reconciles. After a change of the links alone it first looks whether
-// that concerns us: each TAP device of a VM that starts makes several.
-func (m *Manager) step(linksOnly bool) error {
+// step reconciles if the uplink has changed, the links are not as they should be,
+// or that failed before. Most news is neither: each TAP device of a VM that
+// starts makes several, and each lease that is renewed.
+func (m *Manager) step(again bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if linksOnly {
+	if !m.learnUplink() && !again {
 		if links, err := rtnl.Links(); err == nil && !m.drifted(links) {
 			return nil
 		}
@@ -274,6 +293,15 @@ func (m *Manager) Leases(network string) ([]Lease, error) {
 		return nil, nil
 	}
 	return n.server.Leases(), nil
+}
+
+// Uplink is Status for the uplink alone, at once: also while networks are being
+// changed.
+func (m *Manager) Uplink() UplinkStatus {
+	if up := m.shown.Load(); up != nil {
+		return up.Status()
+	}
+	return UplinkStatus{}
 }
 
 // Status is what the node's network really is.

@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"quantavirt/netstack/dhcp"
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 	"quantavirt/netstack/rtnl"
 	"quantavirt/netstack/uplink"
 )
@@ -152,7 +152,24 @@ func TestRestart(t *testing.T) {
 
 	n.Close()
 	n.start(t)
+	// The uplink alone leaves the networks of the process before as they are.
+	if err := n.Connect(n.state.Uplink); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := n.Settled(t.Context()); err != nil || st.State != uplink.Up {
+		t.Errorf("the uplink alone: %+v, %v", st, err)
+	}
+	if after := snapshot(); after != before {
+		t.Errorf("Connect changed something:\n%s\nwas:\n%s", after, before)
+	}
+	if st := n.Uplink(); st.State != uplink.Up || st.Address.Addr().String() != nodeAddr {
+		t.Errorf("%+v", st)
+	}
+	up := n.Manager.up
 	n.apply(t)
+	if n.Manager.up != up {
+		t.Error("Apply has begun with the uplink anew")
+	}
 	if after := snapshot(); after != before {
 		t.Errorf("Apply changed something:\n%s\nwas:\n%s", after, before)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"quantavirt/internal/qverr"
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 	"quantavirt/netstack/rtnl"
 	"quantavirt/netstack/tap"
 )

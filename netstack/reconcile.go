@@ -3,6 +3,7 @@ package netstack
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -51,10 +52,11 @@ func (m *Manager) reconcile() error {
 	return nil
 }
 
-// learnUplink takes over what the uplink says about itself; while it is down
-// the last known values stay.
-func (m *Manager) learnUplink() {
+// learnUplink takes over what the uplink says about itself, and reports whether
+// that is new; while it is down the last known values stay.
+func (m *Manager) learnUplink() bool {
 	st := m.up.Status()
+	oldIf, oldNet, oldDNS := m.upIf, m.upNet, m.dns
 	if st.Interface != "" {
 		m.upIf = st.Interface
 	}
@@ -64,6 +66,7 @@ func (m *Manager) learnUplink() {
 	case uplink.None:
 		m.upIf, m.dns = "", nil
 	}
+	return m.upIf != oldIf || m.upNet != oldNet || !slices.Equal(m.dns, oldDNS)
 }
 
 func (m *Manager) reconcileRules() error {

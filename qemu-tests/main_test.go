@@ -179,6 +179,14 @@ func defineVM(t *testing.T, n *lab.Node, name string, change func(config map[str
 	})
 }
 
+// runVM shows that a node, however it came up, does what it is for.
+func runVM(t *testing.T, n *lab.Node) {
+	t.Helper()
+	defineVM(t, n, "proof", nil)
+	act(t, n, "proof", "start")
+	ready(t, attach(t, n, "proof"))
+}
+
 // act runs a life-cycle action and waits for its task.
 func act(t *testing.T, n *lab.Node, vm, action string) {
 	t.Helper()

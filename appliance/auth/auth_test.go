@@ -200,3 +200,14 @@ func TestKeyExchangePolicy(t *testing.T) {
 		}
 	}
 }
+
+func TestCertifiable(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "node1": true, "NODE-1.example.org": true, "0": true, strings.Repeat("z", 253): true,
+		"": false, "-a": false, "a-": false, ".a": false, "a.": false, "a b": false, "bäh": false, "a@b": false, "a[": false, "a\x00b": false, strings.Repeat("z", 254): false,
+	} {
+		if certifiable(name) != want {
+			t.Errorf("%.20q: %v", name, !want)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"sync"
 
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
@@ -14,18 +13,13 @@ type lastBoot struct {
 	ID string `json:"id"`
 }
 
-// bringUp does what the API need not wait for to be heard, but to be ready:
-// the network, and the VMs that run already. Then the rest, as PID 1 finds it.
-func (d *daemon) bringUp(boot initapi.Boot, token string) {
-	var wg sync.WaitGroup
-	wg.Go(func() { d.startNetwork(boot.Options) })
-	wg.Go(func() {
-		d.vms.Adopt(d.ctx, boot.BootID)
-		d.vms.SyncConfigs()
-	})
-	vsock := make(chan bool, 1)
-	wg.Go(func() { vsock <- d.o.vsockPort != 0 && d.listenVsock() })
-	wg.Wait()
+// bringUp does what the API need not wait for to be heard, but to be ready: the
+// networks, which are under way, and the VMs that run already. Then the rest, as
+// PID 1 finds it.
+func (d *daemon) bringUp(boot initapi.Boot, networks <-chan struct{}, token string) {
+	d.vms.Adopt(d.ctx, boot.BootID)
+	d.vms.SyncConfigs()
+	<-networks
 	if d.ctx.Err() != nil {
 		return
 	}
@@ -38,16 +32,20 @@ func (d *daemon) bringUp(boot initapi.Boot, token string) {
 	if _, err := d.vms.Schema(); err != nil {
 		d.log.Error("the API description", "err", err)
 	}
-	if boot, err := d.sys.LoadBoot(d.ctx, true); err == nil {
-		close(d.booted)
-		if !<-vsock && d.o.vsockPort != 0 {
-			d.spawn(func() { d.listenVsock() })
-		}
-		d.afterBoot(boot)
-	} else if d.ctx.Err() == nil {
-		d.log.Error("PID 1's boot steps", "err", err)
-		close(d.booted)
+	settled, err := d.sys.LoadBoot(d.ctx, true)
+	close(d.booted)
+	if d.ctx.Err() != nil {
+		return
 	}
+	// Its module is there now, as are guests that could call.
+	if d.o.vsockPort != 0 {
+		d.listenVsock()
+	}
+	if err != nil {
+		d.log.Error("PID 1's boot steps", "err", err)
+		return
+	}
+	d.afterBoot(settled)
 }
 
 // afterBoot begins what needs the results of the boot steps.

@@ -20,12 +20,11 @@ import (
 
 // openConfiguration finds the node's configuration as far as that needs no
 // network. It comes before all services, which are made as it says.
-func (d *daemon) openConfiguration() error {
+func (d *daemon) openConfiguration(boot initapi.Boot) error {
 	o := firstboot.Options{Log: d.logger("configuration"), Medium: d.configurationFile}
 	if nodeconfig.CheckURL(d.o.config) == nil {
 		o.URL = d.o.config
 	}
-	var boot initapi.Boot
 	if d.init != nil {
 		var err error
 		if boot, err = d.init.BootStep(d.ctx, "boot-medium"); err != nil {
@@ -84,11 +83,19 @@ func (d *daemon) useHostname(options map[string]string) {
 	}
 }
 
-// startNetwork brings the network up as configuration and command line say.
+// startNetwork brings the network up as configuration and command line say. The
+// networks wait until PID 1 has loaded their modules, so that the kernel does not
+// look for them by itself.
 func (d *daemon) startNetwork(options map[string]string) {
 	doc := d.config.Document()
 	d.config.Report(d.net.Configure(doc.Management, doc.Networks)...)
-	if err := d.net.Start(d.ctx, options); err != nil {
+	d.net.Connect(options)
+	if d.init != nil {
+		if _, err := d.init.BootStep(d.ctx, "network"); err != nil && d.ctx.Err() == nil {
+			d.log.Warn("PID 1's modules for the network", "err", err)
+		}
+	}
+	if err := d.net.Start(d.ctx, d.db, options); err != nil {
 		d.log.Error("the network is not as wanted", "err", err)
 	}
 }

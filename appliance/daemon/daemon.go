@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -109,11 +110,15 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 	d := &daemon{o: o, bus: &event.Bus{}, failed: make(chan error, 4), booted: make(chan struct{}), configured: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	defer d.cancel()
+	boot, err := d.dataVolume(signals)
+	if err != nil {
+		return err
+	}
 	if err := d.openLog(logTo); err != nil {
 		return err
 	}
 	defer func() { _ = d.ring.Close() }()
-	boot, token, err := d.open()
+	networks, token, err := d.open(boot)
 	if err != nil {
 		d.log.Error("start", "err", err)
 		return err
@@ -122,7 +127,7 @@ func Run(o options, logTo io.Writer, signals <-chan os.Signal) error {
 		d.log.Error("start", "err", err)
 		return errors.Join(err, d.close())
 	}
-	d.spawn(func() { d.bringUp(boot, token) })
+	d.spawn(func() { d.bringUp(boot, networks, token) })
 	var end error
 	select {
 	case sig := <-signals:
@@ -158,32 +163,57 @@ func (d *daemon) logger(subsystem string) *slog.Logger {
 	return d.base.With(qvlog.KeySubsystem, subsystem)
 }
 
-// open makes all services. The store, the authority and PID 1's first answer
-// do not depend on each other.
-func (d *daemon) open() (boot initapi.Boot, token string, err error) {
-	if !d.o.noInit {
-		d.init = initapi.NewClient(d.o.initSock)
+// dataVolume waits until the data directory is what it will be. A signal ends the
+// daemon meanwhile.
+func (d *daemon) dataVolume(signals <-chan os.Signal) (boot initapi.Boot, err error) {
+	if d.o.noInit {
+		return system.Started(d.ctx, nil, d.o.dataDir)
 	}
+	d.init = initapi.NewClient(d.o.initSock)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		boot, err = system.Started(d.ctx, d.init, d.o.dataDir)
+	}()
+	select {
+	case <-done:
+	case sig := <-signals:
+		d.cancel()
+		<-done
+		err = qverr.New(qverr.Again, "%s while the data volume was waited for", sig)
+	}
+	return boot, err
+}
+
+// open makes all services. The uplink, the authority and all else do not depend
+// on each other.
+func (d *daemon) open(boot initapi.Boot) (networks <-chan struct{}, token string, err error) {
 	d.console = &console{init: d.init, out: d.o.out}
-	var wg sync.WaitGroup
-	var dbErr, caErr error
-	wg.Go(func() { d.db, dbErr = store.Open(filepath.Join(d.o.dataDir, "state.db")) })
-	wg.Go(func() { d.ca, caErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")) })
-	wg.Wait()
-	if err := errors.Join(dbErr, caErr); err != nil {
-		return boot, "", err
+	d.openNetwork(boot)
+	var authority sync.WaitGroup
+	var authorityErr error
+	authority.Go(func() { d.ca, authorityErr = auth.OpenAuthority(filepath.Join(d.o.dataDir, "keystore")) })
+	networks, token, err = d.openStore(boot)
+	authority.Wait()
+	return networks, token, errors.Join(err, authorityErr)
+}
+
+// openStore opens the store and what stands on it. The networks are brought up as
+// soon as their leases are there; the channel is closed when they are.
+func (d *daemon) openStore(boot initapi.Boot) (networks <-chan struct{}, token string, err error) {
+	if d.db, err = store.Open(d.statePath(), system.First); err != nil {
+		return nil, "", err
 	}
-	if err := d.openConfiguration(); err != nil {
-		return boot, "", err
+	if err := d.openConfiguration(boot); err != nil {
+		return nil, "", err
 	}
-	if err := d.services(); err != nil {
-		return boot, "", err
-	}
-	if boot, err = d.sys.LoadBoot(d.ctx, false); err != nil {
-		return boot, "", err
+	done := make(chan struct{})
+	d.spawn(func() { defer close(done); d.startNetwork(boot.Options) })
+	if err := d.services(boot); err != nil {
+		return nil, "", err
 	}
 	token, err = d.openTokens(boot.Options)
-	return boot, token, err
+	return done, token, err
 }
 
 // openTokens returns the secret of the first token when it makes one.
@@ -213,19 +243,29 @@ func (d *daemon) firstToken() (string, error) {
 	return first.Token, err
 }
 
-func (d *daemon) services() (err error) {
-	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
-		return err
-	}
-	d.crypto = crypto.New(d.logger("pqc"))
+// openNetwork begins with the uplink: its server may take its time.
+func (d *daemon) openNetwork(boot initapi.Boot) {
 	hostname, _ := os.Hostname()
 	resolv := "/etc/resolv.conf"
 	if d.o.noInit {
 		resolv = ""
 	}
-	d.net = network.New(d.db, network.Options{
+	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname,
 	})
+	// A node that has no state yet has no configuration that says otherwise.
+	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
+		d.net.Connect(boot.Options)
+	}
+}
+
+func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }
+
+func (d *daemon) services(boot initapi.Boot) (err error) {
+	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
+		return err
+	}
+	d.crypto = crypto.New(d.logger("pqc"))
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
 		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, Kernels: kernels{},
 	}); err != nil {
@@ -247,7 +287,7 @@ func (d *daemon) services() (err error) {
 		return err
 	}
 	sysDeps := system.Deps{
-		Log: d.logger("system"), DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
+		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		Trust: d.trust.Info, TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
 	}
 	if d.init != nil {

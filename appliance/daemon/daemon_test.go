@@ -216,6 +216,9 @@ type fakeInit struct {
 	banner chan []string
 	calls  []string
 	waits  chan struct{} // closed when the boot steps have ended
+
+	dataDir string
+	early   int // files in it before the data volume is mounted
 }
 
 func (f *fakeInit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -224,8 +227,14 @@ func (f *fakeInit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	switch r.URL.Path {
 	case "/boot":
-		if r.URL.Query().Get("wait") == "1" {
+		switch q := r.URL.Query(); {
+		case q.Get("wait") == "1":
 			<-f.waits
+		case q.Get("step") == "data-volume": // whose place is the directory from now on
+			entries, err := os.ReadDir(f.dataDir)
+			if f.early = len(entries); err != nil {
+				f.early = -1
+			}
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -251,7 +260,7 @@ func TestWithPID1(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(run) })
 	token := "qv_" + strings.Repeat("k", 43)
 	sum := sha256.Sum256([]byte(token))
-	f := &fakeInit{banner: make(chan []string, 4), waits: make(chan struct{}), boot: initapi.Boot{
+	f := &fakeInit{banner: make(chan []string, 4), waits: make(chan struct{}), early: -1, dataDir: t.TempDir(), boot: initapi.Boot{
 		Hostname: "node7", BootID: "b1", Kernel: "6.12", Options: map[string]string{"token-hash": "sha256:" + hex.EncodeToString(sum[:])},
 		Steps: []initapi.Step{{Name: "mounts", TookMS: 3}, {Name: "iommu", Problem: &initapi.Problem{Code: int32(qverr.NoIOMMU), Name: "QV_ERR_NOIOMMU"}}},
 	}}
@@ -264,7 +273,7 @@ func TestWithPID1(t *testing.T) {
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 
-	o, err := parse([]string{"--data-dir", t.TempDir(), "--run-dir", run, "--listen", "127.0.0.1:0", "--vsock-port", "0", "--no-network", "--init-socket", socket}, io.Discard)
+	o, err := parse([]string{"--data-dir", f.dataDir, "--run-dir", run, "--listen", "127.0.0.1:0", "--vsock-port", "0", "--no-network", "--init-socket", socket}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,6 +316,9 @@ func TestWithPID1(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.early != 0 {
+		t.Errorf("the daemon did not wait for its data volume: %d files", f.early)
+	}
 	for _, want := range []string{"POST /ready", "POST /console", "POST /reboot", "POST /poweroff"} {
 		found := false
 		for _, c := range f.calls {

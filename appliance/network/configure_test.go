@@ -34,9 +34,9 @@ func TestConfigure(t *testing.T) {
 		{"broadcast address", broadcast, []nodeconfig.Network{good}, "", "", 2, []string{"management"}},
 	} {
 		k := &stack{}
-		s, _ := testService(t, k)
+		s, db := testService(t, k)
 		errs := s.Configure(c.m, c.nets)
-		if err := s.Start(t.Context(), map[string]string{"ip": c.ip}); err != nil {
+		if err := s.Start(t.Context(), db, map[string]string{"ip": c.ip}); err != nil {
 			t.Fatal(err)
 		}
 		if k.state.Uplink.Mode != c.mode || len(k.state.Networks) != c.networks || len(errs) != len(c.wrong) {

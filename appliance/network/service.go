@@ -18,10 +18,12 @@ import (
 
 // Stack is what the service needs of netstack.Manager.
 type Stack interface {
+	Connect(uplink netstack.UplinkConfig) error
 	Apply(ctx context.Context, state netstack.State) error
 	Settled(ctx context.Context) (netstack.UplinkStatus, error)
 	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
 	RemovePort(ctx context.Context, network, portID string) error
+	Uplink() netstack.UplinkStatus
 	Leases(network string) ([]netstack.Lease, error)
 	Status() netstack.Status
 	Close() error
@@ -38,8 +40,9 @@ type Options struct {
 
 // Service is the network of the node.
 type Service struct {
-	log   *slog.Logger
-	stack Stack // nil when off
+	log    *slog.Logger
+	stack  Stack // nil when off
+	leases *leases
 
 	mu       sync.Mutex
 	want     netstack.State // without the options of the kernel command line
@@ -48,14 +51,14 @@ type Service struct {
 	vmOf     func(mac string) string
 }
 
-// New makes the service; Start touches the kernel.
-func New(db *store.DB, opts Options) *Service {
-	s := &Service{log: opts.Log, vmOf: func(string) string { return "" }}
+// New makes the service; Connect and Start touch the kernel.
+func New(opts Options) *Service {
+	s := &Service{log: opts.Log, leases: &leases{}, vmOf: func(string) string { return "" }}
 	s.want.Networks = []netstack.Network{netstack.DefaultNetwork()}
 	if !opts.Off { // a nil *Manager in the interface would not be nil
 		s.stack = netstack.New(netstack.Options{
 			Logger:     opts.Log,
-			Leases:     leases{db},
+			Leases:     s.leases,
 			ResolvConf: opts.ResolvConf,
 			RunDir:     opts.RunDir,
 			Hostname:   opts.Hostname,
@@ -89,28 +92,53 @@ func (s *Service) changed() {
 	}
 }
 
-// Start brings up the networks and the uplink and returns when the uplink has
-// its address or it is known that it gets none. options are those of the kernel
-// command line, which override what Configure said. It may be called again.
-func (s *Service) Start(ctx context.Context, options map[string]string) error {
-	if s.stack == nil {
-		return nil
-	}
+// uplinkConfig is what Configure said, overridden by the options of the kernel
+// command line, and what is wrong with these.
+func (s *Service) uplinkConfig(options map[string]string) (netstack.UplinkConfig, error) {
 	s.mu.Lock()
-	state := s.want
+	want := s.want.Uplink
 	s.mu.Unlock()
-	var wrong error
 	switch ip := options["ip"]; ip {
 	case "":
 	case "dhcp":
-		state.Uplink.Mode, state.Uplink.Static = "", uplink.Static{}
+		want.Mode, want.Static = "", uplink.Static{}
 	default:
 		static, err := uplink.ParseStatic(ip)
-		if err == nil {
-			state.Uplink.Mode, state.Uplink.Static = uplink.StaticMode, static
+		if err != nil {
+			return want, err
 		}
-		wrong = err
+		want.Mode, want.Static = uplink.StaticMode, static
 	}
+	return want, nil
+}
+
+// Connect begins with the uplink, which needs nobody's state. options are those
+// of the kernel command line. Start goes on from there and tells how it went.
+func (s *Service) Connect(options map[string]string) {
+	if s.stack == nil {
+		return
+	}
+	want, _ := s.uplinkConfig(options) // Start says what is wrong
+	if err := s.stack.Connect(want); err != nil {
+		s.log.Error("connect the uplink", "err", err) // as will be Start's
+	}
+}
+
+// Start brings up the networks, whose leases are kept in db, and the uplink, and
+// returns when the uplink has its address or it is known that it gets none.
+// options are those of the kernel command line. It may be called again.
+func (s *Service) Start(ctx context.Context, db *store.DB, options map[string]string) error {
+	if s.stack == nil {
+		return nil
+	}
+	if s.leases.db == nil {
+		s.leases.db = db
+	}
+	want, wrong := s.uplinkConfig(options)
+	s.mu.Lock()
+	state := s.want
+	s.mu.Unlock()
+	state.Uplink = want
 	err := s.stack.Apply(ctx, state)
 	if err != nil {
 		s.log.Error("bring up the network", "err", err)
@@ -157,7 +185,7 @@ func (s *Service) Uplink() spec.UplinkInfo {
 	if s.stack == nil {
 		return spec.UplinkInfo{State: spec.UplinkInfoStateOff, Addresses: localAddresses()}
 	}
-	u := s.stack.Status().Uplink
+	u := s.stack.Uplink()
 	info := spec.UplinkInfo{State: spec.UplinkInfoState(u.State), Mode: spec.UplinkInfoMode(u.Mode), Interface: u.Interface, Addresses: []string{}}
 	if info.State == "" {
 		info.State = spec.UplinkInfoStateDown

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -19,12 +20,14 @@ import (
 
 // stack is a kernel network that does what it is told.
 type stack struct {
-	state  netstack.State
-	fail   error
-	status netstack.Status
-	leases []netstack.Lease
+	connected netstack.UplinkConfig
+	state     netstack.State
+	fail      error
+	status    netstack.Status
+	leases    []netstack.Lease
 }
 
+func (s *stack) Connect(c netstack.UplinkConfig) error { s.connected = c; return nil }
 func (s *stack) Apply(_ context.Context, state netstack.State) error {
 	s.state = state
 	for _, n := range state.Networks {
@@ -38,6 +41,7 @@ func (s *stack) AddPort(context.Context, string, netstack.Port) (*os.File, strin
 }
 func (s *stack) RemovePort(context.Context, string, string) error { return nil }
 func (s *stack) Leases(string) ([]netstack.Lease, error)          { return s.leases, nil }
+func (s *stack) Uplink() netstack.UplinkStatus                    { return s.status.Uplink }
 func (s *stack) Status() netstack.Status                          { return s.status }
 func (s *stack) Close() error                                     { return nil }
 
@@ -48,7 +52,7 @@ func testService(t *testing.T, k Stack) (*Service, *store.DB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s := New(db, Options{Log: slog.New(slog.DiscardHandler), Off: true})
+	s := New(Options{Log: slog.New(slog.DiscardHandler), Off: true})
 	s.stack = k
 	return s, db
 }
@@ -62,11 +66,13 @@ func TestStart(t *testing.T) {
 		{"", "", 0}, {"dhcp", "", 0}, {"192.0.2.7/24,192.0.2.1,192.0.2.2", uplink.StaticMode, 0}, {"hello", "", qverr.Inval},
 	} {
 		k := &stack{}
-		s, _ := testService(t, k)
+		s, db := testService(t, k)
 		changes := 0
 		s.OnChange(func() { changes++ })
-		err := s.Start(t.Context(), map[string]string{"ip": c.ip})
-		if qverr.CodeOf(err) != c.code || k.state.Uplink.Mode != c.mode || changes == 0 {
+		options := map[string]string{"ip": c.ip}
+		s.Connect(options)
+		err := s.Start(t.Context(), db, options)
+		if qverr.CodeOf(err) != c.code || k.connected.Mode != c.mode || !reflect.DeepEqual(k.connected, k.state.Uplink) || changes == 0 {
 			t.Errorf("ip=%s: %v, mode %q, %d changes", c.ip, err, k.state.Uplink.Mode, changes)
 		}
 		if len(k.state.Networks) != 1 || k.state.Networks[0].Name != "default" {
@@ -82,8 +88,8 @@ func TestUplinkAndNetworks(t *testing.T) {
 	k := &stack{fail: qverr.New(qverr.NetNAT, "no table")}
 	k.status.Uplink = netstack.UplinkStatus{State: uplink.Up, Mode: uplink.DHCP, Interface: "eth0",
 		Address: netip.MustParsePrefix("192.0.2.7/24"), Gateway: netip.MustParseAddr("192.0.2.1")}
-	s, _ := testService(t, k)
-	if err := s.Start(t.Context(), nil); !errors.Is(err, qverr.NetNAT) {
+	s, db := testService(t, k)
+	if err := s.Start(t.Context(), db, nil); !errors.Is(err, qverr.NetNAT) {
 		t.Fatal(err)
 	}
 	u := s.Uplink()
@@ -112,7 +118,7 @@ func TestLeases(t *testing.T) {
 		{MAC: mac, Address: netip.MustParseAddr("192.168.200.11"), Expires: time.Now().Add(-time.Hour)},
 	}}
 	s, db := testService(t, k)
-	if err := s.Start(t.Context(), nil); err != nil {
+	if err := s.Start(t.Context(), db, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.NameVMs(func(m string) string { return map[string]string{mac.String(): "web"}[m] })
@@ -144,9 +150,10 @@ func TestLeases(t *testing.T) {
 }
 
 func TestOff(t *testing.T) {
-	s, _ := testService(t, nil)
+	s, db := testService(t, nil)
 	s.stack = nil
-	if err := s.Start(t.Context(), nil); err != nil {
+	s.Connect(nil)
+	if err := s.Start(t.Context(), db, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.Get("default"); err != nil || n.Ready || n.Problem.Code == 0 {

@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,8 +31,6 @@ const (
 )
 
 const tempPrefix = ".upload-"
-
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // Deps is what the service needs of others. Its functions are never called with
 // the service's lock held: the VM service has locks of its own and calls back.
@@ -157,7 +154,8 @@ func (s *Service) path(kind Kind, name string) string {
 // checkName accepts names of 1 to 64 letters, digits, ".", "_" and "-" that do
 // not begin with a dot, which keeps temporary files apart.
 func checkName(name string) error {
-	if !nameForm.MatchString(name) || strings.HasPrefix(name, ".") {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	if len(name) < 1 || len(name) > 64 || strings.Trim(name, letters) != "" || name[0] == '.' {
 		return qverr.New(qverr.Inval, "%.64q is not a name of 1 to 64 letters, digits, dots, underscores and dashes that begins with no dot", name)
 	}
 	return nil

@@ -440,3 +440,14 @@ func TestUnpacked(t *testing.T) {
 		t.Errorf("orphan: %v", err)
 	}
 }
+
+func TestNames(t *testing.T) {
+	for name, good := range map[string]bool{
+		"a": true, "Debian-13.8_amd64": true, "-": true, strings.Repeat("z", 64): true,
+		"": false, ".hidden": false, "..": false, "a/b": false, "a b": false, "bäh": false, "a\x00": false, strings.Repeat("z", 65): false,
+	} {
+		if err := checkName(name); (err == nil) != good {
+			t.Errorf("%.20q: %v", name, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,17 +38,78 @@ type DB struct {
 	bolt *bbolt.DB
 }
 
-// Open opens or makes the state file at path and migrates it.
-func Open(path string) (*DB, error) { return open(path, migrations) }
+// Open opens or makes the state file at path and migrates it. A new file begins
+// with what the functions put in.
+func Open(path string, first ...func(*Tx) error) (*DB, error) { return open(path, migrations, first) }
 
-func open(path string, steps []migration) (*DB, error) {
+func open(path string, steps []migration, first []func(*Tx) error) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, qverr.New(qverr.IO, "make the state directory: %w", err)
 	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(path, steps, first); err != nil {
+			return nil, err
+		}
+	}
+	bolt, err := openBolt(path, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := migrate(bolt, steps); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	return &DB{bolt: bolt}, nil
+}
+
+// create makes a file that is whole when it gets its name: nothing before that
+// needs to be on the disk, so it is synced once and not at each step.
+func create(path string, steps []migration, first []func(*Tx) error) error {
+	temp := path + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return qverr.New(qverr.IO, "remove what an earlier start left: %w", err)
+	}
+	bolt, err := openBolt(temp, true)
+	if err != nil {
+		return err
+	}
+	db := &DB{bolt: bolt}
+	err = migrate(bolt, steps)
+	for _, fn := range first {
+		if err == nil {
+			err = db.Update(fn)
+		}
+	}
+	if err == nil {
+		err = wrap("write", bolt.Sync())
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(temp, path); err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return qverr.New(qverr.IO, "name the state file: %w", err)
+	}
+	return nil
+}
+
+// syncDir makes the names in dir outlive a power cut.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func openBolt(path string, noSync bool) (*bbolt.DB, error) {
 	bolt, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:        lockWait,
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
+		NoSync:         noSync,
+		NoGrowSync:     noSync,
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
@@ -55,10 +117,7 @@ func open(path string, steps []migration) (*DB, error) {
 	case err != nil:
 		return nil, qverr.New(qverr.IO, "open state file %s: %w", path, err)
 	}
-	if err := migrate(bolt, steps); err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	return &DB{bolt: bolt}, nil
+	return bolt, nil
 }
 
 // Close waits for running transactions and closes the file.

@@ -106,7 +106,7 @@ func TestMigrations(t *testing.T) {
 	_ = db.Close()
 
 	v2 := append(append([]migration{}, migrations...), migration{2, renamed})
-	db, err = open(path, v2)
+	db, err = open(path, v2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,10 +120,10 @@ func TestMigrations(t *testing.T) {
 	}
 
 	v3 := append(append([]migration{}, v2...), migration{3, failing})
-	if _, err := open(path, v3); err == nil {
+	if _, err := open(path, v3, nil); err == nil {
 		t.Fatal("a failing migration went through")
 	}
-	db, err = open(path, v2)
+	db, err = open(path, v2, nil)
 	if err != nil {
 		t.Fatalf("the file is lost after a failed migration: %v", err)
 	}
@@ -134,5 +134,39 @@ func TestMigrations(t *testing.T) {
 
 	if _, err := Open(path); !errors.Is(err, qverr.Version) {
 		t.Errorf("a newer file: %v, want QV_ERR_VERSION", err)
+	}
+}
+
+// A new file begins with what it is given, whole or not at all.
+func TestFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	if err := os.WriteFile(path+".new", []byte("cut off by a power cut"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	no := qverr.New(qverr.Exist, "no")
+	put := func(name string) func(*Tx) error {
+		return func(tx *Tx) error { return tx.Put(Settings, name, record{Name: name}) }
+	}
+	if _, err := Open(path, put("a"), func(*Tx) error { return no }); !errors.Is(err, qverr.Exist) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that could not be filled: %v", err)
+	}
+	for n := range 2 { // what is in the file the second time is not filled in again
+		db, err := Open(path, put("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r record
+		if err := db.Get(Settings, "b", &r); err != nil || r.Name != "b" || r.N != n {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if err := errors.Join(db.Put(Settings, "b", record{Name: "b", N: n + 1}), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left behind: %v", err)
 	}
 }

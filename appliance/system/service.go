@@ -20,6 +20,8 @@ import (
 type Init interface {
 	// Boot is what PID 1 found; with wait it answers when all boot steps have ended.
 	Boot(ctx context.Context, wait bool) (initapi.Boot, error)
+	// BootStep is the same once the named step has ended.
+	BootStep(ctx context.Context, step string) (initapi.Boot, error)
 	Reboot(ctx context.Context) error
 	PowerOff(ctx context.Context) error
 }
@@ -43,7 +45,8 @@ type Cards interface {
 // Deps is what the service shows.
 type Deps struct {
 	Log     *slog.Logger
-	Init    Init // nil on a machine without our PID 1
+	Init    Init         // nil on a machine without our PID 1
+	Boot    initapi.Boot // of Started
 	DataDir string
 	VMs     VMs
 	Cards   Cards
@@ -75,13 +78,17 @@ type node struct {
 	ID string `json:"id"`
 }
 
-// New makes the service; the node gets its id at its first boot.
+// First gives the node its id, at its first boot.
+func First(tx *store.Tx) error { return tx.Put(store.Settings, nodeKey, node{ID: uuid.NewString()}) }
+
+// New makes the service.
 func New(db *store.DB, deps Deps) (*Service, error) {
 	var n node
 	err := db.Get(store.Settings, nodeKey, &n)
-	if qverr.CodeOf(err) == qverr.NoEnt {
-		n.ID = uuid.NewString()
-		err = db.Put(store.Settings, nodeKey, n)
+	if qverr.CodeOf(err) == qverr.NoEnt { // the file is older than First
+		if err = db.Update(First); err == nil {
+			err = db.Get(store.Settings, nodeKey, &n)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -89,10 +96,20 @@ func New(db *store.DB, deps Deps) (*Service, error) {
 	return &Service{
 		Deps:     deps,
 		nodeID:   n.ID,
+		boot:     deps.Boot,
 		started:  time.Now().UTC(),
 		clock:    newClock(deps.Log),
 		notReady: qverr.New(qverr.Again, "the daemon is starting"),
 	}, nil
+}
+
+// Started waits until PID 1 has mounted the data volume, and returns what it found
+// so far; without a PID 1 of ours it looks itself.
+func Started(ctx context.Context, init Init, dataDir string) (initapi.Boot, error) {
+	if init == nil {
+		return localBoot(dataDir), nil
+	}
+	return init.BootStep(ctx, "data-volume")
 }
 
 // LoadBoot asks PID 1 what it found, or looks itself where there is no PID 1

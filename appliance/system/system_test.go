@@ -37,8 +37,14 @@ func (c cards) Provider(context.Context) string {
 type fakeInit struct{ boot initapi.Boot }
 
 func (f *fakeInit) Boot(context.Context, bool) (initapi.Boot, error) { return f.boot, nil }
-func (f *fakeInit) Reboot(context.Context) error                     { return nil }
-func (f *fakeInit) PowerOff(context.Context) error                   { return nil }
+func (f *fakeInit) BootStep(_ context.Context, step string) (initapi.Boot, error) {
+	if step != "data-volume" {
+		return initapi.Boot{}, qverr.New(qverr.NoEnt, "no step %s", step)
+	}
+	return f.boot, nil
+}
+func (f *fakeInit) Reboot(context.Context) error   { return nil }
+func (f *fakeInit) PowerOff(context.Context) error { return nil }
 
 func testSystem(t *testing.T, dir string, init Init, c cards) *Service {
 	t.Helper()

@@ -155,7 +155,10 @@ func (s *Service) install(ctx context.Context, got *received, o Options, p *task
 	case o.NoReboot:
 		return nil
 	case o.Kexec:
-		return s.startDirectly(ctx, img, &seq, p)
+		if err := s.startDirectly(ctx, img, &seq, p); err != nil {
+			return errors.Join(err, s.disk(true, func(_ where, d *disk) error { return d.remove(seq) }))
+		}
+		return nil
 	}
 	p.Phase("reboot")
 	return s.reboot(ctx)

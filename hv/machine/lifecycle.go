@@ -54,9 +54,19 @@ func (m *Machine) Start() error {
 	return nil
 }
 
+// load loads the guest, or waits until New has; m.ctl is held.
+func (m *Machine) load() (entryPoint, error) {
+	if m.first == nil {
+		return m.loadGuest()
+	}
+	l := <-m.first
+	m.first = nil
+	return l.entry, l.err
+}
+
 // launch loads the kernel and makes one generation of vCPUs; m.ctl is held.
 func (m *Machine) launch(s State) error {
-	entry, err := m.loadGuest()
+	entry, err := m.load()
 	if err != nil {
 		return err
 	}

@@ -106,6 +106,15 @@ type Machine struct {
 	counters   []*counters // by vCPU, over all generations
 
 	firstEntry atomic.Int64 // Unix nanoseconds, 0 before
+
+	// first is how the first load of the guest ended, which goes on while the rest
+	// of the machine is built; nil once it was taken.
+	first chan loaded
+}
+
+type loaded struct {
+	entry entryPoint
+	err   error
 }
 
 // New makes a machine in state Built. The caller keeps the files open until
@@ -148,6 +157,11 @@ func (m *Machine) build() (err error) {
 	if last := m.mem.Regions()[len(m.mem.Regions())-1]; last.End() > 1<<bits {
 		return qverr.New(qverr.Limit, "%d bytes of memory: the host's CPU gives guests %d address bits", m.opts.Memory, bits)
 	}
+	m.first = make(chan loaded, 1)
+	go func() {
+		entry, err := m.loadGuest()
+		m.first <- loaded{entry, err}
+	}()
 	if m.vm, err = m.newVM(); err != nil {
 		return err
 	}
@@ -231,6 +245,9 @@ func (m *Machine) Wait() Exit {
 func (m *Machine) Close() {
 	m.Quit()
 	m.wg.Wait()
+	if m.first != nil {
+		<-m.first // nothing writes to the memory any more
+	}
 	if m.bus != nil {
 		m.bus.Close()
 	}

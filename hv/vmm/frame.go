@@ -94,9 +94,12 @@ func SendFrame(sock *os.File, f Frame, files map[string]*os.File) error {
 // ReceiveFrame reads the frame and its files, and checks that all descriptors
 // that it and its machine name are there and no others.
 func ReceiveFrame(sock *os.File) (Frame, map[string]*os.File, error) {
-	data := make([]byte, maxFrame)
-	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
 	var f Frame
+	data, err := frameBuffer(int(sock.Fd()))
+	if err != nil {
+		return f, nil, qverr.New(qverr.CodeOf(err), "receive the start frame: %w", err)
+	}
+	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, flags, _, err := recvmsg(int(sock.Fd()), data, oob)
 	if err != nil {
 		return f, nil, qverr.New(qverr.CodeOf(err), "receive the start frame: %w", err)
@@ -175,6 +178,20 @@ func parseRights(oob []byte) ([]int, error) {
 	return fds, nil
 }
 
+// frameBuffer waits for a message and makes room for it, as most are a thousandth
+// of what they may be: to touch all of that costs a start as much as the rest of it.
+func frameBuffer(fd int) ([]byte, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		if err == nil {
+			return make([]byte, min(n, maxFrame)), nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+	}
+}
+
 func recvmsg(fd int, data, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	for {
 		n, oobn, flags, from, err = unix.Recvmsg(fd, data, oob, unix.MSG_CMSG_CLOEXEC)
@@ -201,8 +218,11 @@ func SendAnswer(sock *os.File, failure error) {
 // receiveAnswer waits for the answer. io.EOF means that the process ended
 // without one.
 func receiveAnswer(sock *os.File) error {
-	data := make([]byte, maxFrame)
-	n, _, _, _, err := recvmsg(int(sock.Fd()), data, nil)
+	data, err := frameBuffer(int(sock.Fd()))
+	n := 0
+	if err == nil {
+		n, _, _, _, err = recvmsg(int(sock.Fd()), data, nil)
+	}
 	if errors.Is(err, unix.ECONNRESET) {
 		return io.EOF // it did not even read the frame
 	}

@@ -39,15 +39,17 @@ type Device struct {
 // Stats are the counters of a VM process. They start at 0 with the process and
 // keep counting over a reset of the guest.
 type Stats struct {
-	State         State       `json:"state"`
-	Time          time.Time   `json:"time"`
-	UptimeSeconds float64     `json:"uptime_seconds"` // since the vCPUs began to run
-	CPU           CPUStats    `json:"cpu"`
-	VCPUs         []VCPUStats `json:"vcpus"`
-	Disks         []DiskStats `json:"disks"`
-	NICs          []NICStats  `json:"nics"`
-	GuestTouched  int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
-	Process       ProcStats   `json:"process"`
+	State         State     `json:"state"`
+	Time          time.Time `json:"time"`
+	UptimeSeconds float64   `json:"uptime_seconds"` // since the vCPUs began to run
+	// FirstEntry is when the first vCPU first entered guest code.
+	FirstEntry   *time.Time  `json:"first_entry_at,omitempty"`
+	CPU          CPUStats    `json:"cpu"`
+	VCPUs        []VCPUStats `json:"vcpus"`
+	Disks        []DiskStats `json:"disks"`
+	NICs         []NICStats  `json:"nics"`
+	GuestTouched int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
+	Process      ProcStats   `json:"process"`
 }
 
 // CPUStats is the processor time of the whole process in microseconds (getrusage).

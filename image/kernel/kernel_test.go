@@ -185,3 +185,11 @@ func TestImageReleaseRefusesOtherFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestFirmwareRefusesOtherFiles(t *testing.T) {
+	for _, data := range []string{"", elfMagic, "firmware=x\x00"} {
+		if names, err := Firmware([]byte(data)); err == nil {
+			t.Errorf("%q: %v", data, names)
+		}
+	}
+}

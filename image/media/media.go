@@ -187,7 +187,7 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	if err != nil {
 		return err
 	}
-	boot, err := grub.Image(ctx, root, grub.Platform+"-eltorito", disklayout.GRUBModules)
+	boot, err := grub.Disc(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -207,9 +207,12 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	})
 }
 
-// pxe writes the files for network boot: kernel and initramfs for iPXE, the
-// unified kernel image for UEFI.
-func (m *media) pxe(context.Context, tools.Root) error {
+// ipxePrograms are those that firmware is given: for BIOS and for UEFI.
+var ipxePrograms = []string{"undionly.kpxe", "snponly.efi"}
+
+// pxe writes the files for network boot: iPXE, kernel and initramfs for it, and
+// the unified kernel image for UEFI.
+func (m *media) pxe(_ context.Context, root tools.Root) error {
 	if err := os.MkdirAll(filepath.Join(m.Dir, PXEDir), 0o755); err != nil {
 		return fmt.Errorf("media: %w", err)
 	}
@@ -222,6 +225,16 @@ func (m *media) pxe(context.Context, tools.Root) error {
 			continue // the boot script has its own
 		}
 		if err := m.write(filepath.Join(PXEDir, filepath.Base(f.Name)), func(out *os.File) error { return f.CopyTo(out) }); err != nil {
+			return err
+		}
+	}
+	for _, name := range ipxePrograms {
+		program, err := os.ReadFile(root.Path("usr", "lib", "ipxe", name))
+		if err != nil {
+			return fmt.Errorf("media: %w", err)
+		}
+		err = m.write(filepath.Join(PXEDir, name), func(f *os.File) error { _, err := f.Write(program); return err })
+		if err != nil {
 			return err
 		}
 	}

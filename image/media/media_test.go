@@ -118,6 +118,11 @@ func TestMake(t *testing.T) {
 			t.Errorf("pxe/%s: %d bytes, %v", name, len(got), err)
 		}
 	}
+	for _, name := range ipxePrograms {
+		if info, err := os.Stat(filepath.Join(o.Dir, PXEDir, name)); err != nil || info.Size() < 64<<10 {
+			t.Errorf("pxe/%s: %v", name, err)
+		}
+	}
 }
 
 // Two builds in two places are the same.

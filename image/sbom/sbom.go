@@ -112,9 +112,6 @@ func (c Component) encode() cdx.Component {
 		}
 		out.Licenses = &choices
 	}
-	if c.Files > 0 {
-		out.Properties = &[]cdx.Property{{Name: "quantavirt:files", Value: fmt.Sprint(c.Files)}}
-	}
 	return out
 }
 

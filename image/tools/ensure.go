@@ -27,6 +27,7 @@ type set struct {
 // base is what every build and test needs.
 var base = set{name: "root", components: "main", packages: []string{
 	"qemu-system-x86", "qemu-utils", "qemu-system-data", "seabios", "ovmf", "ipxe-qemu", // the machine under test
+	"ipxe",                                                 // network boot programs that quantavirt-netboot hands out
 	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
 	"e2fsprogs", "libarchive13t64", "zstd", // file systems (also made from tar archives) and the archive
 	"ca-certificates",  // into the image

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quantavirt/init/guard"
+	"quantavirt/init/quiet"
 	"quantavirt/internal/qverr"
 )
 
@@ -36,7 +37,11 @@ type Loader struct {
 	index *index
 
 	slots chan struct{} // one for each module that the kernel works on
+	*progress
+}
 
+// progress is what a loader shares with its quiet one.
+type progress struct {
 	mu    sync.Mutex
 	loads map[string]*load
 }
@@ -59,7 +64,19 @@ func New(o Options) (*Loader, error) {
 	if o.Params == nil {
 		o.Params = func(string) string { return "" }
 	}
-	return &Loader{opts: o, index: x, slots: make(chan struct{}, runtime.NumCPU()), loads: make(map[string]*load)}, nil
+	return &Loader{opts: o, index: x, slots: newSlots(), progress: &progress{loads: make(map[string]*load)}}, nil
+}
+
+func newSlots() chan struct{} { return make(chan struct{}, runtime.NumCPU()) }
+
+// Quiet is a loader of the same modules for those that nobody waits for: the
+// kernel works on them with the lowest priority, and not in the place of others.
+func (l *Loader) Quiet() *Loader {
+	q := &Loader{opts: l.opts, index: l.index, slots: newSlots(), progress: l.progress}
+	q.opts.Insert = func(file, params string) error {
+		return quiet.Do("load "+file, func() error { return l.opts.Insert(file, params) })
+	}
+	return q
 }
 
 // Load loads a module, by its name, with all it needs. One that is built in or

@@ -97,6 +97,29 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// The quiet loader inserts with the lowest priority, and knows what the other did.
+func TestQuiet(t *testing.T) {
+	l, k := newLoader(t, Options{})
+	nice := make(map[string]int)
+	l.opts.Insert = func(file, params string) error {
+		raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // this thread's, as 20 - nice
+		k.mu.Lock()
+		nice[nameOf(file)] = 20 - raw
+		k.mu.Unlock()
+		return errors.Join(err, k.insert(file, params))
+	}
+	q := l.Quiet()
+	if err := errors.Join(l.Load("llc"), q.Load("bridge"), l.Load("stp"), l.Load("kvm")); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.given) != 4 || nice["llc"] == 19 || nice["stp"] != 19 || nice["bridge"] != 19 || nice["kvm"] == 19 {
+		t.Errorf("given %v with %v", k.given, nice)
+	}
+	if err := q.Load("broken"); !errors.Is(err, qverr.Inval) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAsk(t *testing.T) {
 	for _, c := range []struct {
 		alias string

@@ -121,9 +121,16 @@ func MakeGroups(dir string) error {
 	return joined(errs)
 }
 
-// Controllers puts this process into init and gives Groups their controllers and
-// settings, which takes the kernel a while. A controller that it does not have is left out, unless it is
-// memory.
+// Join puts this process into its group.
+func Join(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "init/cgroup.procs"), []byte("0"), 0o644); err != nil {
+		return qverr.New(qverr.CodeOf(err), "control groups: %w", err)
+	}
+	return nil
+}
+
+// Controllers gives Groups their controllers and settings, which takes the kernel
+// a while. A controller that it does not have is left out, unless it is memory.
 func Controllers(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -147,7 +154,6 @@ func Controllers(dir string) error {
 		}
 	}
 	all := strings.Join(enable, " ")
-	set("init/cgroup.procs", "0")
 	set("cgroup.subtree_control", all)
 	for _, g := range Groups {
 		for file, value := range g.Settings {

@@ -25,6 +25,9 @@ func TestControlGroups(t *testing.T) {
 		if err := MakeGroups(dir); err != nil {
 			t.Error(err)
 		}
+		if err := Join(dir); err != nil {
+			t.Error(err)
+		}
 		if err := Controllers(dir); qverr.CodeOf(err) != c.code {
 			t.Errorf("%v", err)
 		}

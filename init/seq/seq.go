@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quantavirt/init/guard"
+	"quantavirt/init/quiet"
 	"quantavirt/internal/qverr"
 )
 
@@ -29,6 +30,8 @@ type Step struct {
 	// Limit is when the step counts as failed and the others go on without it;
 	// 0 means DefaultLimit. Its context ends then.
 	Limit time.Duration
+	// Quiet runs the step with the lowest priority: see package quiet.
+	Quiet bool
 	Run   func(context.Context) error
 }
 
@@ -145,7 +148,11 @@ func limited(ctx context.Context, s Step) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	end := make(chan error, 1)
-	go func() { end <- guard.Call("step "+s.Name, func() error { return s.Run(ctx) }) }()
+	call := guard.Call
+	if s.Quiet {
+		call = quiet.Do
+	}
+	go func() { end <- call("step "+s.Name, func() error { return s.Run(ctx) }) }()
 	select {
 	case err := <-end:
 		return err

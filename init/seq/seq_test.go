@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"quantavirt/internal/qverr"
 )
 
@@ -67,6 +69,21 @@ func TestFailureBlocksOnlyWhoNeedsIt(t *testing.T) {
 	}
 	if !errors.Is(got["panics"].Err, qverr.Generic) {
 		t.Errorf("panics: %v", got["panics"].Err)
+	}
+}
+
+func TestQuiet(t *testing.T) {
+	nice := make(map[string]int)
+	step := func(name string) func(context.Context) error {
+		return func(context.Context) error {
+			raw, _ := unix.Getpriority(unix.PRIO_PROCESS, 0) // this thread's, as 20 - nice
+			nice[name] = 20 - raw
+			return qverr.NoDev
+		}
+	}
+	got := results(t, []Step{{Name: "quiet", Quiet: true, Run: step("quiet")}, {Name: "loud", After: []string{"quiet"}, Run: step("loud")}})
+	if nice["quiet"] != 19 || nice["loud"] == 19 || !errors.Is(got["quiet"].Err, qverr.NoDev) {
+		t.Errorf("%v, %+v", nice, got)
 	}
 }
 

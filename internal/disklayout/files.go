@@ -33,6 +33,10 @@ var grubConf []byte
 // the disk that it was started from.
 const GRUBPrefix = "(,gpt2)/grub"
 
+// GRUBDisc is the variable by which the core image of a disc tells grub.cfg that
+// there are no slots to count and no partition for the kernel to find.
+const GRUBDisc = "qv_disc"
+
 // GRUBModules are those that grub.cfg needs; they are part of the core image.
 var GRUBModules = []string{"biosdisk", "part_gpt", "fat", "normal", "linux", "loadenv", "test", "echo", "probe", "regexp", "serial",
 	"terminal", "reboot", "sleep"}

@@ -1,6 +1,7 @@
 package initapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"quantavirt/internal/qverr"
 )
@@ -20,16 +22,15 @@ const maxAnswer = 4 << 20
 // Client talks to PID 1. Its methods may be called from any goroutine; errors
 // carry a code: QV_ERR_NOENT for what PID 1 does not know, that of the errno
 // when the socket does not answer.
-type Client struct{ http *http.Client }
+//
+// Each call is a connection of its own, without http.Client: its pool and its
+// policies would be for nothing, and the daemon's first call stands in the way of
+// the boot.
+type Client struct{ path string }
 
 // NewClient makes a client of the socket at path, usually Socket. It does not
 // connect yet.
-func NewClient(path string) *Client {
-	var d net.Dialer
-	return &Client{http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
-	}}}
-}
+func NewClient(path string) *Client { return &Client{path: path} }
 
 // Boot is what PID 1 found; with wait it answers when all boot steps have ended.
 func (c *Client) Boot(ctx context.Context, wait bool) (Boot, error) {
@@ -133,14 +134,31 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, in a
 	if err != nil {
 		return fail(qverr.Generic, err)
 	}
-	resp, err := c.http.Do(req)
+	req.Close = true
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return fail(qverr.CodeOf(err), err)
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	failIO := func(err error) ([]byte, error) { // at the end of ctx it is the deadline that fails
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return fail(qverr.CodeOf(err), err)
+	}
+	if err := req.Write(conn); err != nil {
+		return failIO(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		return failIO(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fail(qverr.CodeOf(err), err)
+		return failIO(err)
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		var e qverr.Body

@@ -3,13 +3,13 @@ package slot
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"quantavirt/image/tools"
 	"quantavirt/internal/qverr"
 )
 
@@ -148,9 +148,9 @@ func TestEnv(t *testing.T) {
 
 // Our block is GRUB's: grub-editenv reads and changes it.
 func TestEnvWithGRUB(t *testing.T) {
-	tool, err := exec.LookPath("grub-editenv")
-	if err != nil {
-		t.Skip("no grub-editenv on this machine")
+	root, ok := tools.Cached()
+	if !ok {
+		t.Skip("the root of Debian packages is not there: make setup makes it")
 	}
 	var e Env
 	e.Bless(3)
@@ -163,11 +163,11 @@ func TestEnvWithGRUB(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(tool, path, "list").CombinedOutput()
+	out, err := root.Command("grub-editenv", path, "list").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "qv_default=00000003") || !strings.Contains(string(out), `note=back\slash`) {
 		t.Errorf("%v: %s", err, out)
 	}
-	if out, err := exec.Command(tool, path, "set", "qv_try=00000004", "qv_tries=1").CombinedOutput(); err != nil {
+	if out, err := root.Command("grub-editenv", path, "set", "qv_try=00000004", "qv_tries=1").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	data, err = os.ReadFile(path)

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack/mac"
 )
@@ -23,13 +25,26 @@ type Config struct {
 	NetworkID string       // key of the leases in the store
 	Bridge    string       // interface to listen on
 	Subnet    netip.Prefix // address of the server with the length of the subnet
-	Router    bool         // the server's address is the guests' default route
+	First     netip.Addr   // with Last: the addresses to give; zero: all of the subnet
+	Last      netip.Addr
+	Router    bool       // the server's address is the guests' default route
+	Gateway   netip.Addr // another default route than the server
 	DNS       []netip.Addr
 	Domain    string
 	MTU       int           // bytes; 0: not told
 	LeaseTime time.Duration // 0 means DefaultLeaseTime
 	Fixed     []Fixed
 	Names     map[mac.Addr]string // host names for guests; Fixed goes first
+	Hook      Hook                // may be nil
+}
+
+// Hook lets another service take part, such as one that boots machines. Its
+// methods are called one at a time and must neither block nor call the server.
+type Hook interface {
+	// Admit reports whether a client is answered at all.
+	Admit(req *dhcpv4.DHCPv4) bool
+	// Amend may add options to an offer or an acknowledgement.
+	Amend(req, resp *dhcpv4.DHCPv4)
 }
 
 // Check refuses what cannot be served. Errors carry QV_NET_ERR_DHCP.
@@ -37,6 +52,9 @@ func (c Config) Check() error {
 	s := c.Subnet
 	if !s.IsValid() || !s.Addr().Is4() || s.Bits() < 16 || s.Bits() > 30 {
 		return qverr.New(qverr.NetDHCP, "subnet %s has no room for guests; it needs an IPv4 length of 16 to 30", s)
+	}
+	if err := c.checkRange(); err != nil {
+		return err
 	}
 	macs, addrs := make(map[mac.Addr]bool), make(map[netip.Addr]bool)
 	for _, f := range c.Fixed {
@@ -55,6 +73,18 @@ func (c Config) Check() error {
 	return nil
 }
 
+func (c Config) checkRange() error {
+	switch {
+	case !c.First.IsValid() && !c.Last.IsValid():
+	case !c.Subnet.Contains(c.First) || !c.Subnet.Contains(c.Last) || c.Last.Less(c.First):
+		return qverr.New(qverr.NetDHCP, "addresses %s to %s are not a part of %s", c.First, c.Last, c.Subnet.Masked())
+	}
+	if c.Gateway.IsValid() && (c.Router || !c.Subnet.Contains(c.Gateway)) {
+		return qverr.New(qverr.NetDHCP, "gateway %s: want one router, inside of %s", c.Gateway, c.Subnet.Masked())
+	}
+	return nil
+}
+
 func (c Config) leaseTime() time.Duration {
 	if c.LeaseTime > 0 {
 		return c.LeaseTime
@@ -64,7 +94,22 @@ func (c Config) leaseTime() time.Duration {
 
 // usable reports whether a guest may have the address at all.
 func (c Config) usable(a netip.Addr) bool {
-	return a.Is4() && c.Subnet.Contains(a) && a != c.Subnet.Addr() && a != c.Subnet.Masked().Addr() && a != c.broadcast()
+	return a.Is4() && c.Subnet.Contains(a) && a != c.Subnet.Addr() && a != c.Gateway &&
+		a != c.Subnet.Masked().Addr() && a != c.broadcast()
+}
+
+// inRange reports whether the address is one of those that are given without
+// being asked for by a fixed lease.
+func (c Config) inRange(a netip.Addr) bool {
+	return !c.First.IsValid() || !a.Less(c.First) && !c.Last.Less(a)
+}
+
+// first is where the search for an address that nobody had begins.
+func (c Config) first() netip.Addr {
+	if c.First.IsValid() {
+		return c.First
+	}
+	return c.Subnet.Masked().Addr().Next()
 }
 
 func (c Config) broadcast() netip.Addr {

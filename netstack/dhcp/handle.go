@@ -20,6 +20,9 @@ func (s *Server) handle(req *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cfg.Hook != nil && !s.cfg.Hook.Admit(req) {
+		return nil
+	}
 	now := s.now()
 	switch req.MessageType() {
 	case dhcpv4.MessageTypeDiscover:
@@ -171,8 +174,11 @@ func (s *Server) reply(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType, m mac.Addr, a
 		dhcpv4.OptSubnetMask(net.CIDRMask(c.Subnet.Bits(), 32)),
 		dhcpv4.OptBroadcastAddress(c.broadcast().AsSlice()),
 	}
-	if c.Router {
+	switch {
+	case c.Router:
 		opts = append(opts, dhcpv4.OptRouter(self))
+	case c.Gateway.IsValid():
+		opts = append(opts, dhcpv4.OptRouter(c.Gateway.AsSlice()))
 	}
 	if dns := servers(c.DNS); len(dns) > 0 {
 		opts = append(opts, dhcpv4.OptDNS(dns...))
@@ -196,6 +202,9 @@ func (s *Server) reply(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType, m mac.Addr, a
 	}
 	if typ == dhcpv4.MessageTypeAck {
 		resp.ClientIPAddr = req.ClientIPAddr
+	}
+	if c.Hook != nil {
+		c.Hook.Amend(req, resp)
 	}
 	return resp
 }

@@ -67,7 +67,8 @@ func (p *pool) available(a netip.Addr, m mac.Addr, now time.Time) bool {
 	if !p.cfg.usable(a) {
 		return false
 	}
-	if owner, ok := p.cfg.reserved(a); ok && owner != m {
+	owner, reserved := p.cfg.reserved(a)
+	if reserved && owner != m || !reserved && !p.cfg.inRange(a) {
 		return false
 	}
 	if until, ok := p.declined[a]; ok {
@@ -93,7 +94,7 @@ func (p *pool) choose(m mac.Addr, asked netip.Addr, now time.Time) (netip.Addr, 
 	if p.available(asked, m, now) {
 		return asked, true
 	}
-	for a := p.cfg.Subnet.Masked().Addr().Next(); p.cfg.Subnet.Contains(a); a = a.Next() {
+	for a := p.cfg.first(); p.cfg.Subnet.Contains(a) && p.cfg.inRange(a); a = a.Next() {
 		if p.byAddr[a] == nil && p.available(a, m, now) {
 			return a, true
 		}

@@ -67,7 +67,7 @@ func (s *Server) Start() error {
 	if err != nil {
 		return qverr.New(qverr.NetDHCP, "serve DHCP on %s: %w", s.cfg.Bridge, err)
 	}
-	conn, err := listen(s.cfg.Bridge)
+	conn, err := Listen(s.cfg.Bridge, dhcpv4.ServerPort)
 	if err != nil {
 		return qverr.New(qverr.NetDHCP, "serve DHCP on %s: %w", s.cfg.Bridge, err)
 	}
@@ -76,9 +76,10 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// listen takes UDP port 67 of one interface. The address stays a wildcard,
-// because clients without an address send to the broadcast address.
-func listen(iface string) (*net.UDPConn, error) {
+// Listen takes a UDP port of one interface for a service of the kind of DHCP.
+// The address stays a wildcard, because clients without an address send to the
+// broadcast address, and it may be sent to as well.
+func Listen(iface string, port int) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var serr error
 		err := c.Control(func(fd uintptr) {
@@ -93,7 +94,7 @@ func listen(iface string) (*net.UDPConn, error) {
 		})
 		return errors.Join(err, serr)
 	}}
-	pc, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", dhcpv4.ServerPort))
+	pc, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", port))
 	if err != nil {
 		return nil, err
 	}

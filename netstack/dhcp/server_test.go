@@ -382,6 +382,56 @@ func TestForged(t *testing.T) {
 	}
 }
 
+// TestRange: of the subnet only a part is given, except to those with a fixed
+// address, and the router keeps its own.
+func TestRange(t *testing.T) {
+	cfg := testConfig()
+	cfg.First, cfg.Last = netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.5")
+	cfg.Router, cfg.Gateway = false, netip.MustParseAddr("10.0.0.4")
+	cfg.Fixed = []Fixed{{MAC: guest(7), Address: netip.MustParseAddr("10.0.0.6")}}
+	w := newWorld(t, cfg)
+	if a := w.lease(guest(1), asking("10.0.0.2")); a != "10.0.0.3" {
+		t.Errorf("asked for an address outside of the range, got %q", a)
+	}
+	for m, want := range map[mac.Addr]string{guest(2): "10.0.0.5", guest(7): "10.0.0.6"} {
+		if a := w.lease(m); a != want {
+			t.Errorf("%s got %q, want %s", m, a, want)
+		}
+	}
+	w.is(w.send(guest(3), dhcpv4.MessageTypeDiscover), dhcpv4.MessageTypeNone, "")
+	w.is(w.send(guest(4), dhcpv4.MessageTypeRequest, asking("10.0.0.2")), dhcpv4.MessageTypeNak, "")
+	if r := w.send(guest(1), dhcpv4.MessageTypeDiscover).Router(); len(r) != 1 || r[0].String() != "10.0.0.4" {
+		t.Errorf("router %v", r)
+	}
+}
+
+// picky is a Hook that serves one client and tells it a file.
+type picky struct{ only mac.Addr }
+
+func (p picky) Admit(req *dhcpv4.DHCPv4) bool { return mac.Addr(req.ClientHWAddr) == p.only }
+
+func (p picky) Amend(_, resp *dhcpv4.DHCPv4) { resp.BootFileName = "file" }
+
+func TestHook(t *testing.T) {
+	cfg := testConfig()
+	cfg.Hook = picky{guest(1)}
+	w := newWorld(t, cfg)
+	for typ, mods := range map[dhcpv4.MessageType][]dhcpv4.Modifier{
+		dhcpv4.MessageTypeDiscover: nil,
+		dhcpv4.MessageTypeRequest:  {asking("10.0.0.2")},
+		dhcpv4.MessageTypeInform:   {having("10.0.0.2")},
+	} {
+		m := w.send(guest(1), typ, mods...)
+		if m == nil || m.BootFileName != "file" {
+			t.Errorf("%s: %v", typ, m)
+		}
+		w.is(w.send(guest(2), typ, mods...), dhcpv4.MessageTypeNone, "")
+	}
+	if m := w.send(guest(1), dhcpv4.MessageTypeRequest, asking("192.0.2.1")); m.MessageType() != dhcpv4.MessageTypeNak || m.BootFileName != "" {
+		t.Errorf("a refusal with a file: %s", m.Summary())
+	}
+}
+
 // TestFlood: a guest that invents clients cannot make the tables grow.
 func TestFlood(t *testing.T) {
 	cfg := testConfig()
@@ -403,6 +453,17 @@ func TestFlood(t *testing.T) {
 func TestCheck(t *testing.T) {
 	fixed := func(fs ...Fixed) Config { c := testConfig(); c.Fixed = fs; return c }
 	subnet := func(s string) Config { c := testConfig(); c.Subnet = netip.MustParsePrefix(s); return c }
+	ranged := func(first, last string) Config {
+		c := testConfig()
+		c.First, _ = netip.ParseAddr(first)
+		c.Last, _ = netip.ParseAddr(last)
+		return c
+	}
+	gateway := func(a string, router bool) Config {
+		c := testConfig()
+		c.Gateway, c.Router = netip.MustParseAddr(a), router
+		return c
+	}
 	at := func(n byte, a string) Fixed { return Fixed{MAC: guest(n), Address: netip.MustParseAddr(a)} }
 	for _, c := range []struct {
 		name string
@@ -419,6 +480,13 @@ func TestCheck(t *testing.T) {
 		{"one address twice", fixed(at(1, "10.0.0.2"), at(2, "10.0.0.2")), true},
 		{"one MAC twice", fixed(at(1, "10.0.0.2"), at(1, "10.0.0.3")), true},
 		{"fixed without a MAC", fixed(Fixed{Address: netip.MustParseAddr("10.0.0.2")}), true},
+		{"a range", ranged("10.0.0.3", "10.0.0.4"), false},
+		{"half a range", ranged("10.0.0.3", ""), true},
+		{"range backwards", ranged("10.0.0.4", "10.0.0.3"), true},
+		{"range elsewhere", ranged("10.0.0.3", "10.0.1.4"), true},
+		{"gateway elsewhere", gateway("10.0.1.1", false), true},
+		{"two routers", gateway("10.0.0.6", true), true},
+		{"gateway", gateway("10.0.0.6", false), false},
 		{"bad host name", fixed(Fixed{MAC: guest(1), Address: netip.MustParseAddr("10.0.0.2"), Hostname: "a b"}), true},
 	} {
 		err := c.cfg.Check()

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 )
 
 func twoNetworks() Config {

@@ -18,7 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"quantavirt/internal/qverr"
-	"quantavirt/netstack/internal/nstest"
+	"quantavirt/netstack/nstest"
 	"quantavirt/netstack/rtnl"
 )
 

@@ -38,16 +38,7 @@ func Small(ctx context.Context, root tools.Root, source, dir string) (Files, err
 	if err != nil {
 		return Files{}, err
 	}
-	out, err := os.Create(f.Initrd)
-	if err != nil {
-		return Files{}, err
-	}
-	defer out.Close()
-	w := cpio.Newc.Writer(out)
-	if err := cpio.WriteRecords(w, records); err != nil {
-		return Files{}, err
-	}
-	return f, cpio.WriteTrailer(w)
+	return f, writeArchive(f.Initrd, records)
 }
 
 func smallRecords(agent string, kernel tools.Kernel) ([]cpio.Record, error) {

@@ -41,7 +41,11 @@ func (n *Node) TLS() *tls.Config {
 
 // Client returns an HTTP client for the node.
 func (n *Node) Client() *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: n.TLS(), ForceAttemptHTTP2: false}}
+	transport := &http.Transport{TLSClientConfig: n.TLS(), ForceAttemptHTTP2: false}
+	if n.FromInside {
+		transport.DialContext = n.Dial
+	}
+	return &http.Client{Transport: transport}
 }
 
 // Answer is what a request got.

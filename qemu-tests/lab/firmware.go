@@ -37,6 +37,9 @@ func (o *Options) completeFirmware() error {
 	if !uefi && (o.ESP != "" || o.Variables != "") {
 		return errors.New("lab: an ESP or UEFI variables need a UEFI firmware")
 	}
+	if o.Netboot != nil && (o.Outside || o.ESP != "" || o.Medium.File != "" || o.Archive != "" || o.Cmdline != "") {
+		return errors.New("lab: a node that boots from the network has one card and gets all else from there")
+	}
 	if o.ESP != "" && o.Archive != "" {
 		return errors.New("lab: an archive cannot be added to the image of an ESP")
 	}
@@ -77,8 +80,11 @@ const variablesFile = "variables.fd"
 
 // machineOptions are added to those of the machine type.
 func (l launch) machineOptions() string {
-	if l.opts.Firmware == FirmwareSecure {
+	switch {
+	case l.opts.Firmware == FirmwareSecure:
 		return ",smm=on"
+	case l.opts.Netboot != nil:
+		return ",graphics=off" // SeaBIOS and iPXE then speak on the serial port
 	}
 	return ""
 }
@@ -97,6 +103,9 @@ func (l launch) firmwareArgs() []string {
 	if l.tpmFD != 0 {
 		a = append(a, "-chardev", fmt.Sprintf("socket,id=tpm,fd=%d", l.tpmFD),
 			"-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm")
+	}
+	if l.opts.Netboot != nil {
+		return a
 	}
 	if l.opts.ESP == "" && l.opts.Medium.File == "" {
 		return append(a, "-kernel", l.kernel, "-initrd", l.initrd, "-append", l.cmdline())

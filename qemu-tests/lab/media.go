@@ -35,8 +35,8 @@ var mediumDevice = map[string][]string{
 
 func (o *Options) completeMedium() error {
 	if o.Medium == (Medium{}) {
-		if o.Firmware == FirmwareBIOS {
-			return errors.New("lab: SeaBIOS needs a medium")
+		if o.Firmware == FirmwareBIOS && o.Netboot == nil {
+			return errors.New("lab: SeaBIOS needs a medium or a network")
 		}
 		return nil
 	}

@@ -29,6 +29,7 @@ type Node struct {
 	ModelPID     int            `json:"model_pid,omitempty"`
 	TPMPID       int            `json:"tpm_pid,omitempty"`
 	Namespace    string         `json:"namespace,omitempty"`
+	FromInside   bool           `json:"from_inside,omitempty"` // URL is an address in Namespace
 
 	// Started is when QEMU was started; BootTime is from there to the API's
 	// readiness.

@@ -65,6 +65,9 @@ type Options struct {
 	// its own, for peers that QEMU's user network cannot play. Needs root.
 	Outside bool
 
+	// Netboot lets the node boot from a network instead of the image.
+	Netboot *Netboot
+
 	// NoWait returns as soon as QEMU runs, for boots that never get ready.
 	NoWait bool
 

@@ -46,12 +46,8 @@ func (l launch) args() []string {
 	case IOMMUAMD:
 		a = append(a, "-device", "amd-iommu,dma-remap=on,intremap=on")
 	}
-	a = append(a,
-		"-netdev", fmt.Sprintf("user,id=uplink,hostfwd=tcp:127.0.0.1:%d-:9400", l.apiPort),
-		"-device", "virtio-net-pci,netdev=uplink,mac=52:54:00:71:76:01,romfile=",
-		"-device", "virtio-rng-pci",
-	)
-	if l.tapFD != 0 {
+	a = append(append(a, l.uplinkArgs()...), "-device", "virtio-rng-pci")
+	if o.Outside {
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=outside,fd=%d,vhost=off", l.tapFD),
 			"-device", "virtio-net-pci,netdev=outside,mac=52:54:00:71:76:02,romfile=")
 	}

@@ -192,7 +192,7 @@ func (n *Node) startQEMU(root tools.Root, l launch) error {
 
 	path, prefix := root.QEMU()
 	var files []*os.File
-	if l.opts.Outside {
+	if l.opts.Outside || l.opts.Netboot != nil {
 		tap, namespace, err := outsideTAP(l.opts.Name)
 		if err != nil {
 			return err
@@ -201,6 +201,12 @@ func (n *Node) startQEMU(root tools.Root, l launch) error {
 		n.Namespace = namespace
 		files = append(files, tap)
 		l.tapFD = 2 + len(files)
+	}
+	if l.opts.Netboot != nil {
+		n.FromInside = true
+		if err := l.opts.Netboot.Serve(n.Namespace, l.hash); err != nil {
+			return fmt.Errorf("lab: serve %s: %w", n.Name, err)
+		}
 	}
 	if l.opts.TPM {
 		tpm, err := n.startTPM(root)
@@ -278,6 +284,9 @@ func (n *Node) WaitReadyAfter(ctx context.Context, mark int64) error {
 		for word := range strings.FieldsSeq(rest) {
 			if pin, ok := strings.CutPrefix(word, "ca="); ok {
 				n.CA = pin
+			}
+			if url, ok := strings.CutPrefix(word, "url="); ok && n.FromInside {
+				n.URL = url
 			}
 		}
 		return true

@@ -1663,10 +1663,10 @@ type UpdateSystemParams struct {
 	// Kexec start the new kernel directly instead of going through the firmware
 	Kexec bool `form:"kexec,omitempty" json:"kexec,omitempty,omitzero"`
 
-	// Good seconds that all must be well before the system is blessed, 30 if absent
+	// Good seconds that all must be well before the system is blessed; 30 if absent or 0
 	Good int `form:"good,omitempty" json:"good,omitempty,omitzero"`
 
-	// Limit seconds from its kernel's start in which that must have been, 300 if absent
+	// Limit seconds from its kernel's start in which that must have been; 300 if absent or 0
 	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
 	// Wait hold the answer until the task ends, at most so many seconds

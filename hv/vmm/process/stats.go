@@ -29,6 +29,9 @@ func (vm *VM) stats() vmm.Stats {
 	}
 	m := vm.machine.Stats()
 	s.GuestTouched = m.Touched
+	if at := m.FirstEntry.UTC(); !m.FirstEntry.IsZero() {
+		s.FirstEntry = &at
+	}
 	for i, v := range m.VCPUs {
 		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -155,7 +154,7 @@ func minArgs(n int) cobra.PositionalArgs {
 	}
 }
 
-var negative = regexp.MustCompile(`^-[0-9]+$`)
+var negative = lazyregexp(`^-[0-9]+$`)
 
 // negativeNumbers keeps the flag parser from reading the -3 of "error-lookup -3"
 // as a flag: it goes behind "--".
@@ -166,7 +165,7 @@ func negativeNumbers(args []string) []string {
 	}
 	var rest, numbers []string
 	for _, s := range args[at+1:] {
-		if negative.MatchString(s) {
+		if negative().MatchString(s) {
 			numbers = append(numbers, s)
 		} else {
 			rest = append(rest, s)

@@ -51,6 +51,9 @@ func (b *bar) set(done, total int64, phase string) {
 
 func (b *bar) setLine(done, total int64, phase string) {
 	if total > 0 {
+		if phase != b.lastText { // it begins anew
+			b.lastText, b.tenth = phase, -1
+		}
 		if tenth := done * 10 / total; tenth > b.tenth {
 			b.tenth = tenth
 			fmt.Fprintln(b.w, b.text(done, total, phase))

@@ -46,6 +46,12 @@ func (a *app) act(ctx context.Context, label string, do func(*client) (*http.Res
 
 // await waits until a task has ended; what a failed one reports is its error.
 func (a *app) await(ctx context.Context, label string, ans answer[spec.Task]) (answer[spec.Task], error) {
+	return a.awaitOr(ctx, label, ans, func(string) bool { return false })
+}
+
+// awaitOr is await, but does not wait for a node to come back that was last in a
+// phase in which it goes down.
+func (a *app) awaitOr(ctx context.Context, label string, ans answer[spec.Task], goesDown func(phase string) bool) (answer[spec.Task], error) {
 	b := a.newBar(label, ans.value.Progress.Unit)
 	defer b.end()
 	id := ans.value.ID
@@ -81,6 +87,9 @@ func (a *app) await(ctx context.Context, label string, ans answer[spec.Task]) (a
 		if interrupted(ctx) {
 			return ans, qverr.New(qverr.Generic, "no longer waiting, task %s goes on at the node", id).
 				WithHint("see quantavirt task show %s", id)
+		}
+		if errors.Is(err, qverr.ErrUnreachable) && goesDown(ans.value.Progress.Phase) {
+			return ans, nil
 		}
 		if silentSince.IsZero() {
 			silentSince = time.Now()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"quantavirt/appliance/api/spec"
-	"quantavirt/internal/qverr"
 )
 
 func (a *app) updateCmd() *cobra.Command {
@@ -76,10 +74,7 @@ func (a *app) update(cmd *cobra.Command, from string, p *spec.UpdateSystemParams
 	if a.noWait {
 		return a.print(ans.raw, func(w io.Writer) { taskTable(w, ans.value) })
 	}
-	last, err := a.await(ctx, "update", ans)
-	if goesDown(last.value.Progress.Phase) && errors.Is(err, qverr.ErrUnreachable) {
-		return nil
-	}
+	_, err = a.awaitOr(ctx, "update", ans, goesDown)
 	return err
 }
 

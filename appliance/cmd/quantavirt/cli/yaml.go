@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // writeYAML writes a JSON document as YAML 1.2, members in their order. Writing
@@ -95,12 +96,18 @@ func yamlList(b *strings.Builder, dec *json.Decoder, indent int) error {
 var (
 	// yamlPlain is what needs no quotes in any YAML version; numbers, dates
 	// and the words that YAML 1.1 takes for booleans are not in it.
-	yamlPlain    = regexp.MustCompile(`^[A-Za-z_/][A-Za-z0-9_./+-]*$`)
-	yamlReserved = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null)$`)
+	yamlPlain    = lazyregexp(`^[A-Za-z_/][A-Za-z0-9_./+-]*$`)
+	yamlReserved = lazyregexp(`(?i)^(y|n|yes|no|on|off|true|false|null)$`)
 )
 
+// lazyregexp compiles at the first use: the daemon and, in the image's one
+// program, PID 1 and every VM process would all do it as they start.
+func lazyregexp(form string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(form) })
+}
+
 func yamlString(s string) string {
-	if yamlPlain.MatchString(s) && !yamlReserved.MatchString(s) {
+	if yamlPlain().MatchString(s) && !yamlReserved().MatchString(s) {
 		return s
 	}
 	var b bytes.Buffer

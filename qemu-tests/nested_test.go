@@ -1,0 +1,49 @@
+package qemutests
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"quantavirt/image/tools"
+	"quantavirt/qemu-tests/guest"
+	"quantavirt/qemu-tests/lab"
+)
+
+// TestNested runs the VMM's own tests where there is KVM: inside the appliance.
+func TestNested(t *testing.T) {
+	tool, err := tools.Ensure(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := guest.Nested(t.Context(), tool, shared.root, filepath.Join(shared.root, "build", "guest", "nested"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Archive: archive, Cmdline: "quantavirt.rescue"})
+	// Modules go on loading after the API is ready.
+	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
+	for _, c := range []struct{ pkg, run, proof string }{
+		{"machine", ".", "TestGuestReset"},
+		{"vmm", "TestGuest|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel", "TestGuest"},
+	} {
+		t.Run(c.pkg, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			out, err := n.Shell(ctx, fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested ./%s.test -test.v -test.run '%s' -test.count=%d",
+				await, c.pkg, c.run, rounds(1, 5)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(out)
+			lines := strings.Split(out, "\n")
+			if last := lines[len(lines)-1]; last != "PASS" || !strings.Contains(out, "--- PASS: "+c.proof+" ") {
+				t.Errorf("the tests of hv/%s end with %q", c.pkg, last)
+			}
+		})
+	}
+}
