@@ -66,15 +66,17 @@ func (d *Device) Maker() (string, error) {
 		}
 		words[i] = list.TPMProperty[0].Value
 	}
-	name := ascii(words[0])
-	if more := ascii(words[1]) + ascii(words[2]); more != "" {
-		name += " " + more
-	}
+	name := strings.TrimSpace(ascii(words[0]) + " " + ascii(words[1], words[2]))
 	return fmt.Sprintf("%s, firmware %d.%d.%d.%d", name, words[3]>>16, words[3]&0xFFFF, words[4]>>16, words[4]&0xFFFF), nil
 }
 
-func ascii(word uint32) string {
-	return printable(strings.TrimSpace(strings.TrimRight(string(binary.BigEndian.AppendUint32(nil, word)), "\x00")))
+// ascii is the text that words hold.
+func ascii(words ...uint32) string {
+	var b []byte
+	for _, w := range words {
+		b = binary.BigEndian.AppendUint32(b, w)
+	}
+	return printable(strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", "")))
 }
 
 // Read returns registers of the SHA-256 bank. QV_ERR_UNSUPPORTED: the TPM has no

@@ -5,8 +5,11 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -189,4 +192,68 @@ func FuzzParseLog(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A log of OVMF, systemd-boot and systemd's stub, and the registers of the swtpm
+// that they measured into.
+func TestRealBoot(t *testing.T) {
+	log, values := realBoot(t)
+	events, err := ParseLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if differ := values.Differ(Replay(events)); differ != nil {
+		t.Errorf("PCR %v differ", differ)
+	}
+	var text strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&text, "%d %s %s\n", e.PCR, e.Type, e.Description())
+	}
+	const golden = "testdata/ovmf.events"
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text.String() != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", text.String(), want)
+	}
+}
+
+func realBoot(t *testing.T) (log []byte, values Values) {
+	t.Helper()
+	log, err := os.ReadFile("testdata/ovmf.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("testdata/ovmf.pcrs.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	return log, values
+}
+
+// Whatever of the log is changed that a digest covers, a register tells.
+func TestTamperedLog(t *testing.T) {
+	log, values := realBoot(t)
+	events, err := ParseLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range events {
+		if e.Type == evNoAction {
+			continue
+		}
+		for name, changed := range map[string][]Event{
+			"left out": slices.Delete(slices.Clone(events), i, i+1),
+			"twice":    slices.Insert(slices.Clone(events), i, e),
+			"another":  slices.Replace(slices.Clone(events), i, i+1, Event{PCR: e.PCR, Type: e.Type, SHA256: Digest{1}}),
+		} {
+			if differ := values.Differ(Replay(changed)); !slices.Equal(differ, []int{e.PCR}) {
+				t.Errorf("event %d %s: PCR %v differ, want %d", i, name, differ, e.PCR)
+			}
+		}
+	}
 }

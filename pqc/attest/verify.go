@@ -133,6 +133,8 @@ func secureBoot(events []tpm.Event) string {
 				return "on"
 			case "SecureBoot = 0":
 				return "off"
+			case "SecureBoot, 0 bytes":
+				return "unknown to the firmware"
 			}
 		}
 	}
