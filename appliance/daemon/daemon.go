@@ -299,7 +299,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	d.install = install.New(install.Deps{
 		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
 		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
-		Encrypt: d.trust.Encrypt,
+		CanEncrypt: d.trust.CanEncrypt, Encrypt: d.trust.Encrypt,
 	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,

@@ -43,6 +43,8 @@ type Deps struct {
 	// the space there, in bytes.
 	Spool string
 	Free  func() (int64, error)
+	// CanEncrypt says why Encrypt would fail.
+	CanEncrypt func(ctx context.Context) error
 	// Encrypt makes an encrypted volume and opens it as a device, see trust.Encrypt.
 	Encrypt func(ctx context.Context, p sealed.Place, recoveryKey string, uki *ukifile.File) (device string, closeDevice func() error, err error)
 	Tools   Tools  // the image's own if empty
@@ -101,7 +103,9 @@ func (src Source) Drop() {
 func (s *Service) Start(r Request, src Source, requestID string) (spec.Task, error) {
 	d, err := s.Check(r)
 	if err == nil && r.RecoveryKey != "" {
-		_, err = sealed.ParseRecoveryKey(r.RecoveryKey)
+		if _, err = sealed.ParseRecoveryKey(r.RecoveryKey); err == nil {
+			err = s.CanEncrypt(context.Background())
+		}
 	}
 	if err == nil && !r.DataOnly && src == (Source{}) && s.Boot().ESPDevice == "" {
 		err = qverr.New(qverr.NoEnt, "the node was not booted from a medium that its system could be copied from").

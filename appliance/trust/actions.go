@@ -60,6 +60,17 @@ func (s *Service) Attest(_ context.Context, digits string) (r attest.Report, err
 	return r, err
 }
 
+// CanEncrypt says why Encrypt would fail, before anything is lost by that.
+func (s *Service) CanEncrypt(ctx context.Context) error {
+	if err := s.with(func(d *tpm.Device) error {
+		_, err := sealed.Current(d)
+		return err
+	}); err != nil {
+		return qverr.New(qverr.CodeOf(err), "encrypt the data volume: %w", err).WithHint("%s", qverr.HintOf(err))
+	}
+	return loadCrypt(ctx)
+}
+
 // Encrypt makes an encrypted volume in a part of a disk, and opens it as a device
 // until close is called. It is sealed for this boot and, if uki is not nil, for that
 // system. QV_ERR_NODEV: the machine has no TPM; QV_ERR_STATE: this boot was not measured.

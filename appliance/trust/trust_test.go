@@ -73,6 +73,9 @@ func TestWithoutTPM(t *testing.T) {
 	if len(i.Problems) != 2 || !codes[int32(qverr.NoDev)] || !codes[int32(qverr.Unsupported)] {
 		t.Errorf("%+v", i.Problems)
 	}
+	if err := r.CanEncrypt(t.Context()); !errors.Is(err, qverr.NoDev) || qverr.HintOf(err) == "" {
+		t.Errorf("encrypt: %v", err)
+	}
 	if _, err := r.Measurements(t.Context()); !errors.Is(err, qverr.NoDev) {
 		t.Errorf("measurements: %v", err)
 	}
