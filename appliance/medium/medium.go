@@ -17,6 +17,13 @@ import (
 // read-only and writable at once.
 var mounting sync.Mutex
 
+// Alone waits until nobody else has a device mounted, and keeps others away until
+// done is called: for who mounts by other means than With.
+func Alone() (done func()) {
+	mounting.Lock()
+	return mounting.Unlock
+}
+
 // safe: nothing there is a program or a device.
 const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 

@@ -39,11 +39,22 @@ func (s *Service) Info(ctx context.Context) spec.Trust {
 	var err error
 	t.SecureBoot, err = s.secureBoot()
 	add(err)
-	add(s.measured(boot, &t))
-	if boot.Medium != "" { // PID 1 knows by now
+	err = s.measured(boot, &t)
+	add(err)
+	if boot.Medium != "" && lasting(err) { // PID 1 knows by now
 		s.trust = &t
 	}
 	return s.withVolume(t)
+}
+
+// lasting tells whether what was found holds for the whole boot: not so if
+// something could not be read.
+func lasting(err error) bool {
+	switch qverr.CodeOf(err) {
+	case qverr.NoDev, qverr.State, qverr.PQCAttestation:
+		return true
+	}
+	return err == nil
 }
 
 // withVolume adds what the data volume is sealed for, which changes.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/appliance/medium"
 	"quantavirt/internal/qverr"
 )
 
@@ -216,6 +217,7 @@ func mount(device, at string, write bool, fn func(Volume) error) (err error) {
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return qverr.New(qverr.IO, "EFI system partition: %w", err)
 	}
+	defer medium.Alone()() // others only read there, but the kernel wants all to mount alike
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME)
 	if !write {
 		flags |= unix.MS_RDONLY
