@@ -38,7 +38,6 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
-	"quantavirt/pqc/attest"
 )
 
 const (
@@ -311,22 +310,6 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	}
 	d.update = update.New(updateDeps)
 	return nil
-}
-
-// openTrust makes the service that knows what was booted.
-func (d *daemon) openTrust() (err error) {
-	deps := trust.Deps{
-		Log: d.logger("trust"), Boot: func() initapi.Boot { return d.sys.Boot() }, Keystore: filepath.Join(d.o.dataDir, "keystore"),
-		Running: func() int { return d.vms.Counts().Running },
-		Node: func() attest.Node {
-			return attest.Node{ID: d.sys.ID(), Hostname: d.sys.Hostname(), Version: version.Version}
-		},
-	}
-	if d.init != nil {
-		deps.Init = d.init
-	}
-	d.trust, err = trust.New(deps)
-	return err
 }
 
 // answers asks the API on its local socket whether it is ready.
