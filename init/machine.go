@@ -45,6 +45,9 @@ func (n *node) mountData(ctx context.Context) error {
 	_ = unix.Statfs(dataDir, &st)
 	n.set(func(b *wire.Boot) {
 		b.Data = wire.DataVolume{SizeBytes: int64(st.Blocks) * st.Bsize, Problem: wire.NewProblem(err)}
+		if shut := n.shut; shut != nil {
+			b.Data.Encrypted, b.Data.Locked, b.Data.Device, b.Data.PartUUID = true, true, shut.Device, shut.PartUUID
+		}
 	})
 	n.show("quantavirt: no data volume is used: all state is in RAM and lost at reboot")
 	return errors.Join(err, ramErr)
@@ -81,6 +84,16 @@ func (n *node) diskEvents() (events <-chan struct{}, stop func()) {
 const dataLimit = 15 * time.Second
 
 func (n *node) useData(ctx context.Context, b volume.Block) error {
+	if b.Crypt != nil {
+		if err := n.openData(&b); err != nil {
+			return err
+		}
+	}
+	return n.mountVolume(ctx, b)
+}
+
+// mountVolume mounts the data volume, which is open if it is encrypted.
+func (n *node) mountVolume(ctx context.Context, b volume.Block) error {
 	if err := load(n.modules, "ext4"); err != nil && !errors.Is(err, qverr.NoEnt) {
 		return err
 	}
@@ -90,7 +103,7 @@ func (n *node) useData(ctx context.Context, b volume.Block) error {
 	if err := volume.Mount(b, dataDir); err != nil {
 		return err
 	}
-	d := wire.DataVolume{Persistent: true, Device: b.Device, PartUUID: b.PartUUID, SizeBytes: b.FS.Size}
+	d := wire.DataVolume{Persistent: true, Device: b.Device, PartUUID: b.PartUUID, SizeBytes: b.FS.Size, Encrypted: b.Crypt != nil}
 	if b.FS.Errors {
 		err := qverr.New(qverr.StrIO, "the kernel has found errors in the file system of %s", b).
 			WithHint("power the node off and check the volume on another machine: e2fsck -f %s", b.Device)

@@ -22,6 +22,7 @@ import (
 	"quantavirt/init/seq"
 	"quantavirt/init/supervise"
 	"quantavirt/init/uevent"
+	"quantavirt/init/volume"
 	"quantavirt/init/watchdog"
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
@@ -58,8 +59,11 @@ type node struct {
 	settled chan struct{}            // closed when all have
 	api     chan struct{}            // closed when the API first answers
 
+	unlocking sync.Mutex // one at a time opens the data volume
+
 	mu      sync.Mutex
 	boot    wire.Boot
+	shut    *volume.Block // encrypted data volume that the TPM did not open
 	started time.Duration // when the daemon was first executed
 	ready   bool
 	ending  bool     // the node goes down

@@ -53,6 +53,7 @@ type systemInfo struct {
 
 type problem struct {
 	Name     string `json:"name"`
+	Message  string `json:"message"`
 	Recovery string `json:"recovery"`
 }
 

@@ -25,7 +25,7 @@ func (s *Server) installUpload(w http.ResponseWriter, r *http.Request, params sp
 	if params.Disk == "" {
 		return spec.Task{}, qverr.New(qverr.Inval, "query parameter disk is missing").With("parameter", "disk")
 	}
-	request := install.Request{Disk: params.Disk, WipeSerial: params.WipeSerial}
+	request := install.Request{Disk: params.Disk, WipeSerial: params.WipeSerial, RecoveryKey: params.RecoveryKey}
 	body, err := s.upload(w, r)
 	if err == nil {
 		_, err = s.Deps.Install.Check(request)
@@ -41,8 +41,8 @@ func (s *Server) installUpload(w http.ResponseWriter, r *http.Request, params sp
 }
 
 func (s *Server) installRequest(w http.ResponseWriter, r *http.Request, params spec.InstallParams) (spec.Task, error) {
-	if params.Disk != "" || params.WipeSerial != "" {
-		return spec.Task{}, qverr.New(qverr.Inval, "the query parameters disk and wipe_serial go with a body of type %s", octets)
+	if params.Disk != "" || params.WipeSerial != "" || params.RecoveryKey != "" {
+		return spec.Task{}, qverr.New(qverr.Inval, "the parameters disk, wipe_serial and Recovery-Key go with a body of type %s", octets)
 	}
 	var in spec.InstallRequest
 	if err := s.decode(w, r, "InstallRequest", false, &in); err != nil {
@@ -54,6 +54,6 @@ func (s *Server) installRequest(w http.ResponseWriter, r *http.Request, params s
 	case in.DataOnly && in.URL != "":
 		return spec.Task{}, qverr.New(qverr.Config, "url goes with an installation, not with data_only").With("path", "url")
 	}
-	return s.Deps.Install.Start(install.Request{Disk: in.Disk, WipeSerial: in.WipeSerial, DataOnly: in.DataOnly},
+	return s.Deps.Install.Start(install.Request{Disk: in.Disk, WipeSerial: in.WipeSerial, DataOnly: in.DataOnly, RecoveryKey: in.RecoveryKey},
 		install.Source{URL: in.URL, SHA256: in.Sha256}, requestOf(r).id)
 }

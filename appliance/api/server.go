@@ -21,6 +21,7 @@ import (
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/trust"
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/internal/qverr"
@@ -48,6 +49,7 @@ type Deps struct {
 	Storage  *storage.Service
 	Networks *network.Service
 	Crypto   *crypto.Service
+	Trust    *trust.Service
 	Install  *install.Service
 	System   System
 	Update   *update.Service

@@ -32,6 +32,7 @@ import (
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/system"
 	"quantavirt/appliance/task"
+	"quantavirt/appliance/trust"
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
@@ -87,6 +88,7 @@ type daemon struct {
 	sys     *system.Service
 	update  *update.Service
 	backup  *backup.Service
+	trust   *trust.Service
 	init    *initapi.Client // nil on an ordinary host
 	config  *firstboot.Service
 	install *install.Service
@@ -293,11 +295,14 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
+	if err := d.openTrust(); err != nil {
+		return err
+	}
 	end := d.end()
 	d.backup = d.backups(end)
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
-		TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
+		Trust: d.trust.Info, TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
 		Restart: end,
 	}
 	if d.init != nil {
@@ -309,11 +314,12 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	d.install = install.New(install.Deps{
 		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
 		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
+		CanEncrypt: d.trust.CanEncrypt, Encrypt: d.trust.Encrypt,
 	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, Version: version.Version,
-		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore",
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.trust.ResealFor,
 	}
 	if d.init != nil {
 		updateDeps.Init = d.init
@@ -404,7 +410,8 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Logs: d.logs(), Backup: d.backup,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Trust: d.trust,
+		Logs: d.logs(), Backup: d.backup,
 	})
 	local, err := listen.Unix(d.o.runDir)
 	if err != nil {

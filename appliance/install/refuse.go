@@ -22,6 +22,9 @@ type Request struct {
 	Disk       string // selector, see disks.Select
 	WipeSerial string // its serial number, if what is on it may be lost
 	DataOnly   bool   // make a data volume, and install nothing
+	// RecoveryKey has the data volume encrypted and sealed to the TPM; it opens
+	// the volume too. "" leaves it open to who has the disk.
+	RecoveryKey string
 }
 
 // least is the size of the smallest disk for a request.

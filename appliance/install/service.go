@@ -19,7 +19,9 @@ import (
 	"quantavirt/internal/disks"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/sealed"
 	"quantavirt/internal/slot"
+	"quantavirt/internal/ukifile"
 )
 
 const (
@@ -41,8 +43,12 @@ type Deps struct {
 	// the space there, in bytes.
 	Spool string
 	Free  func() (int64, error)
-	Tools Tools  // the image's own if empty
-	Boots string // folder of the boot loaders, the image's own if empty
+	// CanEncrypt says why Encrypt would fail.
+	CanEncrypt func(ctx context.Context) error
+	// Encrypt makes an encrypted volume and opens it as a device, see trust.Encrypt.
+	Encrypt func(ctx context.Context, p sealed.Place, recoveryKey string, uki *ukifile.File) (device string, closeDevice func() error, err error)
+	Tools   Tools  // the image's own if empty
+	Boots   string // folder of the boot loaders, the image's own if empty
 }
 
 // Service installs.
@@ -96,6 +102,11 @@ func (src Source) Drop() {
 // the boot medium. What is wrong with the request is said at once.
 func (s *Service) Start(r Request, src Source, requestID string) (spec.Task, error) {
 	d, err := s.Check(r)
+	if err == nil && r.RecoveryKey != "" {
+		if _, err = sealed.ParseRecoveryKey(r.RecoveryKey); err == nil {
+			err = s.CanEncrypt(context.Background())
+		}
+	}
 	if err == nil && !r.DataOnly && src == (Source{}) && s.Boot().ESPDevice == "" {
 		err = qverr.New(qverr.NoEnt, "the node was not booted from a medium that its system could be copied from").
 			WithHint("upload the unified kernel image with --file, or name it with --url")
@@ -112,7 +123,7 @@ func (s *Service) Start(r Request, src Source, requestID string) (spec.Task, err
 			defer s.busy.Unlock()
 			defer src.Drop()
 			p.Phase(phaseCheck)
-			err := s.install(ctx, &job{Request: r, disk: d, config: s.Config(), tools: s.Tools, now: time.Now()}, src, p)
+			err := s.install(ctx, &job{Request: r, disk: d, config: s.Config(), tools: s.Tools, encrypt: s.Encrypt, now: time.Now()}, src, p)
 			if err == nil {
 				s.Log.Info("installed", "disk", d.String(), "data_only", r.DataOnly)
 			}

@@ -24,6 +24,7 @@ const firstSlot = 1
 type system struct {
 	f    *os.File
 	size int64
+	uki  *ukifile.File
 	info slot.Info
 }
 
@@ -62,7 +63,7 @@ func readSystem(f *os.File) (*system, error) {
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, info.Size())); err != nil {
 		return nil, qverr.New(qverr.IO, "read the system to install: %w", err)
 	}
-	return &system{f: f, size: info.Size(), info: slot.Info{
+	return &system{f: f, size: info.Size(), uki: uki, info: slot.Info{
 		Sequence: firstSlot, Version: release["QUANTAVIRT_VERSION"], Build: release["QUANTAVIRT_BUILD"],
 		SHA256: hex.EncodeToString(sum.Sum(nil)), WrittenAt: time.Now().UTC().Truncate(time.Second), State: slot.StateGood,
 	}}, nil

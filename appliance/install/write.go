@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"io"
+	"os"
 	"time"
 
 	"quantavirt/appliance/task"
@@ -13,6 +15,8 @@ import (
 	"quantavirt/internal/fat32"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/sealed"
+	"quantavirt/internal/ukifile"
 )
 
 // Phases of an installation, as the task shows them.
@@ -32,6 +36,7 @@ type job struct {
 	loaders loaders
 	config  []byte // to lie on the new medium, nil for none
 	tools   Tools
+	encrypt func(ctx context.Context, p sealed.Place, recoveryKey string, uki *ukifile.File) (string, func() error, error)
 	now     time.Time
 }
 
@@ -43,11 +48,11 @@ func (j *job) write(ctx context.Context, p *task.Progress) error {
 	}
 	p.Phase(phaseData)
 	p.Set(0, 0, "")
-	if err := j.tools.makeData(ctx, j.disk.Device, offset, size); err != nil {
+	if err := j.makeData(ctx, offset, size); err != nil {
 		return err
 	}
 	p.Phase(phaseVerify)
-	if err := j.verify(ctx, written, offset, p); err != nil {
+	if err := j.verify(written, p); err != nil {
 		return err
 	}
 	if err := reread(j.disk.Device); err != nil {
@@ -139,11 +144,45 @@ func (c cancellable) WriteAt(p []byte, off int64) (int, error) {
 	return c.t.WriteAt(p, off)
 }
 
-// verify reads everything back.
-func (j *job) verify(ctx context.Context, written []extent, offset int64, p *task.Progress) (err error) {
-	if err := j.tools.checkData(ctx, j.disk.Device, offset); err != nil {
+// makeData makes the data volume and checks it.
+func (j *job) makeData(ctx context.Context, offset, size int64) (err error) {
+	device := j.disk.Device
+	if j.RecoveryKey != "" {
+		var uki *ukifile.File
+		if j.system != nil {
+			uki = j.system.uki
+		}
+		opened, closeDevice, openErr := j.encrypt(ctx, sealed.Place{Device: device, Offset: offset, Size: size}, j.RecoveryKey, uki)
+		if openErr != nil {
+			return openErr
+		}
+		defer func() { err = errors.Join(err, closeDevice()) }()
+		if size, err = deviceSize(opened); err != nil {
+			return err
+		}
+		device, offset = opened, 0
+	}
+	if err := j.tools.makeData(ctx, device, offset, size); err != nil {
 		return err
 	}
+	return j.tools.checkData(ctx, device, offset)
+}
+
+func deviceSize(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, qverr.New(qverr.CodeOf(err), "%w", err)
+	}
+	defer func() { _ = f.Close() }()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, qverr.New(qverr.StrIO, "size of %s: %w", path, err)
+	}
+	return size, nil
+}
+
+// verify reads back everything but the data volume.
+func (j *job) verify(written []extent, p *task.Progress) (err error) {
 	var done, total int64
 	t, err := openTarget(j.disk.Device, func(n int64) { done += n; p.Set(done, total, "bytes") })
 	if err != nil {

@@ -53,15 +53,13 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 			Pid: os.Getpid(), StartedAt: s.started, Restarts: boot.Restarts,
 			AdoptedVms: s.VMs.Adopted(), MemoryBytes: residentBytes(),
 		},
+		Trust:    s.Trust(ctx),
 		Watchdog: boot.Watchdog,
 	}
 	info.IOMMU.Groups = nonNil(info.IOMMU.Groups)
 	info.Problems = problems(info)
 	return info, nil
 }
-
-// ID is the node's, which stays.
-func (s *Service) ID() string { return s.nodeID }
 
 func nonNil[T any](s []T) []T {
 	if s == nil {
@@ -71,7 +69,7 @@ func nonNil[T any](s []T) []T {
 }
 
 func (s *Service) dataVolume(d initapi.DataVolume) spec.DataVolume {
-	out := spec.DataVolume{Persistent: d.Persistent, Device: d.Device, PartUUID: d.PartUUID, SizeBytes: d.SizeBytes}
+	out := spec.DataVolume{Persistent: d.Persistent, Device: d.Device, PartUUID: d.PartUUID, SizeBytes: d.SizeBytes, Encrypted: d.Encrypted, Locked: d.Locked}
 	if d.Problem != nil {
 		out.Problem = *d.Problem
 	}
@@ -82,7 +80,10 @@ func (s *Service) dataVolume(d initapi.DataVolume) spec.DataVolume {
 			out.SizeBytes = int64(fs.Blocks) * fs.Bsize
 		}
 	}
-	if !d.Persistent {
+	switch {
+	case d.Locked:
+		out.Message = "the encrypted data volume is shut: all state is in RAM until it is opened, and lost then or at reboot"
+	case !d.Persistent:
 		out.Message = "there is no data volume: all state is in RAM and lost at reboot"
 	}
 	return out
@@ -115,6 +116,11 @@ func problems(info spec.SystemInfo) []spec.Problem {
 	}
 	add(info.DataVolume.Problem)
 	add(info.Network.Problem)
+	for _, p := range info.Trust.Problems { // the rest is only missing
+		if qverr.Code(p.Code) == qverr.PQCAttestation {
+			add(p)
+		}
+	}
 	for _, p := range info.Configuration.Problems {
 		add(p)
 	}

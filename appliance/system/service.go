@@ -51,7 +51,9 @@ type Deps struct {
 	VMs     VMs
 	Cards   Cards
 	Uplink  func() spec.UplinkInfo
-	TLS     func() spec.TLSInfo
+	// Trust is what is known of the boot.
+	Trust func(ctx context.Context) spec.Trust
+	TLS   func() spec.TLSInfo
 	// Name is the host name in the node's configuration, "" for none.
 	Name func() string
 	// Configuration is what the node got at its first boot.
@@ -182,6 +184,9 @@ func (s *Service) RestartDaemon() error {
 func noInit(what string) error {
 	return qverr.New(qverr.Unsupported, "%s: this daemon runs without QuantaVirt's PID 1", what)
 }
+
+// ID is the node's own, made at its first boot.
+func (s *Service) ID() string { return s.nodeID }
 
 // Hostname is the node's name: that of the command line, of the configuration,
 // or what PID 1 has made up.

@@ -56,6 +56,7 @@ func testSystem(t *testing.T, dir string, init Init, c cards) *Service {
 	s, err := New(db, Deps{
 		Log: slog.New(slog.DiscardHandler), Init: init, DataDir: dir, VMs: vms{}, Cards: c,
 		Uplink:        func() spec.UplinkInfo { return spec.UplinkInfo{State: "up", Addresses: []string{"192.0.2.7/24"}} },
+		Trust:         trusted,
 		TLS:           func() spec.TLSInfo { return spec.TLSInfo{Policy: spec.TLSInfoPolicyPQOnly} },
 		Configuration: func() spec.ConfigurationInfo { return spec.ConfigurationInfo{} },
 		Name:          func() string { return "" },
@@ -64,6 +65,14 @@ func testSystem(t *testing.T, dir string, init Init, c cards) *Service {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// trusted is a node that lacks a TPM, which is no problem, and was booted by
+// something else than it thinks, which is.
+func trusted(context.Context) spec.Trust {
+	return spec.Trust{Problems: []spec.Problem{
+		*initapi.NewProblem(qverr.New(qverr.NoDev, "no TPM").WithHint("x")), *initapi.NewProblem(qverr.New(qverr.PQCAttestation, "another PCR 11").WithHint("x")),
+	}}
 }
 
 func names(ps []spec.Problem) map[string]int {
@@ -88,7 +97,7 @@ func TestInfoOfANodeWithEverything(t *testing.T) {
 		t.Error(s.Ready())
 	}
 	info, err := s.Info(t.Context())
-	if err != nil || len(info.Problems) != 0 || info.Hostname != "node7" || info.Daemon.Restarts != 2 || info.Daemon.AdoptedVms != 1 ||
+	if err != nil || len(info.Problems) != 1 || info.Problems[0].Name != "PQC_ERR_ATTESTATION" || info.Hostname != "node7" || info.Daemon.Restarts != 2 || info.Daemon.AdoptedVms != 1 ||
 		info.Memory.CommittedBytes != 5 || info.Memory.AdmissibleBytes != 7 || info.Memory.TotalBytes == 0 || info.UptimeSeconds <= 0 ||
 		info.CryptoProvider != "quac100" || info.DataVolume.FreeBytes == 0 || info.DataVolume.Message != "" || info.IOMMU.Groups == nil {
 		t.Errorf("%+v, %v", info, err)

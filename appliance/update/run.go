@@ -194,6 +194,11 @@ func (s *Service) writeSlot(ctx context.Context, got *received, img *image, o Op
 			return err
 		}
 		p.Phase("arm")
+		if s.Reseal != nil {
+			if err := s.Reseal(img.file, img.size, "slot "+slot.Digits(seq)); err != nil {
+				return errors.Join(qverr.New(qverr.CodeOf(err), "seal the data volume for the new system: %w", err), d.remove(seq))
+			}
+		}
 		err := s.change(func(r *record) {
 			r.Armed = &armed{Sequence: seq, BootID: w.bootID, VMs: before.VMs, Keys: got.manifest.Keys}
 		})

@@ -3,6 +3,7 @@ package update
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -52,6 +53,9 @@ type Deps struct {
 	// Mount calls fn with the EFI system partition; nil: it is mounted from the
 	// device that PID 1 found.
 	Mount func(device string, write bool, fn func(Volume) error) error
+	// Reseal seals the encrypted data volume for one more system, before it is
+	// tried; nil does nothing.
+	Reseal func(uki io.ReaderAt, size int64, name string) error
 	// Uptime is the time since the kernel started.
 	Uptime func() time.Duration
 	// LoadKernel is kexec_file_load(2).

@@ -33,6 +33,7 @@ var base = set{name: "root", components: "main", packages: []string{
 	"ca-certificates",  // into the image
 	"busybox-static",   // the bare init that the benchmark compares with
 	"swtpm",            // a TPM for machines under test
+	"cryptsetup-bin",   // reads and makes LUKS2 without us, in tests
 	"systemd-boot-efi", // stub and boot loader for UEFI
 	"grub-pc-bin",      // boot loader for BIOS
 }}

@@ -30,6 +30,8 @@ type Node interface {
 	Kexec()
 	// Blessed says that this boot is no trial of an update, or no more.
 	Blessed()
+	// Unlock opens the data volume and has the daemon use it.
+	Unlock(ctx context.Context, recoveryKey string) error
 	Log() []byte
 }
 
@@ -80,6 +82,16 @@ func routes(n Node) map[string]unixhttp.Handler {
 			}
 			n.Banner(b.Lines)
 			return unixhttp.Response{Status: 204}
+		},
+		"POST /unlock": func(ctx context.Context, r unixhttp.Request) unixhttp.Response {
+			var u wire.Unlock
+			if err := json.Unmarshal(r.Body, &u); err != nil {
+				return fail(qverr.New(qverr.Config, "unlock: %w", err))
+			}
+			if err := n.Unlock(ctx, u.RecoveryKey); err != nil {
+				return fail(err)
+			}
+			return unixhttp.Response{Status: 202}
 		},
 		"POST /ready":    act(n.Ready, 204),
 		"POST /reboot":   act(n.Reboot, 202),

@@ -49,7 +49,14 @@ func (f *fakeNode) WaitBoot(ctx context.Context, step string) error {
 	}
 }
 
-func (f *fakeNode) Kexec()   { f.called("kexec") }
+func (f *fakeNode) Kexec() { f.called("kexec") }
+func (f *fakeNode) Unlock(_ context.Context, key string) error {
+	f.called("unlock " + key)
+	if key != "right" {
+		return qverr.New(qverr.Perm, "another key")
+	}
+	return nil
+}
 func (f *fakeNode) Blessed() { f.called("blessed") }
 
 func (f *fakeNode) Exit(pid int) (initapi.Exit, bool) { e, ok := f.exits[pid]; return e, ok }
@@ -112,13 +119,17 @@ func TestClientAndServer(t *testing.T) {
 		func() error { return c.PowerOff(ctx) },
 		func() error { return c.Kexec(ctx) },
 		func() error { return c.Blessed(ctx) },
+		func() error { return c.Unlock(ctx, "right") },
 	} {
 		if err := call(); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := []string{"banner a|b", "ready", "reboot", "poweroff", "kexec", "blessed"}; !reflect.DeepEqual(f.calls, want) {
+	if want := []string{"banner a|b", "ready", "reboot", "poweroff", "kexec", "blessed", "unlock right"}; !reflect.DeepEqual(f.calls, want) {
 		t.Errorf("calls: %v", f.calls)
+	}
+	if err := c.Unlock(ctx, "wrong"); !errors.Is(err, qverr.Perm) {
+		t.Errorf("unlock with a wrong key: %v", err)
 	}
 	if log, err := c.Log(ctx); err != nil || string(log) != "one\ntwo\n" {
 		t.Errorf("%q %v", log, err)

@@ -30,7 +30,7 @@ func (b *Block) Check(ctx context.Context, now time.Time, run Run) (why string, 
 	if why = b.FS.CheckWanted(now); why == "" {
 		return "", nil
 	}
-	status, output, err := run(ctx, Checker, "-p", b.Device)
+	status, output, err := run(ctx, Checker, "-p", b.FSDevice())
 	switch {
 	case err != nil:
 		return why, qverr.New(qverr.CodeOf(err), "check %s (%s): %w", b, why, err)

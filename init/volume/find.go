@@ -127,7 +127,7 @@ func Mount(b Block, target string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return qverr.New(qverr.IO, "mount %s: %w", b, err)
 	}
-	if err := unix.Mount(b.Device, target, "ext4", safe|unix.MS_NOATIME, "errors=remount-ro"); err != nil {
+	if err := unix.Mount(b.FSDevice(), target, "ext4", safe|unix.MS_NOATIME, "errors=remount-ro"); err != nil {
 		return qverr.New(qverr.StrOpen, "mount %s: %w", b, err).
 			WithHint("check it on another machine: e2fsck -f %s", b.Device)
 	}

@@ -1,9 +1,10 @@
 // Package volume finds and mounts the data volume: the ext4 file system, on a
 // partition or a whole disk, that is labelled QV-DATA itself or lies in a GPT
-// partition of that name.
+// partition of that name. It may be encrypted (LUKS2), with that label on the outside.
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"quantavirt/internal/disks"
+	"quantavirt/internal/luks2"
 	"quantavirt/internal/qverr"
 )
 
@@ -30,7 +32,12 @@ type Block struct {
 	PartUUID string
 	Size     int64       // bytes
 	FS       *disks.Ext4 // nil: no ext file system
+	Crypt    *Crypt      // nil: not encrypted
+	Opened   string      // device of what an encrypted volume holds, once it is open
 }
+
+// Crypt is what the header of an encrypted volume says about it.
+type Crypt struct{ Label, UUID string }
 
 // Host is where devices are looked for. The zero value of neither is of use.
 type Host struct {
@@ -145,14 +152,32 @@ func (h Host) block(name string) (Block, error) {
 	return b, b.read()
 }
 
-// read looks for the superblock.
+// FSDevice is the device that the file system lies on.
+func (b Block) FSDevice() string { return cmp.Or(b.Opened, b.Device) }
+
+// Open says that what an encrypted volume holds is to be seen at a device.
+func (b *Block) Open(device string) error {
+	b.Opened = device
+	if err := b.read(); err != nil {
+		return qverr.New(qverr.StrIO, "read %s: %w", b, err)
+	}
+	if b.FS == nil {
+		return qverr.New(qverr.StrFormat, "the encrypted volume %s holds no ext4 file system", b)
+	}
+	return nil
+}
+
+// read looks for the superblock, or the header of an encrypted volume.
 func (b *Block) read() error {
 	b.FS = nil
-	f, err := os.Open(b.Device)
+	f, err := os.Open(b.FSDevice())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if err := b.readCrypt(f); err != nil || b.Crypt != nil && b.Opened == "" {
+		return err
+	}
 	sb := make([]byte, disks.SuperSize)
 	if _, err := f.ReadAt(sb, disks.SuperOffset); err != nil {
 		if errors.Is(err, io.EOF) { // too small for any
@@ -162,6 +187,23 @@ func (b *Block) read() error {
 	}
 	if fs, ok := disks.ParseExt4(sb); ok {
 		b.FS = &fs
+	}
+	return nil
+}
+
+func (b *Block) readCrypt(f *os.File) error {
+	if b.Opened != "" {
+		return nil
+	}
+	head := make([]byte, 512)
+	if n, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	} else if !luks2.Is(head[:n]) {
+		return nil
+	}
+	b.Crypt = &Crypt{}
+	if v, err := luks2.Read(f); err == nil { // what is wrong with it is said when it is opened
+		b.Crypt.Label, b.Crypt.UUID = v.Label, v.UUID
 	}
 	return nil
 }
@@ -189,7 +231,7 @@ func Choose(blocks []Block, want string) (Block, error) {
 		}
 		return Block{}, qverr.New(qverr.Config, "%d data volumes answer to %s: %s; none is used", len(found), want, strings.Join(names, ", ")).
 			WithHint("remove one, or name the right one on the kernel command line: quantavirt.data=PARTUUID=… or quantavirt.data=/dev/…")
-	case found[0].FS == nil:
+	case found[0].FS == nil && found[0].Crypt == nil:
 		return Block{}, qverr.New(qverr.StrFormat, "%s holds no ext4 file system", found[0]).
 			WithHint("make one: mkfs.ext4 -L %s %s", Label, found[0].Device)
 	}
@@ -200,11 +242,11 @@ func (b Block) wanted(want string) bool {
 	kind, id, _ := strings.Cut(want, "=")
 	switch {
 	case want == "":
-		return b.PartName == Label || b.FS != nil && b.FS.Label == Label
+		return b.PartName == Label || b.FS != nil && b.FS.Label == Label || b.Crypt != nil && b.Crypt.Label == Label
 	case strings.EqualFold(kind, "PARTUUID"):
 		return id != "" && strings.EqualFold(b.PartUUID, id)
 	case strings.EqualFold(kind, "UUID"):
-		return b.FS != nil && strings.EqualFold(b.FS.UUID, id)
+		return b.FS != nil && strings.EqualFold(b.FS.UUID, id) || b.Crypt != nil && id != "" && strings.EqualFold(b.Crypt.UUID, id)
 	}
 	return b.Device == want
 }

@@ -94,6 +94,13 @@ func (c *Client) Blessed(ctx context.Context) error {
 	return c.json(ctx, http.MethodPost, "/blessed", nil, nil, nil)
 }
 
+// Unlock has PID 1 open the data volume with the recovery key. The daemon is ended
+// soon after the answer, and started anew on the volume. QV_ERR_PERM: another key;
+// QV_ERR_STATE: no data volume is shut.
+func (c *Client) Unlock(ctx context.Context, recoveryKey string) error {
+	return c.json(ctx, http.MethodPost, "/unlock", nil, Unlock{RecoveryKey: recoveryKey}, nil)
+}
+
 // Log is what PID 1 and the daemon wrote last, as text.
 func (c *Client) Log(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, "/log", nil, nil)

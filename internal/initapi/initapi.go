@@ -20,6 +20,7 @@ type (
 	Exit       = wire.Exit
 	Banner     = wire.Banner
 	Rescue     = wire.Rescue
+	Unlock     = wire.Unlock
 )
 
 // NewProblem describes err with the texts of the catalogue; nil for nil.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"quantavirt/internal/qverr"
 )
@@ -17,6 +18,9 @@ const PCR = 11
 // their order in the file (systemd-stub(7), and the UKI specification, "PE
 // Sections"). .pcrsig is not measured, as it signs the outcome.
 var measured = []string{Linux, OSRelease, Cmdline, Initrd, Microcode, Splash, DTB, Uname, SBAT, PCRPKey}
+
+// Measured names the sections that the stub measures, in its order.
+func Measured() []string { return slices.Clone(measured) }
 
 // unknown are sections of which the stub picks by the machine's hardware.
 var unknown = []string{".dtbauto", ".hwids", ".efifw"}

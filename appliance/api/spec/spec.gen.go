@@ -22,6 +22,7 @@ import (
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
+	"quantavirt/pqc/attest"
 
 	"github.com/oapi-codegen/runtime"
 )
@@ -488,6 +489,30 @@ func (e TokenRole) Valid() bool {
 	}
 }
 
+// Defines values for TrustSecureBoot.
+const (
+	TrustSecureBootAbsent TrustSecureBoot = "absent"
+	TrustSecureBootOff    TrustSecureBoot = "off"
+	TrustSecureBootOn     TrustSecureBoot = "on"
+	TrustSecureBootSetup  TrustSecureBoot = "setup"
+)
+
+// Valid indicates whether the value is a known member of the TrustSecureBoot enum.
+func (e TrustSecureBoot) Valid() bool {
+	switch e {
+	case TrustSecureBootAbsent:
+		return true
+	case TrustSecureBootOff:
+		return true
+	case TrustSecureBootOn:
+		return true
+	case TrustSecureBootSetup:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for UplinkSource.
 const (
 	UplinkSourceAPI               UplinkSource = "api"
@@ -704,6 +729,15 @@ func (e GetVMConsoleParamsDevice) Valid() bool {
 	}
 }
 
+// AttestReport defines model for AttestReport.
+type AttestReport = attest.Report
+
+// AttestRequest defines model for AttestRequest.
+type AttestRequest struct {
+	// Nonce what the verifier has chosen for this once
+	Nonce string `json:"nonce"`
+}
+
 // AutostartConfig defines model for AutostartConfig.
 type AutostartConfig struct {
 	// Delay seconds to wait after the VM before it
@@ -857,9 +891,13 @@ type DaemonInfo struct {
 // DataVolume defines model for DataVolume.
 type DataVolume struct {
 	Device    string `json:"device,omitempty,omitzero"`
+	Encrypted bool   `json:"encrypted,omitempty,omitzero"`
 	FreeBytes int64  `json:"free_bytes"`
-	Message   string `json:"message,omitempty,omitzero"`
-	PartUUID  string `json:"part_uuid,omitempty,omitzero"`
+
+	// Locked it is encrypted and shut: system unlock opens it
+	Locked   bool   `json:"locked,omitempty,omitzero"`
+	Message  string `json:"message,omitempty,omitzero"`
+	PartUUID string `json:"part_uuid,omitempty,omitzero"`
 
 	// Persistent false: state is in RAM and lost at reboot
 	Persistent bool `json:"persistent"`
@@ -986,6 +1024,9 @@ type InstallRequest struct {
 	// Disk /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
 	Disk DiskSelector `json:"disk"`
 
+	// RecoveryKey encrypt the data volume, sealed to the TPM; this opens it if the boot is another one day
+	RecoveryKey string `json:"recovery_key,omitempty,omitzero"`
+
 	// Sha256 of what the URL gives; needed with http://
 	Sha256 string `json:"sha256,omitempty,omitzero"`
 
@@ -1038,6 +1079,22 @@ type LogList struct {
 
 // LogRecord defines model for LogRecord.
 type LogRecord = qvlog.Record
+
+// MeasuredEvent defines model for MeasuredEvent.
+type MeasuredEvent struct {
+	Description string `json:"description"`
+	Pcr         int    `json:"pcr"`
+	Sha256      string `json:"sha256"`
+
+	// Type as the TCG names it
+	Type string `json:"type"`
+}
+
+// Measurements defines model for Measurements.
+type Measurements struct {
+	Events []MeasuredEvent `json:"events"`
+	Pcrs   []PCR           `json:"pcrs"`
+}
 
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
@@ -1135,6 +1192,13 @@ type PCIConfig struct {
 	Address string `json:"address"`
 }
 
+// PCR defines model for PCR.
+type PCR struct {
+	Meaning string `json:"meaning"`
+	Pcr     int    `json:"pcr"`
+	Sha256  string `json:"sha256"`
+}
+
 // PQCConfig defines model for PQCConfig.
 type PQCConfig struct {
 	Attestation    bool             `json:"attestation,omitempty,omitzero"`
@@ -1196,8 +1260,17 @@ type QUAC100 struct {
 // QUAC100Provider which provider serves now
 type QUAC100Provider string
 
+// RecoveryKey eight groups of eight letters
+type RecoveryKey = string
+
 // Rescue the last time of this boot that the daemon could not start
 type Rescue = initapi.Rescue
+
+// ResealRequest defines model for ResealRequest.
+type ResealRequest struct {
+	// RecoveryKey eight groups of eight letters
+	RecoveryKey RecoveryKey `json:"recovery_key,omitempty,omitzero"`
+}
 
 // Restored defines model for Restored.
 type Restored struct {
@@ -1207,6 +1280,11 @@ type Restored struct {
 	Hostname string `json:"hostname"`
 	NodeID   string `json:"node_id"`
 	Version  string `json:"version"`
+}
+
+// Sealing defines model for Sealing.
+type Sealing struct {
+	SealedFor []string `json:"sealed_for"`
 }
 
 // SecurityConfig defines model for SecurityConfig.
@@ -1345,13 +1423,16 @@ type SystemInfo struct {
 	Problems []Problem `json:"problems"`
 
 	// Rescue the last time of this boot that the daemon could not start
-	Rescue        *Rescue   `json:"rescue,omitempty"`
-	Time          time.Time `json:"time"`
-	TLS           TLSInfo   `json:"tls"`
-	UptimeSeconds float64   `json:"uptime_seconds"`
-	Version       string    `json:"version"`
-	Vms           VMCounts  `json:"vms"`
-	Watchdog      string    `json:"watchdog,omitempty,omitzero"`
+	Rescue *Rescue   `json:"rescue,omitempty"`
+	Time   time.Time `json:"time"`
+	TLS    TLSInfo   `json:"tls"`
+
+	// Trust what is known of the boot; nothing of it keeps the node from running
+	Trust         Trust    `json:"trust"`
+	UptimeSeconds float64  `json:"uptime_seconds"`
+	Version       string   `json:"version"`
+	Vms           VMCounts `json:"vms"`
+	Watchdog      string   `json:"watchdog,omitempty,omitzero"`
 }
 
 // SystemInfoCryptoProvider defines model for SystemInfo.CryptoProvider.
@@ -1440,8 +1521,50 @@ type TokenSecret struct {
 	Token string `json:"token"`
 }
 
+// Trust what is known of the boot; nothing of it keeps the node from running
+type Trust struct {
+	// Events in the firmware's log
+	Events int `json:"events,omitempty,omitzero"`
+
+	// Identity sha256: of the ML-DSA-87 public key that attestations are signed by
+	Identity string `json:"identity"`
+
+	// LogMatches the log's events lead to the TPM's values
+	LogMatches bool   `json:"log_matches,omitempty,omitzero"`
+	Message    string `json:"message,omitempty,omitzero"`
+
+	// Pcr11 what the unified kernel image left there, SHA-256
+	Pcr11 string `json:"pcr11,omitempty,omitzero"`
+
+	// Pcr11Expected of the file in the running slot; absent if the node does not know its file
+	Pcr11Expected string `json:"pcr11_expected,omitempty,omitzero"`
+
+	// PcrsDiffer registers that they do not lead to
+	PcrsDiffer []int     `json:"pcrs_differ,omitempty,omitzero"`
+	Problems   []Problem `json:"problems"`
+
+	// SealedFor boots that the encrypted data volume opens for
+	SealedFor []string `json:"sealed_for,omitempty,omitzero"`
+
+	// SecureBoot setup: the firmware takes keys from anybody
+	SecureBoot TrustSecureBoot `json:"secure_boot"`
+
+	// Tpm the machine has a TPM 2.0
+	Tpm      bool   `json:"tpm"`
+	TpmMaker string `json:"tpm_maker,omitempty,omitzero"`
+}
+
+// TrustSecureBoot setup: the firmware takes keys from anybody
+type TrustSecureBoot string
+
 // USBConfig defines model for USBConfig.
 type USBConfig map[string]interface{}
+
+// UnlockRequest defines model for UnlockRequest.
+type UnlockRequest struct {
+	// RecoveryKey eight groups of eight letters
+	RecoveryKey RecoveryKey `json:"recovery_key"`
+}
 
 // UpdateBundle defines model for UpdateBundle.
 type UpdateBundle struct {
@@ -1736,6 +1859,9 @@ type InstallParams struct {
 
 	// Wait hold the answer until the task ends, at most so many seconds
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// RecoveryKey as recovery_key of InstallRequest (upload only); a query would be logged
+	RecoveryKey string `json:"Recovery-Key,omitempty,omitzero"`
 }
 
 // RestoreParams defines parameters for Restore.
@@ -1845,11 +1971,20 @@ type StopVMParams struct {
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
 
+// AttestJSONRequestBody defines body for Attest for application/json ContentType.
+type AttestJSONRequestBody = AttestRequest
+
 // BackUpJSONRequestBody defines body for BackUp for application/json ContentType.
 type BackUpJSONRequestBody = BackupRequest
 
 // InstallJSONRequestBody defines body for Install for application/json ContentType.
 type InstallJSONRequestBody = InstallRequest
+
+// ResealJSONRequestBody defines body for Reseal for application/json ContentType.
+type ResealJSONRequestBody = ResealRequest
+
+// UnlockJSONRequestBody defines body for Unlock for application/json ContentType.
+type UnlockJSONRequestBody = UnlockRequest
 
 // UpdateSystemJSONRequestBody defines body for UpdateSystem for application/json ContentType.
 type UpdateSystemJSONRequestBody = UpdateSource
@@ -2030,6 +2165,20 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeases(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AttestWithBody Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+	AttestWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Attest Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+	Attest(ctx context.Context, body AttestJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
 	//
 	// Takes any type of body and a specified content type.
@@ -2082,6 +2231,11 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
 	Install(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetMeasurements The TPM's registers, and the events of this boot that they were extended by
+	//
+	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
+	GetMeasurements(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PowerOff Stop the VMs and power the node off
 	//
 	// Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -2091,6 +2245,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResealWithBody Seal the encrypted data volume for this boot and the systems of all slots
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+	ResealWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Reseal Seal the encrypted data volume for this boot and the systems of all slots
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+	Reseal(ctx context.Context, body ResealJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
 	//
@@ -2115,6 +2283,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 	ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlockWithBody Open an encrypted data volume that stayed shut, and start the daemon anew on it
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+	UnlockWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Unlock Open an encrypted data volume that stayed shut, and start the daemon anew on it
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+	Unlock(ctx context.Context, body UnlockJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateSystemWithBody Install an update bundle and reboot into it
 	//
@@ -2538,6 +2720,40 @@ func (c *Client) ListLeases(ctx context.Context, name PathName, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
+// AttestWithBody Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+func (c *Client) AttestWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttestRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Attest Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+func (c *Client) Attest(ctx context.Context, body AttestJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttestRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // BackUpWithBody The node's state and keystore as one encrypted file, without the contents of images and disks
 //
 // Takes any type of body and a specified content type.
@@ -2670,6 +2886,21 @@ func (c *Client) Install(ctx context.Context, params *InstallParams, body Instal
 	return c.Client.Do(req)
 }
 
+// GetMeasurements The TPM's registers, and the events of this boot that they were extended by
+//
+// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
+func (c *Client) GetMeasurements(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMeasurementsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PowerOff Stop the VMs and power the node off
 //
 // Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -2690,6 +2921,40 @@ func (c *Client) PowerOff(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRebootRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResealWithBody Seal the encrypted data volume for this boot and the systems of all slots
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+func (c *Client) ResealWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResealRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Reseal Seal the encrypted data volume for this boot and the systems of all slots
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+func (c *Client) Reseal(ctx context.Context, body ResealJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResealRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2754,6 +3019,40 @@ func (c *Client) RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 func (c *Client) ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListSlotsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlockWithBody Open an encrypted data volume that stayed shut, and start the daemon anew on it
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+func (c *Client) UnlockWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlockRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Unlock Open an encrypted data volume that stayed shut, and start the daemon anew on it
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+func (c *Client) Unlock(ctx context.Context, body UnlockJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlockRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3808,6 +4107,46 @@ func NewListLeasesRequest(server string, name PathName) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAttestRequest calls the generic Attest builder with application/json body
+func NewAttestRequest(server string, body AttestJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAttestRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAttestRequestWithBody constructs an http.Request for the Attest method, with any body, and a specified content type
+func NewAttestRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/attest")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewBackUpRequest calls the generic BackUp builder with application/json body
 func NewBackUpRequest(server string, body BackUpJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -4055,6 +4394,46 @@ func NewInstallRequestWithBody(server string, params *InstallParams, contentType
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Recovery-Key", params.RecoveryKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Recovery-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetMeasurementsRequest constructs an http.Request for the GetMeasurements method
+func NewGetMeasurementsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/measurements")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
 	return req, nil
 }
 
@@ -4108,6 +4487,46 @@ func NewRebootRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewResealRequest calls the generic Reseal builder with application/json body
+func NewResealRequest(server string, body ResealJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResealRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewResealRequestWithBody constructs an http.Request for the Reseal method, with any body, and a specified content type
+func NewResealRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/reseal")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4231,6 +4650,46 @@ func NewListSlotsRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewUnlockRequest calls the generic Unlock builder with application/json body
+func NewUnlockRequest(server string, body UnlockJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUnlockRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewUnlockRequestWithBody constructs an http.Request for the Unlock method, with any body, and a specified content type
+func NewUnlockRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/unlock")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -5547,6 +6006,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/networks/{name}/leases (the `ListLeases` operationId).
 	ListLeasesWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*ListLeasesResponse, error)
 
+	// AttestWithBodyWithResponse Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+	AttestWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttestResponse, error)
+
+	// AttestWithResponse Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+	AttestWithResponse(ctx context.Context, body AttestJSONRequestBody, reqEditors ...RequestEditorFn) (*AttestResponse, error)
+
 	// BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5607,6 +6080,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/system/install (the `Install` operationId).
 	InstallWithResponse(ctx context.Context, params *InstallParams, body InstallJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallResponse, error)
 
+	// GetMeasurementsWithResponse The TPM's registers, and the events of this boot that they were extended by
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
+	GetMeasurementsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeasurementsResponse, error)
+
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5620,6 +6100,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	RebootWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RebootResponse, error)
+
+	// ResealWithBodyWithResponse Seal the encrypted data volume for this boot and the systems of all slots
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+	ResealWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResealResponse, error)
+
+	// ResealWithResponse Seal the encrypted data volume for this boot and the systems of all slots
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+	ResealWithResponse(ctx context.Context, body ResealJSONRequestBody, reqEditors ...RequestEditorFn) (*ResealResponse, error)
 
 	// RestartDaemonWithResponse End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
 	//
@@ -5650,6 +6144,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 	ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error)
+
+	// UnlockWithBodyWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+	UnlockWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnlockResponse, error)
+
+	// UnlockWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+	UnlockWithResponse(ctx context.Context, body UnlockJSONRequestBody, reqEditors ...RequestEditorFn) (*UnlockResponse, error)
 
 	// UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
 	//
@@ -6530,6 +7038,54 @@ func (r ListLeasesResponse) ContentType() string {
 	return ""
 }
 
+type AttestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AttestReport
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AttestResponse) GetJSON200() *AttestReport {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AttestResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AttestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AttestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AttestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AttestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type BackUpResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6818,6 +7374,54 @@ func (r InstallResponse) ContentType() string {
 	return ""
 }
 
+type GetMeasurementsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Measurements
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMeasurementsResponse) GetJSON200() *Measurements {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMeasurementsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMeasurementsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMeasurementsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMeasurementsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMeasurementsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PowerOffResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6908,6 +7512,54 @@ func (r RebootResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RebootResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResealResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Sealing
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResealResponse) GetJSON200() *Sealing {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResealResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResealResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResealResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResealResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResealResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7100,6 +7752,47 @@ func (r ListSlotsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListSlotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnlockResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UnlockResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnlockResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnlockResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnlockResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnlockResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8501,6 +9194,32 @@ func (c *ClientWithResponses) ListLeasesWithResponse(ctx context.Context, name P
 	return ParseListLeasesResponse(rsp)
 }
 
+// AttestWithBodyWithResponse Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+func (c *ClientWithResponses) AttestWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttestResponse, error) {
+	rsp, err := c.AttestWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttestResponse(rsp)
+}
+
+// AttestWithResponse Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/attest (the `Attest` operationId).
+func (c *ClientWithResponses) AttestWithResponse(ctx context.Context, body AttestJSONRequestBody, reqEditors ...RequestEditorFn) (*AttestResponse, error) {
+	rsp, err := c.Attest(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttestResponse(rsp)
+}
+
 // BackUpWithBodyWithResponse The node's state and keystore as one encrypted file, without the contents of images and disks
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8609,6 +9328,19 @@ func (c *ClientWithResponses) InstallWithResponse(ctx context.Context, params *I
 	return ParseInstallResponse(rsp)
 }
 
+// GetMeasurementsWithResponse The TPM's registers, and the events of this boot that they were extended by
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
+func (c *ClientWithResponses) GetMeasurementsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeasurementsResponse, error) {
+	rsp, err := c.GetMeasurements(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMeasurementsResponse(rsp)
+}
+
 // PowerOffWithResponse Stop the VMs and power the node off
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8633,6 +9365,32 @@ func (c *ClientWithResponses) RebootWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseRebootResponse(rsp)
+}
+
+// ResealWithBodyWithResponse Seal the encrypted data volume for this boot and the systems of all slots
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+func (c *ClientWithResponses) ResealWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResealResponse, error) {
+	rsp, err := c.ResealWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResealResponse(rsp)
+}
+
+// ResealWithResponse Seal the encrypted data volume for this boot and the systems of all slots
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/reseal (the `Reseal` operationId).
+func (c *ClientWithResponses) ResealWithResponse(ctx context.Context, body ResealJSONRequestBody, reqEditors ...RequestEditorFn) (*ResealResponse, error) {
+	rsp, err := c.Reseal(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResealResponse(rsp)
 }
 
 // RestartDaemonWithResponse End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
@@ -8687,6 +9445,32 @@ func (c *ClientWithResponses) ListSlotsWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseListSlotsResponse(rsp)
+}
+
+// UnlockWithBodyWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+func (c *ClientWithResponses) UnlockWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnlockResponse, error) {
+	rsp, err := c.UnlockWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlockResponse(rsp)
+}
+
+// UnlockWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/unlock (the `Unlock` operationId).
+func (c *ClientWithResponses) UnlockWithResponse(ctx context.Context, body UnlockJSONRequestBody, reqEditors ...RequestEditorFn) (*UnlockResponse, error) {
+	rsp, err := c.Unlock(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlockResponse(rsp)
 }
 
 // UpdateSystemWithBodyWithResponse Install an update bundle and reboot into it
@@ -9543,6 +10327,39 @@ func ParseListLeasesResponse(rsp *http.Response) (*ListLeasesResponse, error) {
 	return response, nil
 }
 
+// ParseAttestResponse parses an HTTP response from a AttestWithResponse call
+func ParseAttestResponse(rsp *http.Response) (*AttestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AttestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AttestReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseBackUpResponse parses an HTTP response from a BackUpWithResponse call
 func ParseBackUpResponse(rsp *http.Response) (*BackUpResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9747,6 +10564,39 @@ func ParseInstallResponse(rsp *http.Response) (*InstallResponse, error) {
 	return response, nil
 }
 
+// ParseGetMeasurementsResponse parses an HTTP response from a GetMeasurementsWithResponse call
+func ParseGetMeasurementsResponse(rsp *http.Response) (*GetMeasurementsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMeasurementsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Measurements
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePowerOffResponse parses an HTTP response from a PowerOffWithResponse call
 func ParsePowerOffResponse(rsp *http.Response) (*PowerOffResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9800,6 +10650,39 @@ func ParseRebootResponse(rsp *http.Response) (*RebootResponse, error) {
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResealResponse parses an HTTP response from a ResealWithResponse call
+func ParseResealResponse(rsp *http.Response) (*ResealResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResealResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Sealing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest ErrorAnswer
@@ -9932,6 +10815,35 @@ func ParseListSlotsResponse(rsp *http.Response) (*ListSlotsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnlockResponse parses an HTTP response from a UnlockWithResponse call
+func ParseUnlockResponse(rsp *http.Response) (*UnlockResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnlockResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest ErrorAnswer
@@ -10877,6 +11789,9 @@ type ServerInterface interface {
 	// ListLeases DHCP leases of a network
 	// (GET /api/v1/networks/{name}/leases)
 	ListLeases(w http.ResponseWriter, r *http.Request, name PathName)
+	// Attest Prove what the node booted, by its TPM and its identity; "quantavirt attest verify" checks the report
+	// (POST /api/v1/system/attest)
+	Attest(w http.ResponseWriter, r *http.Request)
 	// BackUp The node's state and keystore as one encrypted file, without the contents of images and disks
 	// (POST /api/v1/system/backup)
 	BackUp(w http.ResponseWriter, r *http.Request)
@@ -10895,12 +11810,18 @@ type ServerInterface interface {
 	// Install Install the node on a disk, or make a data volume on one
 	// (POST /api/v1/system/install)
 	Install(w http.ResponseWriter, r *http.Request, params InstallParams)
+	// GetMeasurements The TPM's registers, and the events of this boot that they were extended by
+	// (GET /api/v1/system/measurements)
+	GetMeasurements(w http.ResponseWriter, r *http.Request)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
 	// Reboot Stop the VMs and reboot the node
 	// (POST /api/v1/system/reboot)
 	Reboot(w http.ResponseWriter, r *http.Request)
+	// Reseal Seal the encrypted data volume for this boot and the systems of all slots
+	// (POST /api/v1/system/reseal)
+	Reseal(w http.ResponseWriter, r *http.Request)
 	// RestartDaemon End the management daemon, or the rescue listener in its place, and start the daemon; VMs run on
 	// (POST /api/v1/system/restart-daemon)
 	RestartDaemon(w http.ResponseWriter, r *http.Request)
@@ -10913,6 +11834,9 @@ type ServerInterface interface {
 	// ListSlots The installed systems, newest first, and how updates went
 	// (GET /api/v1/system/slots)
 	ListSlots(w http.ResponseWriter, r *http.Request)
+	// Unlock Open an encrypted data volume that stayed shut, and start the daemon anew on it
+	// (POST /api/v1/system/unlock)
+	Unlock(w http.ResponseWriter, r *http.Request)
 	// UpdateSystem Install an update bundle and reboot into it
 	// (POST /api/v1/system/update)
 	UpdateSystem(w http.ResponseWriter, r *http.Request, params UpdateSystemParams)
@@ -11412,6 +12336,20 @@ func (siw *ServerInterfaceWrapper) ListLeases(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// Attest operation middleware
+func (siw *ServerInterfaceWrapper) Attest(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Attest(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // BackUp operation middleware
 func (siw *ServerInterfaceWrapper) BackUp(w http.ResponseWriter, r *http.Request) {
 
@@ -11549,8 +12487,43 @@ func (siw *ServerInterfaceWrapper) Install(w http.ResponseWriter, r *http.Reques
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "Recovery-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Recovery-Key")]; found {
+		var RecoveryKey string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Recovery-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Recovery-Key", valueList[0], &RecoveryKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Recovery-Key", Err: err})
+			return
+		}
+
+		params.RecoveryKey = RecoveryKey
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Install(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMeasurements operation middleware
+func (siw *ServerInterfaceWrapper) GetMeasurements(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMeasurements(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -11579,6 +12552,20 @@ func (siw *ServerInterfaceWrapper) Reboot(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Reboot(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Reseal operation middleware
+func (siw *ServerInterfaceWrapper) Reseal(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Reseal(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -11666,6 +12653,20 @@ func (siw *ServerInterfaceWrapper) ListSlots(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListSlots(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Unlock operation middleware
+func (siw *ServerInterfaceWrapper) Unlock(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Unlock(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -12645,6 +13646,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/uplink/confirm", wrapper.ConfirmUplink)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/restart-daemon", wrapper.RestartDaemon)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/logs", wrapper.ListLogs)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/measurements", wrapper.GetMeasurements)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/attest", wrapper.Attest)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/unlock", wrapper.Unlock)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reseal", wrapper.Reseal)
 
 	return m
 }

@@ -10,6 +10,8 @@
 //	POST /ready         the API answers; recorded as the last boot step
 //	POST /reboot        202; PID 1 ends everything in order, then reboots
 //	POST /poweroff      202; the same, then powers off
+//	POST /unlock        Unlock: opens a shut data volume and mounts it, then starts
+//	                    the daemon anew with it
 //	POST /kexec         202; the same, then starts the kernel that was loaded
 //	POST /blessed       this boot is no trial, or no more: it need not be reset
 //
@@ -79,7 +81,14 @@ type DataVolume struct {
 	Device     string   `json:"device,omitempty"`
 	PartUUID   string   `json:"part_uuid,omitempty"`
 	SizeBytes  int64    `json:"size_bytes"`
+	Encrypted  bool     `json:"encrypted,omitempty"`
+	Locked     bool     `json:"locked,omitempty"` // it is there, and shut: POST /unlock opens it
 	Problem    *Problem `json:"problem,omitempty"`
+}
+
+// Unlock is what POST /unlock takes.
+type Unlock struct {
+	RecoveryKey string `json:"recovery_key"`
 }
 
 // KVM says whether guests can run.

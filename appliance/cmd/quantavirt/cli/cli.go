@@ -84,7 +84,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress on stderr")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	root.AddCommand(a.vmCmd(), a.networkCmd(), a.imageCmd(), a.diskCmd(), a.cryptoCmd(),
-		a.systemCmd(), a.taskCmd(), a.logCmd(), a.apiCmd(), a.versionCmd())
+		a.systemCmd(), a.taskCmd(), a.logCmd(), a.attestCmd(), a.apiCmd(), a.versionCmd())
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	return root
 }

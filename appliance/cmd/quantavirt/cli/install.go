@@ -12,13 +12,15 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/disks"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/sealed"
 )
 
 // installation is what the flags of system install say.
 type installation struct {
 	spec.InstallRequest
-	file string
-	yes  bool
+	file    string
+	encrypt bool
+	yes     bool
 }
 
 func (a *app) systemInstallCmd() *cobra.Command {
@@ -28,7 +30,9 @@ func (a *app) systemInstallCmd() *cobra.Command {
 		Long: `Puts the node on a disk: boot loaders for UEFI and BIOS, the system, and a data volume.
 DISK is /dev/NAME, serial:…, path:…, wwn:…, smallest or largest; "system disks" shows them.
 The system comes from the boot medium, or from --file or --url: a unified kernel image.
-A disk that holds anything is refused unless its serial number is given with --wipe-serial.`,
+A disk that holds anything is refused unless its serial number is given with --wipe-serial.
+With --encrypt the data volume opens by itself on this machine's TPM while what boots is the system
+that was installed; the recovery key that opens it otherwise is shown once, at the end.`,
 		Example: "  quantavirt system install --disk smallest --file quantavirt.efi\n" +
 			"  quantavirt system install --disk /dev/sda --wipe-serial WD-1234 --yes\n" +
 			"  quantavirt system install --disk serial:S64DNX0R --data-only",
@@ -41,6 +45,7 @@ A disk that holds anything is refused unless its serial number is given with --w
 	f.StringVar(&in.file, "file", "", "unified kernel image to install")
 	f.StringVar(&in.URL, "url", "", "where the node gets the unified kernel image")
 	f.StringVar(&in.Sha256, "sha256", "", "SHA-256 of what the URL gives")
+	f.BoolVar(&in.encrypt, "encrypt", false, "encrypt the data volume, with a key sealed to the TPM")
 	f.BoolVarP(&in.yes, "yes", "y", false, "do not ask")
 	return a.addNoWait(cmd)
 }
@@ -60,6 +65,21 @@ func (a *app) install(cmd *cobra.Command, in installation) error {
 			return err
 		}
 	}
+	if in.encrypt {
+		if a.noWait {
+			return usage(cmd, errors.New("--encrypt waits for the end, as it shows the recovery key then"))
+		}
+		in.RecoveryKey = sealed.NewRecoveryKey()
+	}
+	if err := a.startInstall(cmd, in); err != nil || !in.encrypt {
+		return err
+	}
+	fmt.Fprintf(a.Err, "The recovery key of the data volume, shown this once. Keep it away from the machine:\n\n    %s\n\n", in.RecoveryKey)
+	return nil
+}
+
+// startInstall has the node install, and waits for it.
+func (a *app) startInstall(cmd *cobra.Command, in installation) error {
 	label := "install on " + in.Disk
 	if in.file == "" {
 		return a.act(cmd.Context(), label, func(c *client) (*http.Response, error) {
@@ -73,7 +93,7 @@ func (a *app) install(cmd *cobra.Command, in installation) error {
 	defer up.close()
 	return a.act(cmd.Context(), label, func(c *client) (*http.Response, error) {
 		defer up.bar.end()
-		return c.InstallWithBody(cmd.Context(), &spec.InstallParams{Disk: in.Disk, WipeSerial: in.WipeSerial}, "application/octet-stream", up.body, up.edit)
+		return c.InstallWithBody(cmd.Context(), &spec.InstallParams{Disk: in.Disk, WipeSerial: in.WipeSerial, RecoveryKey: in.RecoveryKey}, "application/octet-stream", up.body, up.edit)
 	})
 }
 

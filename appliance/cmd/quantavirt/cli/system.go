@@ -24,7 +24,8 @@ func (a *app) systemCmd() *cobra.Command {
 		a.powerCmd("rollback", "Make the slot before the one that boots, and reboot", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.RollBack(cmd.Context())
 		}),
-		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(), a.tokenCmd(), a.errorLookupCmd())
+		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(),
+		a.measurementsCmd(), a.systemAttestCmd(), a.unlockCmd(), a.resealCmd(), a.tokenCmd(), a.errorLookupCmd())
 }
 
 func (a *app) systemInfoCmd() *cobra.Command {
@@ -61,6 +62,7 @@ func infoTable(w io.Writer, i spec.SystemInfo) {
 	row(w, "IOMMU", iommu(i.IOMMU))
 	row(w, "Cryptography", i.CryptoProvider)
 	row(w, "Data", dataVolume(i.DataVolume))
+	trustRows(w, i.Trust)
 	row(w, "Uplink", uplink(i.Network))
 	if i.Configuration.Source != "" {
 		row(w, "Configuration", configuration(i.Configuration))
@@ -126,7 +128,12 @@ func iommu(i spec.IOMMU) string {
 }
 
 func dataVolume(d spec.DataVolume) string {
-	if !d.Persistent {
+	switch {
+	case d.Locked:
+		return fmt.Sprintf("%s is encrypted and shut; in RAM until it is opened, lost then (%s, %s free)", d.Device, size(d.SizeBytes), size(d.FreeBytes))
+	case d.Encrypted:
+		return fmt.Sprintf("%s, encrypted (%s, %s free)", d.Device, size(d.SizeBytes), size(d.FreeBytes))
+	case !d.Persistent:
 		return fmt.Sprintf("in RAM, lost at reboot (%s, %s free)", size(d.SizeBytes), size(d.FreeBytes))
 	}
 	return fmt.Sprintf("%s (%s, %s free)", d.Device, size(d.SizeBytes), size(d.FreeBytes))
