@@ -43,8 +43,8 @@ func (s *stallWriter) Write(p []byte) (int, error) {
 // Restore brings a backup back.
 func (s *Server) Restore(w http.ResponseWriter, r *http.Request, params spec.RestoreParams) {
 	secret, err := base64.StdEncoding.DecodeString(params.XPassphrase)
-	if err != nil {
-		s.fail(w, r, qverr.New(qverr.Inval, "the header X-Passphrase is not base64"))
+	if err != nil || len(secret) == 0 {
+		s.fail(w, r, qverr.New(qverr.Inval, "the header X-Passphrase is not there, or not base64"))
 		return
 	}
 	body, err := s.upload(w, r)

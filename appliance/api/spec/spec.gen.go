@@ -1866,8 +1866,8 @@ type InstallParams struct {
 
 // RestoreParams defines parameters for Restore.
 type RestoreParams struct {
-	// XPassphrase the passphrase in base64
-	XPassphrase string `json:"X-Passphrase"`
+	// XPassphrase the passphrase in base64, always needed
+	XPassphrase string `json:"X-Passphrase,omitempty,omitzero"`
 }
 
 // UpdateSystemParams defines parameters for UpdateSystem.
@@ -12600,7 +12600,7 @@ func (siw *ServerInterfaceWrapper) Restore(w http.ResponseWriter, r *http.Reques
 
 	headers := r.Header
 
-	// ------------- Required header parameter "X-Passphrase" -------------
+	// ------------- Optional header parameter "X-Passphrase" -------------
 	if valueList, found := headers[http.CanonicalHeaderKey("X-Passphrase")]; found {
 		var XPassphrase string
 		n := len(valueList)
@@ -12609,7 +12609,7 @@ func (siw *ServerInterfaceWrapper) Restore(w http.ResponseWriter, r *http.Reques
 			return
 		}
 
-		err = runtime.BindStyledParameterWithOptions("simple", "X-Passphrase", valueList[0], &XPassphrase, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""})
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Passphrase", valueList[0], &XPassphrase, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
 		if err != nil {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "X-Passphrase", Err: err})
 			return
@@ -12617,10 +12617,6 @@ func (siw *ServerInterfaceWrapper) Restore(w http.ResponseWriter, r *http.Reques
 
 		params.XPassphrase = XPassphrase
 
-	} else {
-		err := fmt.Errorf("Header parameter X-Passphrase is required, but not found")
-		siw.ErrorHandlerFunc(w, r, &RequiredHeaderError{ParamName: "X-Passphrase", Err: err})
-		return
 	}
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
