@@ -139,7 +139,7 @@ func (s *sealing) opensByItself(n *lab.Node) {
 		t.Fatalf("the volume did not open: %+v", i)
 	}
 	s.run(n, "system", "info")
-	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks?wait=60", map[string]any{"name": "kept", "size": "1M"}, nil); err != nil {
+	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": "kept", "size": "1M"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.identity = i.Trust.Identity
@@ -147,6 +147,7 @@ func (s *sealing) opensByItself(n *lab.Node) {
 	if exit != 0 || strings.Contains(out, "WRONG") {
 		t.Errorf("the good boot was refused, exit %d:\n%s", exit, out)
 	}
+	s.reboot(n) // in order, before the power is cut
 }
 
 // verify asks for a report, and checks it without the node.

@@ -76,7 +76,7 @@ func ascii(words ...uint32) string {
 	for _, w := range words {
 		b = binary.BigEndian.AppendUint32(b, w)
 	}
-	return printable(strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", "")))
+	return printable(strings.Join(strings.Fields(strings.ReplaceAll(string(b), "\x00", "")), " "))
 }
 
 // Read returns registers of the SHA-256 bank. QV_ERR_UNSUPPORTED: the TPM has no
