@@ -258,7 +258,11 @@ func TestOnce(t *testing.T) {
 	if err != nil || !again.has([]string{"mac:52:54:00:71:76:02"}) {
 		t.Errorf("after a restart: %v", err)
 	}
-	for from, status := range map[string]int{"10.0.0.50": 403, "10.0.0.1": 204} {
+	for _, c := range []struct {
+		from   string
+		status int
+	}{{"10.0.0.50", 403}, {"10.0.0.1", 204}} {
+		from, status := c.from, c.status
 		if p := s.ask(http.MethodDelete, "/machines/52:54:00:71:76:02", from); p.status != status {
 			t.Errorf("from %s: %d %s", from, p.status, p.body)
 		}
