@@ -18,7 +18,7 @@ LEVEL ?= 19
 # those for updates are made with the first image.
 KEYS ?= build/keys
 FUZZTIME ?= 30s
-QEMU_TIMEOUT ?= 25m
+QEMU_TIMEOUT ?= 50m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck
 STATICCHECK_VERSION := v0.8.2
 
