@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"quantavirt/internal/durable"
 	"quantavirt/internal/qverr"
 )
 
@@ -62,10 +63,10 @@ func Finish(dataDir string) (bool, error) {
 			}
 		}
 	}
-	if err := errors.Join(syncDir(in(before)), syncDir(dataDir)); err != nil {
+	if err := errors.Join(durable.SyncDir(in(before)), durable.SyncDir(dataDir)); err != nil {
 		return false, failed(err)
 	}
-	if err := errors.Join(os.Rename(in(wanted), in(done)), syncDir(dataDir)); err != nil {
+	if err := errors.Join(os.Rename(in(wanted), in(done)), durable.SyncDir(dataDir)); err != nil {
 		return false, failed(err)
 	}
 	return true, os.RemoveAll(in(done))
@@ -90,12 +91,4 @@ func replace(at, from, old string, put bool) error {
 		return nil
 	}
 	return os.Rename(from, at)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -13,6 +13,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/durable"
 	"quantavirt/internal/qverr"
 )
 
@@ -175,13 +176,13 @@ func (s *Service) commit(dir string) error {
 	err := os.RemoveAll(filepath.Join(s.DataDir, before))
 	for _, folder := range append([]string{""}, folders...) {
 		if _, statErr := os.Stat(filepath.Join(dir, folder)); statErr == nil {
-			err = errors.Join(err, syncDir(filepath.Join(dir, folder)))
+			err = errors.Join(err, durable.SyncDir(filepath.Join(dir, folder)))
 		}
 	}
 	if err == nil {
 		err = os.Rename(dir, filepath.Join(s.DataDir, wanted))
 	}
-	if err = errors.Join(err, syncDir(s.DataDir)); err != nil {
+	if err = errors.Join(err, durable.SyncDir(s.DataDir)); err != nil {
 		return qverr.New(qverr.CodeOf(err), "restore: %w", err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/durable"
 	"quantavirt/internal/qverr"
 )
 
@@ -168,6 +169,10 @@ func (s *Service) receive(ctx context.Context, kind Kind, name string, body io.R
 	}
 	if err := os.Rename(temp, s.path(kind, name)); err != nil {
 		return errors.Join(qverr.New(qverr.StrIO, "%s %s: %w", kind, name, err), s.db.Delete(bucketOf(kind), name))
+	}
+	// Without this a power cut takes the name back, and Open then forgets the record.
+	if err := durable.SyncDir(s.folder(kind)); err != nil {
+		return errors.Join(qverr.New(qverr.StrIO, "%s %s: %w", kind, name, err), os.Remove(s.path(kind, name)), s.db.Delete(bucketOf(kind), name))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"quantavirt/internal/durable"
 	"quantavirt/internal/qverr"
 )
 
@@ -86,21 +87,12 @@ func create(path string, steps []migration, first []func(*Tx) error) error {
 		return err
 	}
 	if err = os.Rename(temp, path); err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = durable.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return qverr.New(qverr.IO, "name the state file: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes the names in dir outlive a power cut.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 func openBolt(path string, noSync bool) (*bbolt.DB, error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"quantavirt/internal/durable"
 	"quantavirt/internal/qverr"
 )
 
@@ -126,7 +127,7 @@ func (r *Ring) rotate() error {
 	}
 	r.f.Close()
 	r.f, r.size = f, 0
-	return syncDir(filepath.Dir(r.path))
+	return durable.SyncDir(filepath.Dir(r.path))
 }
 
 // Sync brings everything written so far to the disk.
@@ -167,15 +168,6 @@ func (r *Ring) next() <-chan struct{} {
 		return nil
 	}
 	return r.changed
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func ringError(verb, path string, err error) error {
