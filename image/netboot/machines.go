@@ -28,6 +28,8 @@ type Machine struct {
 	Last    time.Time `json:"last_seen"`
 	Fetched bool      `json:"fetched"` // its configuration, since the server runs
 	Events  []Event   `json:"events"`  // the last 20, oldest first
+
+	turn uint64 // of its last request; times are too coarse to order by
 }
 
 // Event is one request.
@@ -43,6 +45,7 @@ type machines struct {
 	now func() time.Time
 
 	mu        sync.Mutex
+	turn      uint64 // counts requests
 	byKey     map[string]*Machine
 	byAddress map[netip.Addr]string // key of the machine that has an address
 }
@@ -59,6 +62,8 @@ func (s *machines) record(id Identity, name string, address netip.Addr, asked, a
 	defer s.mu.Unlock()
 	m := s.at(id, address)
 	m.Last = s.now()
+	s.turn++
+	m.turn = s.turn
 	m.Name = cmp.Or(name, m.Name)
 	m.Serial = cmp.Or(id.Serial, m.Serial)
 	if id.UUID != uuid.Nil {
@@ -105,7 +110,7 @@ func (s *machines) makeRoom() {
 	}
 	oldest := ""
 	for key, m := range s.byKey {
-		if oldest == "" || m.Last.Before(s.byKey[oldest].Last) {
+		if oldest == "" || m.turn < s.byKey[oldest].turn {
 			oldest = key
 		}
 	}
