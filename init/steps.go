@@ -37,7 +37,7 @@ var settings = []struct{ file, value, why string }{
 	{"/proc/sys/kernel/modprobe", "/init", "the kernel asks for modules by itself: see modprobe.go"},
 	{"/proc/sys/kernel/ctrl-alt-del", "0", "Ctrl-Alt-Del is a signal to PID 1"},
 	{"/proc/sys/fs/nr_open", "1048576", "as is our limit"},
-	{"/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise", "guest RAM is shared memory, and asks for huge pages"},
+	{"/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", "0", "no 2 MiB are taken up for the sake of a page of 4 KiB"},
 }
 
 // readCommandLine also does what depends on it alone: name, limits, settings.
