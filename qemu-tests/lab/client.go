@@ -41,11 +41,7 @@ func (n *Node) TLS() *tls.Config {
 
 // Client returns an HTTP client for the node.
 func (n *Node) Client() *http.Client {
-	transport := &http.Transport{TLSClientConfig: n.TLS(), ForceAttemptHTTP2: false}
-	if n.FromInside {
-		transport.DialContext = n.Dial
-	}
-	return &http.Client{Transport: transport}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: n.TLS(), ForceAttemptHTTP2: false, DialContext: n.Dial}}
 }
 
 // Answer is what a request got.

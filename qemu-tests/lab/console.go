@@ -30,9 +30,13 @@ type Console struct {
 // Attach opens the console of a VM over HTTP Upgrade. The first lines are what
 // its ring kept.
 func (n *Node) Attach(ctx context.Context, vm string) (*Console, error) {
-	dialer := tls.Dialer{Config: n.TLS()}
-	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(n.URL, "https://"))
+	raw, err := n.Dial(ctx, "tcp", strings.TrimPrefix(n.URL, "https://"))
 	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, n.TLS())
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
 		return nil, err
 	}
 	fmt.Fprintf(conn, "GET /api/v1/vms/%s/console HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer %s\r\n"+

@@ -45,8 +45,12 @@ func (l launch) uplinkArgs() []string {
 	return []string{"-netdev", fmt.Sprintf("tap,id=uplink,fd=%d,vhost=off", l.tapFD), "-device", card}
 }
 
-// Dial connects to an address as seen from the node's namespace.
+// Dial connects to an address as seen from where the node's URL leads to it: its
+// namespace, or this machine.
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if !n.FromInside {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
 	type result struct {
 		conn net.Conn
 		err  error
