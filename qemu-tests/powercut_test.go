@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -116,16 +117,21 @@ func (m *machine) cutPower(t *testing.T, n int) {
 	}
 }
 
-// TestPowerCutAgain repeats a power cut that went wrong: QV_CUT=FOLDER:POINT.
+// TestPowerCutAgain repeats power cuts that went wrong: QV_CUT=FOLDER:POINT,POINT…
 func TestPowerCutAgain(t *testing.T) {
-	dir, point, ok := strings.Cut(os.Getenv("QV_CUT"), ":")
+	dir, list, ok := strings.Cut(os.Getenv("QV_CUT"), ":")
 	if !ok {
 		t.Skip("QV_CUT=FOLDER:POINT names a power cut to repeat, as a test that failed prints it")
 	}
-	at, err := strconv.Atoi(point)
-	if err != nil {
-		t.Fatal(err)
+	var points []int
+	for text := range strings.SplitSeq(list, ",") {
+		at, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		points = append(points, at)
 	}
+	slices.Sort(points)
 	r := recordingAt(dir)
 	data, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if err != nil {
@@ -134,16 +140,17 @@ func TestPowerCutAgain(t *testing.T) {
 	if err := json.Unmarshal(data, r); err != nil {
 		t.Fatal(err)
 	}
-	r.check(t, func(*writelog.Log) []int { return []int{at} })
+	r.check(t, func(*writelog.Log) []int { return points })
 }
 
-// points are those that matter: half of them between the small writes to the EFI
-// system partition, by which slots get their names and states.
+// points are those that matter: two thirds of them after small writes to files and
+// folders of the EFI system partition, by which slots get their names and states.
 func (r *recording) points(t *testing.T, l *writelog.Log, n int) []int {
 	t.Helper()
 	esp := partition(t, r.disk, partESP)
+	files := esp.offset + fatEnd(t, r.disk, esp.offset)
 	names := func(e writelog.Entry) bool {
-		return e.Flags&writelog.Discard == 0 && e.Size > 0 && e.Size <= 8<<10 && e.Offset >= esp.offset && e.Offset < esp.offset+esp.size
+		return e.Flags&writelog.Discard == 0 && e.Size > 0 && e.Size <= 8<<10 && e.Offset >= files && e.Offset < esp.offset+esp.size
 	}
 	any := func(e writelog.Entry) bool { return e.Size > 0 }
 	border := func(phase string) int { return l.Before(r.Marks[phase]) }
@@ -152,7 +159,7 @@ func (r *recording) points(t *testing.T, l *writelog.Log, n int) []int {
 	for i, phase := range phases[:len(phases)-1] {
 		from, to := border(phase), border(phases[i+1])
 		small := len(l.Cuts(from, to, 1<<30, names))
-		t.Logf("%-8s writes %d to %d, %d of them small ones to the EFI system partition", phase, from, to, small)
+		t.Logf("%-8s writes %d to %d, %d of them small ones to files of the EFI system partition", phase, from, to, small)
 		switch {
 		case n <= 3 && phase != "receive":
 			cuts = append(cuts, l.Cuts(from, to, 1, names)...)
@@ -166,6 +173,24 @@ func (r *recording) points(t *testing.T, l *writelog.Log, n int) []int {
 	}
 	slices.Sort(cuts)
 	return slices.Compact(cuts)
+}
+
+// fatEnd is where on a FAT32 volume its allocation tables end ("Microsoft FAT
+// Specification", section 3.1).
+func fatEnd(t *testing.T, disk string, at int64) int64 {
+	t.Helper()
+	f, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 512)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	sector, reserved, tables, length := le.Uint16(b[11:]), le.Uint16(b[14:]), b[16], le.Uint32(b[36:])
+	return int64(sector) * (int64(reserved) + int64(tables)*int64(length))
 }
 
 // check boots a node from the disk as it was at points.
@@ -248,8 +273,8 @@ func (r *recording) boots(t *testing.T, disk string, bundle []byte) {
 	if sum := ask(t, console, "sum vda 2"); sum != r.Sum {
 		t.Errorf("the VM's disk has %s, had %s", sum, r.Sum)
 	}
-	if task := m.updateTask(t, "?check=true&wait=60", bundle); task.State != spec.TaskStateSucceeded {
-		t.Errorf("no other update is taken: %+v", task)
+	if task := m.updateTask(t, "?no_reboot=true&wait=120", bundle); task.State != spec.TaskStateSucceeded {
+		t.Errorf("no other update can be armed: %+v", task)
 	}
 	t.Logf("%d boots, %.1f s, all of it %.1f s: %s", boots, up.Seconds(), time.Since(begin).Seconds(), slots)
 }

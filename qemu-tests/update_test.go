@@ -15,9 +15,13 @@ import (
 	"time"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/image"
 	"quantavirt/image/media"
 	"quantavirt/image/tools"
+	"quantavirt/internal/disklayout"
 	"quantavirt/internal/disks"
+	"quantavirt/internal/slot"
+	"quantavirt/internal/ukifile"
 	"quantavirt/qemu-tests/lab"
 )
 
@@ -49,7 +53,9 @@ func installed(t *testing.T, firmware string, oneDisk bool) *machine {
 		Medium: lab.Medium{File: m.disk, As: lab.MediumNVMe, Keep: true},
 	}
 	if firmware == lab.FirmwareUEFI {
-		o.Cmdline = "quantavirt.rescue"
+		o.Cmdline = shellWord
+	} else {
+		addWord(t, m.disk, shellWord)
 	}
 	if oneDisk {
 		addData(t, m.disk, 1<<30)
@@ -60,6 +66,41 @@ func installed(t *testing.T, firmware string, oneDisk bool) *machine {
 	}
 	m.Node = boot(t, o)
 	return m
+}
+
+// shellWord has the first system run a shell on its console.
+const shellWord = "quantavirt.rescue"
+
+// addWord adds to the kernel command line that GRUB reads for the first slot.
+func addWord(t *testing.T, disk, word string) {
+	t.Helper()
+	file, err := os.Open(imageFile(image.UKIFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := ukifile.Open(file, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := built.Text(ukifile.Cmdline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := disklayout.GRUBCmdline(line + " " + word)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), slot.Cmdline)
+	place(t, path, block)
+	at := fmt.Sprintf("%s@@%d", disk, partition(t, disk, partESP).offset)
+	if out, err := exec.CommandContext(t.Context(), "mcopy", "-o", "-i", at, path, "::/qv/00000001/"+slot.Cmdline).CombinedOutput(); err != nil {
+		t.Fatalf("mcopy: %v: %s", err, out)
+	}
 }
 
 // addData makes a disk larger by a data volume.
@@ -209,7 +250,7 @@ func TestUpdate(t *testing.T) {
 	}{{lab.FirmwareUEFI, oneDisk}, {lab.FirmwareBIOS, twoDisks}} {
 		t.Run(c.firmware, func(t *testing.T) {
 			m := installed(t, c.firmware, c.oneDisk)
-			if c.firmware == lab.FirmwareUEFI { // which leads to a shell
+			if c.firmware == lab.FirmwareUEFI || soaking() {
 				m.fillPartition(t)
 			}
 			m.updateAndBack(t)
@@ -245,7 +286,7 @@ func (m *machine) updateAndBack(t *testing.T) {
 	mark := m.sendUpdate(t, bundleOf(t, "9.1", 2, "quantavirt.hostname=updated"), short)
 	m.again(t, mark)
 	m.writes.mark(t, "bless")
-	m.runs(t, "9.1")
+	m.runs(t, "9.1", "RUNNING")
 	m.writes.mark(t, "end")
 	t.Logf("%.1f s: blessed, and the VM runs", time.Since(begin).Seconds())
 	mark = m.ConsoleMark()
@@ -253,7 +294,7 @@ func (m *machine) updateAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.again(t, mark)
-	m.runs(t, m.first)
+	m.runs(t, m.first, "RUNNING")
 }
 
 // keep makes VM "kept", runs it, and has it write to its disk.
@@ -269,11 +310,11 @@ func (m *machine) keep(t *testing.T) {
 	m.sum = ask(t, console, "write vda 2 kept")
 }
 
-// runs wants a blessed system and its VM to run.
-func (m *machine) runs(t *testing.T, version string) {
+// runs wants a blessed system to run, and its VM to be in a state.
+func (m *machine) runs(t *testing.T, version, vm string) {
 	t.Helper()
 	if s := m.slotState(t, version, spec.SlotStateGood); !s.Running || !s.Next {
 		t.Errorf("the slot that should run: %+v", s)
 	}
-	waitState(t, m.Node, "kept", "RUNNING", 60*time.Second)
+	waitState(t, m.Node, "kept", vm, 60*time.Second)
 }

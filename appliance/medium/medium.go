@@ -37,7 +37,7 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	}
 	mounting.Lock()
 	defer mounting.Unlock()
-	release()
+	release(runDir)
 	dir, err := os.MkdirTemp(runDir, prefix)
 	if err != nil {
 		return qverr.New(qverr.IO, "mount %s: %w", device, err)
@@ -64,8 +64,8 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 // release unmounts what a process that was killed left mounted: read-only, it
 // would keep the device from being mounted writable. The caller holds mounting, so
 // none of this is in use.
-func release() {
-	left, _ := filepath.Glob(filepath.Join(runDir, prefix+"*")) // a pattern that is right
+func release(in string) {
+	left, _ := filepath.Glob(filepath.Join(in, prefix+"*")) // a pattern that is right
 	for _, dir := range left {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err == nil || errors.Is(err, unix.EINVAL) {
 			_ = os.Remove(dir)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // Events counts what QEMU reports of a node: RESET, WATCHDOG and so on (QEMU QMP
@@ -18,11 +19,20 @@ type Events struct {
 	count map[string]int
 }
 
+// monitorLimit is how long QEMU may take to open its sockets.
+const monitorLimit = 10 * time.Second
+
 // Events begins to count; Close ends it. One at a time can listen to a node.
 func (n *Node) Events() (*Events, error) {
-	conn, err := net.Dial("unix", n.Monitor)
-	if err != nil {
-		return nil, fmt.Errorf("lab: events of %s: %w", n.Name, err)
+	var conn net.Conn
+	var err error
+	for end := time.Now().Add(monitorLimit); ; <-time.After(20 * time.Millisecond) {
+		if conn, err = net.Dial("unix", n.Monitor); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("lab: events of %s: %w", n.Name, err)
+		}
 	}
 	e := &Events{conn: conn, count: make(map[string]int)}
 	r := json.NewDecoder(bufio.NewReader(conn))
