@@ -56,6 +56,9 @@ type Deps struct {
 	// Reseal seals the encrypted data volume for one more system, before it is
 	// tried; nil does nothing.
 	Reseal func(uki io.ReaderAt, size int64, name string) error
+	// Broken is why a system on trial cannot pass any more: it is given up at once.
+	// "" has it watched.
+	Broken string
 	// Uptime is the time since the kernel started.
 	Uptime func() time.Duration
 	// LoadKernel is kexec_file_load(2).
