@@ -28,7 +28,8 @@ func (n *node) sequence() []seq.Step {
 
 		{Name: "module-index", After: []string{"command-line"}, Run: n.openModules},
 		{Name: "disks", Needs: []string{"module-index"}, Run: n.loadForDisks},
-		{Name: "boot-medium", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.findMedium},
+		{Name: "boot-loader", After: []string{"module-index"}, Run: n.askLoader},
+		{Name: "boot-medium", After: []string{"boot-loader", "disks"}, Limit: 40 * time.Second, Run: n.findMedium},
 		{Name: dataStep, After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
 		{Name: "network-cards", Needs: []string{"module-index"}, After: []string{"disks"}, Run: n.loadForNetwork},
 		{Name: "network", Needs: []string{"module-index"}, Run: n.loadNetwork},
