@@ -29,6 +29,8 @@ itself and says why: quantavirt system slots.`,
 			switch {
 			case p.Check:
 				said = "verified; it can be installed here"
+			case p.Kexec:
+				said = "the node starts it directly, without its firmware. See how it went with: quantavirt system slots"
 			case !p.NoReboot:
 				said = "armed; the node goes down and tries it. See how it went with: quantavirt system slots"
 			}
