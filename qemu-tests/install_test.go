@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"quantavirt/image"
+	"quantavirt/image/media"
 	"quantavirt/qemu-tests/lab"
 )
 
@@ -66,22 +67,36 @@ func tokenHash(token string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// A blank disk is installed from an uploaded system, and boots by both
-// firmwares; what the node keeps is there after each.
+// A blank disk is installed from an uploaded system, or from the stick or disc that
+// the node was booted from, and boots by both firmwares; what the node keeps is
+// there after each.
 func TestInstall(t *testing.T) {
-	cases := []struct{ build, bus string }{
-		{"virtual", lab.MediumNVMe}, {"virtual", lab.MediumVirtio}, {"hardware", lab.MediumSATA},
+	cases := []struct {
+		name, build, bus string
+		from             lab.Medium // none: the system is uploaded
+	}{
+		{"nvme", "virtual", lab.MediumNVMe, lab.Medium{}},
+		{"virtio", "virtual", lab.MediumVirtio, lab.Medium{}},
+		{"sata", "hardware", lab.MediumSATA, lab.Medium{}},
+		{"from a stick", "hardware", lab.MediumSATA, lab.Medium{File: media.DiskFile, As: lab.MediumUSB}},
+		{"from a disc", "hardware", lab.MediumNVMe, lab.Medium{File: media.ISOFile, As: lab.MediumCDROM}},
 	}
 	for _, c := range cases[:rounds(1, len(cases))] {
-		t.Run(c.bus, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			uki := filepath.Join(shared.root, "build", "image", c.build, image.UKIFile)
 			if _, err := os.Stat(uki); err != nil {
 				t.Fatalf("%v: make image BUILD=%s makes it", err, c.build)
 			}
+			o := lab.Options{Build: c.build, Memory: 1536}
+			if c.from.File != "" {
+				o.Firmware, o.Medium, uki = lab.FirmwareUEFI, c.from, ""
+				o.Medium.File = medium(t, c.build, c.from.File)
+			}
 			disk := blankDisk(t, 4096)
 			name := "install-" + c.bus
 			config := configurationArgs(t, map[string]any{"hostname": "installed", "typo": 1, "tokens": []any{map[string]any{"hash": tokenHash(installedToken)}}})
-			n := boot(t, lab.Options{Name: name, Build: c.build, Memory: 1536, Extra: append(config, targetArgs(c.bus, disk)...)})
+			o.Name, o.Extra = name, append(config, targetArgs(c.bus, disk)...)
+			n := boot(t, o)
 			n.Token = installedToken
 			if c := configured(t, n); c.Hostname != "installed" || c.Configuration.Source != "fw_cfg" || !c.onlyTypo() {
 				t.Errorf("before the installation: %+v", c)
@@ -129,7 +144,8 @@ func configured(t *testing.T, n *lab.Node) (c configuration) {
 	return c
 }
 
-// installOn looks at the disks, is refused what it must be, and installs.
+// installOn looks at the disks, is refused what it must be, and installs: a file,
+// or from the boot medium if uki is "".
 func installOn(t *testing.T, n *lab.Node, uki string) {
 	t.Helper()
 	out, stderr, exit := cli(t, n, "system", "disks")
@@ -137,15 +153,19 @@ func installOn(t *testing.T, n *lab.Node, uki string) {
 		t.Fatalf("exit %d: %s%s", exit, out, stderr)
 	}
 	t.Log("\n" + out)
-	if _, stderr, exit := cli(t, n, "system", "install", "--disk", "serial:TARGET", "--yes"); exit == 0 || !strings.Contains(stderr, "QV_ERR_NOENT") {
-		t.Errorf("without a system: exit %d: %s", exit, stderr)
+	install := []string{"system", "install", "--disk", "serial:TARGET", "--yes"}
+	if uki != "" {
+		if _, stderr, exit := cli(t, n, install...); exit == 0 || !strings.Contains(stderr, "QV_ERR_NOENT") {
+			t.Errorf("without a system: exit %d: %s", exit, stderr)
+		}
+		install = append(install, "--file", uki)
 	}
-	out, stderr, exit = cli(t, n, "system", "install", "--disk", "serial:TARGET", "--file", uki, "--yes")
+	out, stderr, exit = cli(t, n, install...)
 	if exit != 0 {
 		t.Fatalf("exit %d: %s%s", exit, out, stderr)
 	}
 	t.Log("\n" + stderr + out)
-	if _, stderr, exit := cli(t, n, "system", "install", "--disk", "serial:TARGET", "--file", uki, "--yes"); exit == 0 ||
+	if _, stderr, exit := cli(t, n, install...); exit == 0 ||
 		!strings.Contains(stderr, "QV_ERR_EXIST") || !strings.Contains(stderr, "--wipe-serial TARGET") {
 		t.Errorf("once more: exit %d: %s", exit, stderr)
 	}

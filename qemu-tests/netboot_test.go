@@ -66,12 +66,7 @@ func TestNetboot(t *testing.T) {
 				Name: c.name, Firmware: c.firmware, FirstToken: true, Memory: 3072, Netboot: &lab.Netboot{ROM: c.rom, Serve: r.serve(t)},
 				Extra: append(c.extra, "-smbios", "type=1,serial="+rackSerial, "-smbios", stubWords),
 			})
-			// The banner comes again with the name that the configuration gives.
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			if _, err := n.WaitLine(ctx, " on "+rackHostname); err != nil {
-				t.Fatal(err)
-			}
+			waitHostname(t, n, rackHostname)
 			n.Token = installedToken
 			got := configured(t, n)
 			if got.Hostname != rackHostname || got.Configuration.Source != "url" || len(got.Configuration.Problems) > 0 {
@@ -96,5 +91,16 @@ func TestNetboot(t *testing.T) {
 				seen = seen[i+1:]
 			}
 		})
+	}
+}
+
+// waitHostname waits for the banner, which comes again with the name that a
+// configuration gives.
+func waitHostname(t *testing.T, n *lab.Node, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := n.WaitLine(ctx, " on "+name); err != nil {
+		t.Fatal(err)
 	}
 }
