@@ -87,6 +87,7 @@ const bootTime = 30 * time.Second
 const (
 	mediumUEFI = "uefi-disk"
 	mediumBIOS = "bios-disk"
+	mediumPXE  = "pxe" // the network, whatever booted from it
 )
 
 // New makes the service. Start must follow once PID 1's boot is known.
@@ -158,6 +159,13 @@ func (s *Service) disk(write bool, fn func(w where, d *disk) error) error {
 		}
 		return fn(w, d)
 	})
+}
+
+// fromNetwork says that the node was booted from the network.
+func (s *Service) fromNetwork() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.boot.Medium == mediumPXE
 }
 
 func noSlots() *qverr.Error {

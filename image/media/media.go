@@ -208,6 +208,16 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 // ipxePrograms are those that firmware is given: for BIOS and for UEFI.
 var ipxePrograms = []string{"undionly.kpxe", "snponly.efi"}
 
+// scriptFile is for HTTP servers that know nothing of us: quantavirt-netboot makes
+// a script for each machine.
+const scriptFile = "boot.ipxe"
+
+// bootScript names files beside it. netX is the card that iPXE booted from.
+const bootScript = "#!ipxe\n" +
+	"kernel vmlinuz initrd=initramfs " + image.Cmdline + " BOOTIF=01-${netX/mac:hexhyp} || exit 1\n" +
+	"initrd initramfs || exit 1\n" +
+	"boot || exit 1\n"
+
 // pxe writes the files for network boot: iPXE, kernel and initramfs for it, and
 // the unified kernel image for UEFI.
 func (m *media) pxe(_ context.Context, root tools.Root) error {
@@ -235,6 +245,9 @@ func (m *media) pxe(_ context.Context, root tools.Root) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := m.write(filepath.Join(PXEDir, scriptFile), func(f *os.File) error { _, err := f.WriteString(bootScript); return err }); err != nil {
+		return err
 	}
 	return m.write(filepath.Join(PXEDir, image.UKIFile), func(f *os.File) error {
 		_, err := io.Copy(f, io.NewSectionReader(m.uki, 0, m.slot.Size))
