@@ -76,7 +76,7 @@ keys: setup ## build/keys: the builder's keys and their enrolment files, made on
 
 .PHONY: media
 media: image ## the same, and USB disk, ISO and network boot files of it
-	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
+	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD) --keys $(KEYS)
 
 .PHONY: images
 images: ## both builds with their media, as the tests need them
