@@ -47,7 +47,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
-test: images lint unit ## all checks and all tests, those under QEMU included
+test: keys images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
 .PHONY: soak
