@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // FirmwareBIOS boots a Medium by SeaBIOS.
@@ -22,6 +24,9 @@ type Medium struct {
 	File string
 	As   string // one of MediumUSB and so on
 	Keep bool   // what the node writes goes into File; otherwise it is lost with the node
+	// FirmwareOrder leaves it to the firmware's own boot entries what boots; QEMU
+	// would put the medium first.
+	FirmwareOrder bool
 }
 
 // mediumDevice is how QEMU attaches each.
@@ -63,5 +68,10 @@ func (l launch) mediumArgs() []string {
 	case !m.Keep:
 		drive += ",snapshot=on"
 	}
-	return append([]string{"-drive", drive}, mediumDevice[m.As]...)
+	device := slices.Clone(mediumDevice[m.As])
+	if m.FirmwareOrder {
+		last := len(device) - 1
+		device[last] = strings.TrimSuffix(device[last], ",bootindex=0")
+	}
+	return append([]string{"-drive", drive}, device...)
 }
