@@ -243,6 +243,18 @@ func (r *record) fail(f failure) {
 	}
 }
 
+// Build is that of the running image, "" if it was not made from one.
+func (s *Service) Build() string { return s.build }
+
+// Keys are those that sign bundles which the node takes now.
+func (s *Service) Keys() (bundle.Keys, error) {
+	rec, err := s.record()
+	if err != nil {
+		return nil, err
+	}
+	return s.keys(rec)
+}
+
 // keys are those that are trusted now.
 func (s *Service) keys(r record) (bundle.Keys, error) {
 	keys, err := bundle.LoadKeys(filepath.Join(s.Etc, "update-keys"))
