@@ -20,37 +20,46 @@ const (
 	efiVars = efiDir + "/efivars"
 )
 
-// findMedium finds out what the node booted from, and whether the boot loader
-// only tries it.
-func (n *node) findMedium(ctx context.Context) error {
+// askLoader reads what firmware and boot loader say about this boot.
+func (n *node) askLoader(context.Context) error {
 	_, statErr := os.Stat(efiDir)
 	uefi := statErr == nil
 	err := n.mountVariables(uefi)
-	loader, readErr := medium.Read(efiVars, uefi, n.line.Option)
-	kind, disc := loader.Medium(n.line.Has("BOOTIF=")), ""
-	if kind == medium.ISO {
-		disc = n.awaitDisc(ctx)
-	}
+	bootif, _ := n.line.Word("BOOTIF")
+	loader, readErr := medium.Read(efiVars, uefi, n.line.Option, bootif)
+	n.loader = loader
 	n.set(func(b *wire.Boot) {
-		b.Medium = kind
-		if kind == medium.ISO {
-			b.ESPDevice = disc
+		b.Medium = loader.Medium()
+		if b.Medium == medium.PXE {
+			b.Card = loader.Card
 		}
 	})
-	n.log.Info("boot medium", "kind", kind, "slot", loader.Slot, "esp", loader.PartUUID, "trial", loader.Trial)
-	if kind != medium.UEFIDisk && kind != medium.BIOSDisk {
-		return errors.Join(err, readErr)
+	n.log.Info("boot loader", "medium", loader.Medium(), "slot", loader.Slot, "esp", loader.PartUUID, "trial", loader.Trial, "card", loader.Card)
+	return errors.Join(err, readErr)
+}
+
+// findMedium finds the disk or disc that the node booted from, and sees to it that
+// a system that the boot loader only tries is given up in time.
+func (n *node) findMedium(ctx context.Context) error {
+	switch n.loader.Medium() {
+	case medium.ISO:
+		disc := n.awaitDisc(ctx)
+		n.set(func(b *wire.Boot) { b.ESPDevice = disc })
+		return nil
+	case medium.UEFIDisk, medium.BIOSDisk:
+	default:
+		return nil
 	}
-	esp, findErr := n.findPartition(ctx, loader.PartUUID)
-	if findErr == nil {
+	esp, err := n.findPartition(ctx, n.loader.PartUUID)
+	if err == nil {
 		n.set(func(b *wire.Boot) {
-			b.Slot, b.ESPDevice, b.ESPPartUUID = slot.Digits(loader.Slot), esp.Device, loader.PartUUID
+			b.Slot, b.ESPDevice, b.ESPPartUUID = slot.Digits(n.loader.Slot), esp.Device, n.loader.PartUUID
 		})
 	}
-	if loader.Trial {
-		n.watchTrial(esp.Device, loader.Slot)
+	if n.loader.Trial {
+		n.watchTrial(esp.Device, n.loader.Slot)
 	}
-	return errors.Join(err, readErr, findErr)
+	return err
 }
 
 // mountVariables makes the firmware's variables readable, and last words of a

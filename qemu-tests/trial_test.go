@@ -93,11 +93,11 @@ func (m *machine) fails(t *testing.T, f failure) {
 	mark := m.sendUpdate(t, bundle, f.window)
 	begin := time.Now()
 	if f.during != nil {
-		m.again(t, mark)
-		m.slotState(t, f.version, spec.SlotStateTry)
+		again(t, m.Node, mark)
+		slotState(t, m.Node, f.version, spec.SlotStateTry)
 		f.during(t, m)
 	}
-	s := m.slotState(t, f.version, spec.SlotStateFailed)
+	s := slotState(t, m.Node, f.version, spec.SlotStateFailed)
 	t.Logf("%.1f s after the reboot: %s", time.Since(begin).Seconds(), s.Reason)
 	if s.Running || s.Next || !strings.Contains(s.Reason, f.reason) {
 		t.Errorf("the system that failed: %+v; want %q", s, f.reason)

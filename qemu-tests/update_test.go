@@ -191,54 +191,6 @@ func (m *machine) waitLine(t *testing.T, mark int64, text string) {
 	}
 }
 
-// again waits until the node is ready once more since a mark.
-func (m *machine) again(t *testing.T, mark int64) {
-	t.Helper()
-	begin := time.Now()
-	if err := m.WaitReadyAfter(t.Context(), mark); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%.1f s later: the API is back", time.Since(begin).Seconds())
-}
-
-func slotsOf(t *testing.T, n *lab.Node) spec.SlotList {
-	t.Helper()
-	var l spec.SlotList
-	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/slots", nil, &l); err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// slotState waits until the slot with a version has a state. A node that is on its
-// way down or up does not answer meanwhile.
-func (m *machine) slotState(t *testing.T, version string, state spec.SlotState) spec.Slot {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		l, err := trySlots(ctx, m.Node)
-		for _, s := range l.Items {
-			if s.Version == version && s.State == state {
-				return s
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("no slot with version %s is %s: %+v, %v", version, state, l, err)
-		}
-	}
-}
-
-func trySlots(ctx context.Context, n *lab.Node) (l spec.SlotList, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return l, n.Call(ctx, http.MethodGet, "/api/v1/system/slots", nil, &l)
-}
-
 // An installed node is updated, by both firmwares: the new system is tried and
 // blessed, its VM runs again. Rolled back by hand, the first system runs again.
 // Then it goes through the matrix of what can be wrong with an update: the first
@@ -291,7 +243,7 @@ func (m *machine) updateAndBack(t *testing.T) {
 	m.keep(t)
 	begin := time.Now()
 	mark := m.sendUpdate(t, bundleOf(t, "9.1", 2, "quantavirt.hostname=updated"), short)
-	m.again(t, mark)
+	again(t, m.Node, mark)
 	m.writes.mark(t, "bless")
 	m.runs(t, "9.1", "RUNNING")
 	m.writes.mark(t, "end")
@@ -300,7 +252,7 @@ func (m *machine) updateAndBack(t *testing.T) {
 	if err := m.Call(t.Context(), http.MethodPost, "/api/v1/system/rollback", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	m.again(t, mark)
+	again(t, m.Node, mark)
 	m.runs(t, m.first, "RUNNING")
 }
 
@@ -320,7 +272,7 @@ func (m *machine) keep(t *testing.T) {
 // runs wants a blessed system to run, and its VM to be in a state.
 func (m *machine) runs(t *testing.T, version, vm string) {
 	t.Helper()
-	if s := m.slotState(t, version, spec.SlotStateGood); !s.Running || !s.Next {
+	if s := slotState(t, m.Node, version, spec.SlotStateGood); !s.Running || !s.Next {
 		t.Errorf("the slot that should run: %+v", s)
 	}
 	waitState(t, m.Node, "kept", vm, 60*time.Second)

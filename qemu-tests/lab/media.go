@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // FirmwareBIOS boots a Medium by SeaBIOS.
@@ -26,6 +28,10 @@ type Medium struct {
 	// Log is a file, made anew, that gets all writes in the order of the disk (QEMU's
 	// blklogwrites; package writelog reads it). It needs Keep.
 	Log string
+
+	// FirmwareOrder leaves it to the firmware's own boot entries what boots; QEMU
+	// would put the medium first.
+	FirmwareOrder bool
 }
 
 // mediumDevice is how QEMU attaches each.
@@ -78,5 +84,10 @@ func (l launch) mediumArgs() []string {
 	case !m.Keep:
 		drive += ",snapshot=on"
 	}
-	return append([]string{"-drive", drive}, mediumDevice[m.As]...)
+	device := slices.Clone(mediumDevice[m.As])
+	if m.FirmwareOrder {
+		last := len(device) - 1
+		device[last] = strings.TrimSuffix(device[last], ",bootindex=0")
+	}
+	return append([]string{"-drive", drive}, device...)
 }

@@ -47,6 +47,7 @@ type Boot struct {
 	ESPDevice   string `json:"esp_device,omitempty"`    // EFI system partition, /dev/…
 	ESPPartUUID string `json:"esp_part_uuid,omitempty"` // lower case
 	Trial       bool   `json:"trial,omitempty"`         // the boot loader tries this slot
+	Card        string `json:"card,omitempty"`          // of "pxe": MAC address of the network card
 
 	Rescue *Rescue `json:"rescue,omitempty"` // the last time of this boot that the daemon could not start
 }
