@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 )
 
@@ -100,14 +101,14 @@ func TestRepair(t *testing.T) {
 			if err := os.WriteFile(path, data, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			report := tool(t, "fsck.vfat", "-n", "-v", path)
+			report := hosttool.Run(t, "fsck.vfat", "-n", "-v", path)
 			for _, bad := range []string{"wrong", "differ", "Free cluster", "Orphaned", "Dirty", "Reclaimed", "Truncating", "shared", "Contains"} {
 				if strings.Contains(report, bad) {
 					t.Errorf("fsck.vfat:\n%s", report)
 				}
 			}
 			out := t.TempDir()
-			tool(t, "mcopy", "-s", "-n", "-i", path, "::/", out)
+			hosttool.Run(t, "mcopy", "-s", "-n", "-i", path, "::/", out)
 			for file, want := range map[string][]byte{"EFI/Linux/A.EFI": c.a, "EFI/Linux/a longer name.efi": c.long, "qv/B.TXT": c.b} {
 				got, err := os.ReadFile(filepath.Join(out, file))
 				if !bytes.Equal(got, want) || (err == nil) != (want != nil) {
