@@ -262,6 +262,7 @@ func TestUnattendedInstall(t *testing.T) {
 	if c.Hostname != "rack7" || c.Configuration.Source != "medium" || len(c.Configuration.Problems) != 1 || !strings.HasPrefix(c.Configuration.Problems[0].Message, "typo ") {
 		t.Errorf("%+v", c)
 	}
+	restoredElsewhere(t, n)
 	if err := n.Down(); err != nil {
 		t.Fatal(err)
 	}

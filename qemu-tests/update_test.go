@@ -180,7 +180,7 @@ func TestUpdate(t *testing.T) {
 	})
 }
 
-// updateAndBack updates a node under a VM, and rolls it back. It returns the
+// updateAndBack updates a node under a VM that keeps a journal, and rolls it back. It returns the
 // version that runs before and after.
 func updateAndBack(t *testing.T, n *lab.Node) (first string) {
 	t.Helper()
@@ -189,13 +189,9 @@ func updateAndBack(t *testing.T, n *lab.Node) (first string) {
 		t.Fatalf("slots of a new disk: %+v", l)
 	}
 	first = l.Items[0].Version
-	defineVM(t, n, "kept", nil)
-	act(t, n, "kept", "start")
-	ready(t, attach(t, n, "kept"))
-	begin := time.Now()
-	sendUpdate(t, n, bundleOf(t, "9.1", 2, "quantavirt.hostname=updated"), 3)
+	j := startJournal(t, n, "kept")
+	t.Log(timedUpdate(t, n, j, "9.1", bundleOf(t, "9.1", 2, "quantavirt.hostname=updated"), 3))
 	runs(t, n, "9.1")
-	t.Logf("%.1f s: blessed, and the VM runs", time.Since(begin).Seconds())
 	refusedUpdate(t, n, bundleOf(t, "9.0", 1, ""), "QV_ERR_VERSION")
 	mark := n.ConsoleMark()
 	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/rollback", nil, nil); err != nil {

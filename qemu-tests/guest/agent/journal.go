@@ -36,7 +36,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// startJournal goes on behind the last record of a disk.
+// startJournal goes on behind the last record of a disk. The first record of this
+// start is on it when it returns.
 func startJournal(device string) *journal {
 	j := &journal{}
 	var start [8]byte
@@ -53,7 +54,9 @@ func startJournal(device string) *journal {
 		return j
 	}
 	j.next = found.records
-	go j.run()
+	if j.append() == nil {
+		go j.run()
+	}
 	return j
 }
 
