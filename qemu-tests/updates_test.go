@@ -151,58 +151,70 @@ type phaseTime struct {
 // blessed, for which it has to be well for good seconds.
 func timedUpdate(t *testing.T, n *lab.Node, j *journal, version string, data []byte, good int) updateTimes {
 	t.Helper()
+	before := starts(t, n, j.vm)
+	_, oldClock := clockOf(t, n)
+	lastAnswer := watchAPI(n)
+	sent := sendUnder(t, n, j, data, good)
+	info, newClock := clockOf(t, n)
+	var task spec.Task
+	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/tasks/"+sent.task, nil, &task); err != nil {
+		t.Fatal(err)
+	}
+	blessed := newClock.here(blessedAt(t, n, version))
+	j.console = attach(t, n, j.vm)
+	readyAgain(t, j.console, before)
+	last, first := j.check(t, before+1)
+
+	marks := timeline{{"", sent.begin}}
+	for i, p := range task.Progress.Phases[1:] { // a phase ends where the next begins
+		marks.end(task.Progress.Phases[i].Name, oldClock.here(p.StartedAt))
+	}
+	kernel := newClock.here(info.Time).Add(-time.Duration(info.UptimeSeconds * float64(time.Second)))
+	marks.end("shut down", sent.reset)
+	marks.end("firmware", kernel)
+	marks.end("kernel", kernel.Add(time.Duration(info.BootSteps[0].TookMS)*time.Millisecond))
+	marks.end("API", sent.ready)
+	marks.end("VM", newClock.here(first))
+	marks.end("blessed", blessed)
+	return updateTimes{
+		phases: marks.phases(), total: blessed.Sub(sent.begin),
+		apiDown: sent.ready.Sub(<-lastAnswer), vmDown: newClock.here(first).Sub(oldClock.here(last)),
+	}
+}
+
+// sent is an update on its way, seen from outside: when the upload began, when
+// the machine was reset, and when the API was ready again.
+type sent struct {
+	task                string
+	begin, reset, ready time.Time
+}
+
+// sendUnder uploads a bundle and waits until the API is back, with an eye on the
+// journal.
+func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sent {
+	t.Helper()
 	resets, stop, err := n.Resets()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
-	before := starts(t, n, j.vm)
-	_, oldClock := clockOf(t, n)
-	lastAnswer := watchAPI(n)
 	mark := n.ConsoleMark()
-
-	marks := timeline{{"", time.Now()}}
+	s := sent{begin: time.Now()}
 	var task spec.Task
 	path := fmt.Sprintf("/api/v1/system/update?good=%d&limit=240", good)
 	if err := n.Call(t.Context(), http.MethodPost, path, io.Reader(bytes.NewReader(data)), &task); err != nil {
 		t.Fatal(err)
 	}
+	s.task = task.ID
 	j.follow(t)
-	if err := n.WaitReadyAfter(t.Context(), mark); err != nil {
-		t.Fatal(err)
-	}
-	ready := time.Now()
-	var reset time.Time
+	again(t, n, mark)
+	s.ready = time.Now()
 	select {
-	case reset = <-resets:
+	case s.reset = <-resets:
 	default:
 		t.Fatal("the machine was not reset")
 	}
-	info, newClock := clockOf(t, n)
-	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/tasks/"+task.ID, nil, &task); err != nil {
-		t.Fatal(err)
-	}
-	// What a phase is called ends where the next begins.
-	for i, p := range task.Progress.Phases {
-		if i > 0 {
-			marks.end(task.Progress.Phases[i-1].Name, oldClock.here(p.StartedAt))
-		}
-	}
-	kernel := newClock.here(info.Time).Add(-time.Duration(info.UptimeSeconds * float64(time.Second)))
-	marks.end("shut down", reset)
-	marks.end("firmware", kernel)
-	marks.end("kernel", kernel.Add(time.Duration(info.BootSteps[0].TookMS)*time.Millisecond))
-	marks.end("API", ready)
-	blessed := newClock.here(blessedAt(t, n, version))
-	j.console = attach(t, n, j.vm)
-	readyAgain(t, j.console, before)
-	last, first := j.check(t, before+1)
-	marks.end("VM", newClock.here(first))
-	marks.end("blessed", blessed)
-	return updateTimes{
-		phases: marks.phases(), total: blessed.Sub(marks[0].at),
-		apiDown: ready.Sub(<-lastAnswer), vmDown: newClock.here(first).Sub(oldClock.here(last)),
-	}
+	return s
 }
 
 // timeline is when each phase ended; the first entry is the beginning.

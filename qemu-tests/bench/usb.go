@@ -79,7 +79,7 @@ func (r *run) stick(ctx context.Context) (string, error) {
 		}
 	}
 	fmt.Fprintf(r.opts.Out, "usb: the unified kernel image has %.2f MiB\n", float64(len(unified))/(1<<20))
-	err = media.MakeDisk(ctx, r.tool, media.Options{Dir: dir, Time: time.Unix(0, 0), Progress: io.Discard})
+	err = media.MakeDisk(ctx, r.tool, media.Options{Dir: dir, Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Progress: io.Discard})
 	return filepath.Join(dir, media.DiskFile), err
 }
 
