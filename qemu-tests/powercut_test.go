@@ -193,6 +193,19 @@ func fatEnd(t *testing.T, disk string, at int64) int64 {
 	return int64(sector) * (int64(reserved) + int64(tables)*int64(length))
 }
 
+// copy is another disk as it was.
+func (r *recording) copy(t *testing.T) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	copyFile(t, r.disk, path)
+	disk, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	return disk
+}
+
 // check boots a node from the disk as it was at points.
 func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	t.Helper()
@@ -205,13 +218,7 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "disk.img")
-	copyFile(t, r.disk, path)
-	disk, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer disk.Close()
+	disk := r.copy(t)
 	size, err := disk.Seek(0, io.SeekEnd)
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +227,7 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.look(t, l, func() *os.File { return r.copy(t) })
 	bundle := bundleOf(t, "9.5", 2, "")
 	at := 0
 	cuts := points(l)
@@ -228,7 +236,7 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 			t.Fatal(err)
 		}
 		at = point
-		ok := t.Run(fmt.Sprint("after ", point), func(t *testing.T) { r.boots(t, path, bundle, soaking() || i == len(cuts)-1) })
+		ok := t.Run(fmt.Sprint("after ", point), func(t *testing.T) { r.boots(t, disk.Name(), bundle, soaking() || i == len(cuts)-1) })
 		if !ok {
 			t.Logf("once more: QV_CUT=%s:%d go test -count=1 -v -run TestPowerCutAgain ./qemu-tests", r.dir, point)
 		}
