@@ -266,9 +266,9 @@ func (r *recording) boots(t *testing.T, disk string, bundle []byte, run bool) {
 	if r.Firmware == lab.FirmwareBIOS {
 		n.Token = r.Token
 	}
-	boots := 1 + events.Count("RESET")
-	up := time.Since(begin)
 	m := &machine{Node: n, firmware: r.Firmware}
+	boots := 1 + m.boots(events)
+	up := time.Since(begin)
 	slots := m.decided(t, r.First)
 	if boots > 2 {
 		t.Errorf("the API was back after %d boots", boots)
