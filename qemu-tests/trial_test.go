@@ -117,7 +117,7 @@ func (m *machine) fails(t *testing.T, f failure) {
 	}
 	m.refuses(t, bundle, "QV_ERR_STATE")
 	if vm == "RUNNING" && !soaking() { // it has been shown that it runs again; without it, boots are shorter
-		if err := m.Call(t.Context(), http.MethodPost, "/api/v1/vms/kept/stop?force=true&wait=60", nil, nil); err != nil {
+		if err := m.Call(t.Context(), http.MethodPost, "/api/v1/vms/kept/stop?wait=60", map[string]any{"force": true}, nil); err != nil {
 			t.Fatal(err)
 		}
 		waitState(t, m.Node, "kept", "STOPPED", time.Minute)
