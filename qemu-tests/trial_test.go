@@ -98,6 +98,10 @@ func (m *machine) fails(t *testing.T, f failure) {
 		f.during(t, m)
 	}
 	s := slotState(t, m.Node, f.version, spec.SlotStateFailed)
+	for s.Running { // it has given itself up and has not rebooted yet
+		<-time.After(500 * time.Millisecond)
+		s = slotState(t, m.Node, f.version, spec.SlotStateFailed)
+	}
 	t.Logf("%.1f s after the reboot: %s", time.Since(begin).Seconds(), s.Reason)
 	if s.Running || s.Next || !strings.Contains(s.Reason, f.reason) {
 		t.Errorf("the system that failed: %+v; want %q", s, f.reason)
