@@ -18,6 +18,7 @@ type Disk interface {
 const (
 	stateOffset = 65 // in the boot sector; Linux keeps its "not unmounted" there
 	stateDirty  = 1
+	tableClean  = 0x08000000 // in the table's second entry; firmware keeps its own there (specification, "ClnShutBitMask")
 
 	clusterMask = 0x0fffffff
 	badCluster  = 0x0ffffff7
@@ -96,7 +97,11 @@ func openRepair(d Disk) (*repair, error) {
 	if !usual {
 		return nil, qverr.New(qverr.Unsupported, "fat32: repair: not a FAT32 volume of a usual form")
 	}
-	if b[stateOffset]&stateDirty == 0 {
+	second := make([]byte, 4)
+	if _, err := d.ReadAt(second, r.reserved*r.sector+4); err != nil {
+		return nil, qverr.New(qverr.IO, "fat32: repair: %w", err)
+	}
+	if b[stateOffset]&stateDirty == 0 && le.Uint32(second)&tableClean != 0 {
 		return nil, nil
 	}
 	clusters := (int64(le.Uint32(b[32:])) - r.reserved - r.tables*r.fat) / per
@@ -231,6 +236,7 @@ func (r *repair) isFolder(first uint32) bool {
 // volume is in order.
 func (r *repair) save() error {
 	free := uint32(0)
+	r.table[1] |= tableClean
 	raw := make([]byte, len(r.table)*4)
 	for c := range r.table {
 		next := r.table[c] & clusterMask

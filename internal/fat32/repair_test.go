@@ -122,6 +122,21 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// Firmware says in the table that it was interrupted.
+func TestRepairAfterFirmware(t *testing.T) {
+	data := damage(t, func(h *hurt) {
+		h.table[1] &^= tableClean
+		h.set(60000, lastCluster)
+	})
+	data[stateOffset] = 0
+	if done, err := Repair(inMemory(data)); !done || err != nil {
+		t.Fatalf("%v %v", done, err)
+	}
+	if done, err := Repair(inMemory(data)); done || err != nil {
+		t.Errorf("once more: %v %v", done, err)
+	}
+}
+
 func TestNotRepaired(t *testing.T) {
 	clean := damage(t, func(h *hurt) { h.set(60000, lastCluster) })
 	clean[stateOffset] = 0
