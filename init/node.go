@@ -193,7 +193,7 @@ func (n *node) Banner(lines []string) {
 
 // Ready implements control.Node: the first time it is the last step of the boot.
 func (n *node) Ready() {
-	n.manager.Ready()
+	n.manager.Ready(sinceStart())
 	n.mu.Lock()
 	first := !n.ready
 	n.ready = true

@@ -9,22 +9,26 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
+
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/internal/bundle"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/disks"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
 
@@ -55,19 +59,6 @@ func boots(t *testing.T) string {
 	return dir
 }
 
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
 // machine is a service whose disks are files.
 type machine struct {
 	*Service
@@ -75,6 +66,7 @@ type machine struct {
 	tasks *task.Manager
 	all   []disks.Disk
 	boot  initapi.Boot
+	key   *mldsa87.PrivateKey // of the builder
 }
 
 func newMachine(t *testing.T) *machine {
@@ -89,13 +81,15 @@ func newMachine(t *testing.T) *machine {
 	}
 	t.Cleanup(func() { tasks.Close(t.Context()); _ = db.Close() })
 	m := &machine{t: t, tasks: tasks}
+	var public *mldsa87.PublicKey
+	public, m.key = mldsa87.NewKeyFromSeed(&[mldsa87.SeedSize]byte{1})
+	keys := make(bundle.Keys)
+	if err := keys.Add(public.Bytes()); err != nil {
+		t.Fatal(err)
+	}
 	var tools Tools
 	for name, argv := range map[string]*[]string{"mke2fs": &tools.Mke2fs, "e2fsck": &tools.E2fsck} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Skipf("%s is not installed", name)
-		}
-		*argv = []string{path}
+		*argv = []string{hosttool.Path(t, name)}
 	}
 	m.Service = New(Deps{
 		Log: slog.New(slog.DiscardHandler), Tasks: tasks, Spool: t.TempDir(), Tools: tools, Boots: boots(t),
@@ -103,6 +97,7 @@ func newMachine(t *testing.T) *machine {
 		Boot:   func() initapi.Boot { return m.boot },
 		Config: func() []byte { return []byte(`{"hostname": "node7"}`) },
 		Free:   func() (int64, error) { return gib, nil },
+		Build:  "virtual", Keys: func() (bundle.Keys, error) { return keys, nil },
 	})
 	return m
 }
@@ -165,10 +160,10 @@ func TestInstall(t *testing.T) {
 	if end.State != spec.TaskStateSucceeded || end.Progress.Phase != phaseDone || end.Progress.Done != end.Progress.Total || end.Progress.Total == 0 {
 		t.Fatalf("%+v", end)
 	}
-	if out := tool(t, "sgdisk", "-v", d.Device); !strings.Contains(out, "No problems found") {
+	if out := hosttool.Run(t, "sgdisk", "-v", d.Device); !strings.Contains(out, "No problems found") {
 		t.Error(out)
 	}
-	if out := tool(t, "sgdisk", "-p", d.Device); !strings.Contains(out, "QV-BIOS") || !strings.Contains(out, "QV-ESP") || !strings.Contains(out, "QV-DATA") {
+	if out := hosttool.Run(t, "sgdisk", "-p", d.Device); !strings.Contains(out, "QV-BIOS") || !strings.Contains(out, "QV-ESP") || !strings.Contains(out, "QV-DATA") {
 		t.Error(out)
 	}
 	parts, err := disklayout.Disk{Size: d.SizeBytes, SectorSize: 512, ESP: disklayout.ESPInstalled, Data: true}.Partitions()
@@ -176,20 +171,20 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	esp := cut(t, d.Device, parts[1])
-	tool(t, "fsck.vfat", "-n", esp)
+	hosttool.Run(t, "fsck.vfat", "-n", esp)
 	for name, want := range map[string]string{
 		"quantavirt.json": `{"hostname": "node7"}`, "EFI/Linux/qv-00000001.efi": string(uki("quantavirt")), "EFI/BOOT/BOOTX64.EFI": "MZ systemd-boot",
 	} {
-		if got := tool(t, "mtype", "-i", esp, "::/"+name); got != want {
+		if got := hosttool.Run(t, "mtype", "-i", esp, "::/"+name); got != want {
 			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
 		}
 	}
-	if got := tool(t, "mtype", "-i", esp, "::/qv/00000001/slot.json"); !strings.Contains(got, `"version": "0.9"`) || !strings.Contains(got, `"state": "good"`) {
+	if got := hosttool.Run(t, "mtype", "-i", esp, "::/qv/00000001/slot.json"); !strings.Contains(got, `"version": "0.9"`) || !strings.Contains(got, `"state": "good"`) {
 		t.Error(got)
 	}
 	data := cut(t, d.Device, parts[2])
-	tool(t, "e2fsck", "-fn", data)
-	if out := tool(t, "debugfs", "-R", "stats -h", data); !strings.Contains(out, "QV-DATA") || !strings.Contains(out, "has_journal") || !strings.Contains(out, fmt.Sprint(parts[2].Size/4096)) {
+	hosttool.Run(t, "e2fsck", "-fn", data)
+	if out := hosttool.Run(t, "debugfs", "-R", "stats -h", data); !strings.Contains(out, "QV-DATA") || !strings.Contains(out, "has_journal") || !strings.Contains(out, fmt.Sprint(parts[2].Size/4096)) {
 		t.Error(out)
 	}
 	if left, _ := os.ReadDir(m.Spool); len(left) > 0 {
@@ -201,7 +196,7 @@ func TestInstall(t *testing.T) {
 func cut(t *testing.T, disk string, p disklayout.Partition) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), p.Name)
-	tool(t, "dd", "if="+disk, "of="+out, "bs=1M", fmt.Sprintf("skip=%d", p.Offset>>20), fmt.Sprintf("count=%d", p.Size>>20), "conv=sparse", "status=none")
+	hosttool.Run(t, "dd", "if="+disk, "of="+out, "bs=1M", fmt.Sprintf("skip=%d", p.Offset>>20), fmt.Sprintf("count=%d", p.Size>>20), "conv=sparse", "status=none")
 	if err := os.Truncate(out, p.Size); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +209,7 @@ func TestInstallDataOnly(t *testing.T) {
 	if end := m.wait(m.Start(Request{Disk: "serial:SN0", DataOnly: true}, Source{}, "")); end.State != spec.TaskStateSucceeded {
 		t.Fatalf("%+v", end)
 	}
-	tool(t, "e2fsck", "-fn", d.Device)
+	hosttool.Run(t, "e2fsck", "-fn", d.Device)
 	f, err := os.Open(d.Device)
 	if err != nil {
 		t.Fatal(err)
@@ -387,9 +382,46 @@ func TestRunningSystem(t *testing.T) {
 		}
 	}
 	for booted, want := range map[string]string{"": "qv-00000002.efi", "00000001": "qv-00000001.efi", "00000003": "qv-00000003+0-1.efi", "00000009": "qv-00000002.efi"} {
-		if got, err := runningSystem(dir, booted); err != nil || filepath.Base(got) != want {
-			t.Errorf("%q: %s %v, want %s", booted, got, err, want)
+		if got, err := runningSystem(dir, booted); err != nil || filepath.Base(got.path) != want {
+			t.Errorf("%q: %+v %v, want %s", booted, got, err, want)
 		}
+	}
+}
+
+// What the medium says of its slot holds for the installed one.
+func TestRunningSystemIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := (slot.Info{Sequence: 7, Version: "1.4", Counter: 12, SHA256: nodeconfig.Sum(uki("quantavirt")), State: slot.StateGood}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("EFI/Linux/qv-00000007.efi", uki("quantavirt"))
+	write("qv/00000007/slot.json", info)
+	got, err := runningSystem(dir, "00000007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys, err := openSystem(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = sys.f.Close()
+	if sys.info.Version != "1.4" || sys.info.Counter != 12 || sys.info.Sequence != 1 {
+		t.Errorf("%+v", sys.info)
+	}
+	write("EFI/Linux/qv-00000007.efi", append(uki("quantavirt"), 0))
+	if _, err := openSystem(got); !errors.Is(err, qverr.IO) {
+		t.Errorf("another file than slot.json says: %v", err)
 	}
 }
 

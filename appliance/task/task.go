@@ -14,6 +14,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
 
@@ -307,6 +308,15 @@ func (p *Progress) Phase(name string) {
 		return
 	}
 	p.m.change(p.e, true, func(t *spec.Task) { t.Progress.Phase = name })
+}
+
+// Warn notes what goes wrong without making the task fail; it is stored and logged.
+func (p *Progress) Warn(err error) {
+	if p.m == nil {
+		return
+	}
+	p.m.change(p.e, true, func(t *spec.Task) { t.Warnings = append(slices.Clone(t.Warnings), *initapi.NewProblem(err)) })
+	p.m.log.Warn(p.e.task.Kind+" of "+p.e.task.Target, "err", err, "task", p.e.task.ID)
 }
 
 // Set tells how far the task is; it is not stored.

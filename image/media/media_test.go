@@ -2,33 +2,22 @@ package media
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/secureboot"
 	"quantavirt/image/tools"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
-
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 const kernel = "the kernel"
 
@@ -40,7 +29,10 @@ func built(t *testing.T) Options {
 		petest.Section{Name: ukifile.Initrd, Data: strings.Repeat("initial file system ", 300_000)},
 		petest.Section{Name: ukifile.Linux, Data: kernel})
 	for name, data := range map[string]string{
-		"image.json":     `{"id":"0123456789abcdef","version":"1.2","build":"virtual","kernel":"6.12"}`,
+		"image.json": `{"id":"0123456789abcdef","version":"1.2","build":"virtual","kernel":"6.12"}`,
+		image.SBOMFile: `{"bomFormat":"CycloneDX","specVersion":"1.6","serialNumber":"urn:uuid:5c6f2a54-7b1d-4c0e-9a86-2f3d1e8b7a90",
+			"components":[{"type":"library","name":"stdlib","bom-ref":"pkg:golang/stdlib@1"}],
+			"dependencies":[{"ref":"quantavirt","dependsOn":["pkg:golang/stdlib@1"]}]}`,
 		image.LoaderFile: "systemd-boot", image.UKIFile: string(unified), configName: `{"hostname":"node-1"}`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
@@ -82,6 +74,10 @@ func esp(t *testing.T, disk string) string {
 // TestMake has the usual tools look at disk and ISO.
 func TestMake(t *testing.T) {
 	o := built(t)
+	o.Keys = t.TempDir()
+	if _, err := secureboot.EnsureKeys(o.Keys); err != nil {
+		t.Fatal(err)
+	}
 	makeMedia(t, o)
 	unified, err := os.ReadFile(filepath.Join(o.Dir, image.UKIFile))
 	if err != nil {
@@ -89,26 +85,26 @@ func TestMake(t *testing.T) {
 	}
 	for _, name := range []string{DiskFile, ISOFile} {
 		path := filepath.Join(o.Dir, name)
-		if out := tool(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		if out := hosttool.Run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
 			t.Errorf("%s: sgdisk -v:\n%s", name, out)
 		}
 		volume := esp(t, path)
-		tool(t, "fsck.vfat", "-n", volume)
+		hosttool.Run(t, "fsck.vfat", "-n", volume)
 		for file, want := range map[string]string{
 			"EFI/BOOT/BOOTX64.EFI": "systemd-boot", "EFI/Linux/qv-00000001.efi": string(unified),
 			"qv/00000001/vmlinuz": kernel, configName: `{"hostname":"node-1"}`,
 		} {
-			if got := tool(t, "mtype", "-i", volume, "::/"+file); got != want {
+			if got := hosttool.Run(t, "mtype", "-i", volume, "::/"+file); got != want {
 				t.Errorf("%s: %s: %d bytes, want %d", name, file, len(got), len(want))
 			}
 		}
-		info, err := slot.ParseInfo([]byte(tool(t, "mtype", "-i", volume, "::/qv/00000001/slot.json")))
+		info, err := slot.ParseInfo([]byte(hosttool.Run(t, "mtype", "-i", volume, "::/qv/00000001/slot.json")))
 		if err != nil || info.Version != "1.2" || info.Build != "virtual" || info.Counter != 3 || info.State != slot.StateGood || !info.WrittenAt.Equal(o.Time) {
 			t.Errorf("%s: slot.json: %+v, %v", name, info, err)
 		}
 	}
 	out := t.TempDir()
-	tool(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", filepath.Join(o.Dir, ISOFile), "-extract", "/", out)
+	hosttool.Run(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", filepath.Join(o.Dir, ISOFile), "-extract", "/", out)
 	got, err := os.ReadFile(filepath.Join(out, "EFI/Linux/qv-00000001.efi"))
 	if err != nil || !bytes.Equal(got, unified) {
 		t.Errorf("the unified kernel image on the ISO: %d bytes, %v", len(got), err)
@@ -122,10 +118,42 @@ func TestMake(t *testing.T) {
 	if err != nil || string(script) != bootScript || !strings.Contains(bootScript, " panic=10 ") {
 		t.Errorf("boot script: %q, %v", script, err)
 	}
-	for _, name := range ipxePrograms {
-		if info, err := os.Stat(filepath.Join(o.Dir, PXEDir, name)); err != nil || info.Size() < 64<<10 {
-			t.Errorf("pxe/%s: %v", name, err)
+	checkIPXE(t, o)
+}
+
+// checkIPXE has iPXE for UEFI signed, and both in the bill of materials.
+func checkIPXE(t *testing.T, o Options) {
+	t.Helper()
+	key, err := secureboot.Load(o.Keys, secureboot.DB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ipxePrograms {
+		program, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, p.name))
+		if err != nil || len(program) < 64<<10 {
+			t.Fatalf("pxe/%s: %d bytes, %v", p.name, len(program), err)
 		}
+		if err := secureboot.Verify(program, key.Certificate); p.uefi && err != nil {
+			t.Errorf("pxe/%s: %v", p.name, err)
+		}
+	}
+	bill, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, image.SBOMFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have struct {
+		SerialNumber string
+		Components   []struct {
+			Name, Version string
+			Licenses      []any
+		}
+	}
+	if err := json.Unmarshal(bill, &have); err != nil {
+		t.Fatal(err)
+	}
+	if c := have.Components; len(c) != 2 || c[0].Name != "stdlib" || c[1].Name != "ipxe" || c[1].Version == "" || len(c[1].Licenses) == 0 ||
+		strings.HasSuffix(have.SerialNumber, "2f3d1e8b7a90") {
+		t.Errorf("bill of the network boot files: %s", bill)
 	}
 }
 
@@ -159,6 +187,7 @@ func TestMakeRefuses(t *testing.T) {
 		"no image":       func(o Options) error { return os.Remove(filepath.Join(o.Dir, "image.json")) },
 		"no loader":      func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.LoaderFile)) },
 		"no UKI":         func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.UKIFile)) },
+		"no bill":        func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.SBOMFile)) },
 		"broken UKI":     func(o Options) error { return os.Truncate(filepath.Join(o.Dir, image.UKIFile), 1000) },
 		"not JSON":       func(o Options) error { return os.WriteFile(o.Config, []byte("{"), 0o644) },
 		"no config file": func(o Options) error { return os.Remove(o.Config) },
