@@ -131,6 +131,9 @@ func (s *Service) install(ctx context.Context, got *received, o Options, p *task
 	if err != nil {
 		return err
 	}
+	if err := s.starts(img, o); err != nil {
+		return err
+	}
 	m := got.manifest
 	err = s.change(func(r *record) {
 		r.Last = &lastBundle{Version: m.Version, Counter: m.Counter, Notes: m.Notes, CreatedAt: m.CreatedAt, Verified: time.Now().UTC()}

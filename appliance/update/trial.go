@@ -131,10 +131,7 @@ func (s *Service) settleDisk(w where, d *disk, panicText string) error {
 		case !ok:
 			continue
 		case s.used(w, d, i):
-			reason := hung
-			if panicText != "" {
-				reason = "its kernel panicked before it was blessed"
-			}
+			reason := s.reason(d, seq, panicText)
 			if err := d.giveUp(seq, reason, panicText); err != nil {
 				return err
 			}

@@ -1,0 +1,44 @@
+package update
+
+import (
+	"fmt"
+
+	"quantavirt/internal/qverr"
+)
+
+// starts refuses a system that the firmware would not start: some firmware stops
+// there, and does not come to the slot before. A kernel that another starts does not
+// pass the firmware, but at the cold boot after it was blessed it would.
+func (s *Service) starts(img *image, o Options) error {
+	_, slots := s.where()
+	if s.Starts == nil || !slots || o.Force && !o.Kexec {
+		return nil
+	}
+	if err := s.Starts(img.file, img.size); err != nil {
+		return qverr.New(qverr.CodeOf(err), "Secure Boot is on, and the firmware would not start the new system: %w", err).
+			WithHint("take a bundle whose system is signed by the builder's keys, or enrol the keys of who has signed it")
+	}
+	return nil
+}
+
+// reason is why a system may have failed that used its try up and said nothing.
+func (s *Service) reason(d *disk, seq uint32, panicText string) string {
+	if panicText != "" {
+		return "its kernel panicked before it was blessed"
+	}
+	if s.Starts == nil || d.firmware != UEFI {
+		return hung
+	}
+	for _, n := range d.ukis[seq] {
+		f, size, err := d.v.Open(uki(n))
+		if err != nil {
+			return hung
+		}
+		err = s.Starts(f, size)
+		_ = f.Close()
+		if err != nil {
+			return fmt.Sprintf("Secure Boot is on, and the firmware did not start it: %v", err)
+		}
+	}
+	return hung
+}
