@@ -100,6 +100,9 @@ func (s *Service) start(ctx context.Context, requestID string, o Options, taken 
 				return err
 			}
 			defer got.close()
+			if err := s.starts(got, o); err != nil {
+				return err
+			}
 			taken <- nil
 			return s.install(ctx, got, o, p)
 		})
@@ -129,9 +132,6 @@ func (s *Service) ready(o Options) error {
 func (s *Service) install(ctx context.Context, got *received, o Options, p *task.Progress) error {
 	img, err := got.verify(ctx, p)
 	if err != nil {
-		return err
-	}
-	if err := s.starts(img, o); err != nil {
 		return err
 	}
 	m := got.manifest

@@ -9,12 +9,12 @@ import (
 // starts refuses a system that the firmware would not start: some firmware stops
 // there, and does not come to the slot before. A kernel that another starts does not
 // pass the firmware, but at the cold boot after it was blessed it would.
-func (s *Service) starts(img *image, o Options) error {
+func (s *Service) starts(got *received, o Options) error {
 	_, slots := s.where()
 	if s.Starts == nil || !slots || o.Force && !o.Kexec {
 		return nil
 	}
-	if err := s.Starts(img.file, img.size); err != nil {
+	if err := s.Starts(got.file, got.uki.Size); err != nil {
 		return qverr.New(qverr.CodeOf(err), "Secure Boot is on, and the firmware would not start the new system: %w", err).
 			WithHint("take a bundle whose system is signed by the builder's keys, or enrol the keys of who has signed it")
 	}
