@@ -18,6 +18,7 @@ import (
 	"quantavirt/init/kmod"
 	"quantavirt/init/logring"
 	"quantavirt/init/manage"
+	"quantavirt/init/medium"
 	"quantavirt/init/reap"
 	"quantavirt/init/seq"
 	"quantavirt/init/supervise"
@@ -45,6 +46,7 @@ type node struct {
 	pulse  watchdog.Pulse
 
 	line     cmdline.Line
+	loader   medium.Loader
 	events   *uevent.Listener
 	modules  *kmod.Loader
 	quiet    *kmod.Loader // the same, for what nobody waits for

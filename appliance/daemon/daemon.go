@@ -40,6 +40,7 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
+	"quantavirt/netstack"
 )
 
 const (
@@ -264,11 +265,24 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	}
 	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
+		BootCard: d.bootCard(),
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
 		d.net.Connect(boot.Options)
 	}
+}
+
+// bootCard is the network card that the node was booted from, zero for none.
+func (d *daemon) bootCard() netstack.MAC {
+	if d.init == nil {
+		return netstack.MAC{}
+	}
+	boot, err := d.init.BootStep(d.ctx, "boot-loader")
+	if err != nil {
+		d.log.Warn("PID 1 does not say what the node was booted from", "err", err)
+	}
+	return network.Card(boot)
 }
 
 func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }

@@ -58,6 +58,9 @@ type Deps struct {
 	Reseal func(uki io.ReaderAt, size int64, name string) error
 	// Starts says why the firmware would not start a system; nil does nothing.
 	Starts func(uki io.ReaderAt, size int64) error
+	// Broken is why a system on trial cannot pass any more: it is given up at once.
+	// "" has it watched.
+	Broken string
 	// Uptime is the time since the kernel started.
 	Uptime func() time.Duration
 	// LoadKernel is kexec_file_load(2).
@@ -86,6 +89,7 @@ const bootTime = 30 * time.Second
 const (
 	mediumUEFI = "uefi-disk"
 	mediumBIOS = "bios-disk"
+	mediumPXE  = "pxe" // the network, whatever booted from it
 )
 
 // New makes the service. Start must follow once PID 1's boot is known.
@@ -157,6 +161,13 @@ func (s *Service) disk(write bool, fn func(w where, d *disk) error) error {
 		}
 		return fn(w, d)
 	})
+}
+
+// fromNetwork says that the node was booted from the network.
+func (s *Service) fromNetwork() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.boot.Medium == mediumPXE
 }
 
 func noSlots() *qverr.Error {

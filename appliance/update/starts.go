@@ -21,18 +21,15 @@ func (s *Service) starts(got *received, o Options) error {
 	return nil
 }
 
-// reason is why a system may have failed that used its try up and said nothing.
-func (s *Service) reason(d *disk, seq uint32, panicText string) string {
-	if panicText != "" {
-		return "its kernel panicked before it was blessed"
-	}
+// refused says that the firmware did not start a slot's system, "" if it may have.
+func (s *Service) refused(d *disk, seq uint32) string {
 	if s.Starts == nil || d.firmware != UEFI {
-		return hung
+		return ""
 	}
 	for _, n := range d.ukis[seq] {
 		f, size, err := d.v.Open(uki(n))
 		if err != nil {
-			return hung
+			return ""
 		}
 		err = s.Starts(f, size)
 		_ = f.Close()
@@ -40,5 +37,5 @@ func (s *Service) reason(d *disk, seq uint32, panicText string) string {
 			return fmt.Sprintf("Secure Boot is on, and the firmware did not start it: %v", err)
 		}
 	}
-	return hung
+	return ""
 }

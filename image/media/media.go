@@ -216,6 +216,16 @@ var ipxePrograms = []struct {
 	uefi bool
 }{{"undionly.kpxe", false}, {"snponly.efi", true}}
 
+// scriptFile is for HTTP servers that know nothing of us: quantavirt-netboot makes
+// a script for each machine.
+const scriptFile = "boot.ipxe"
+
+// bootScript names files beside it. netX is the card that iPXE booted from.
+const bootScript = "#!ipxe\n" +
+	"kernel vmlinuz initrd=initramfs " + image.Cmdline + " BOOTIF=01-${netX/mac:hexhyp} || exit 1\n" +
+	"initrd initramfs || exit 1\n" +
+	"boot || exit 1\n"
+
 // pxe writes the files for network boot: kernel and initramfs for iPXE, the
 // unified kernel image for UEFI, iPXE itself, and the bill of all that.
 func (m *media) pxe(_ context.Context, root tools.Root) error {
@@ -233,6 +243,9 @@ func (m *media) pxe(_ context.Context, root tools.Root) error {
 		if err := m.write(filepath.Join(PXEDir, filepath.Base(f.Name)), func(out *os.File) error { return f.CopyTo(out) }); err != nil {
 			return err
 		}
+	}
+	if err := m.writeBytes(filepath.Join(PXEDir, scriptFile), []byte(bootScript)); err != nil {
+		return err
 	}
 	err = m.write(filepath.Join(PXEDir, image.UKIFile), func(f *os.File) error {
 		_, err := io.Copy(f, io.NewSectionReader(m.uki, 0, m.slot.Size))

@@ -114,6 +114,10 @@ func TestMake(t *testing.T) {
 			t.Errorf("pxe/%s: %d bytes, %v", name, len(got), err)
 		}
 	}
+	script, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, scriptFile))
+	if err != nil || string(script) != bootScript || !strings.Contains(bootScript, " panic=10 ") {
+		t.Errorf("boot script: %q, %v", script, err)
+	}
 	checkIPXE(t, o)
 }
 

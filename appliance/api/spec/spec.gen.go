@@ -1622,7 +1622,7 @@ type UplinkConfig struct {
 	// Gateway no default route if absent
 	Gateway string `json:"gateway,omitempty,omitzero"`
 
-	// Interface the first physical Ethernet with a carrier if absent
+	// Interface if absent the card that the node was booted from, else the first physical Ethernet with a carrier
 	Interface string `json:"interface,omitempty,omitzero"`
 
 	// Mode default: as the kernel command line or else the configuration of the first boot says, DHCP if they say nothing
