@@ -43,7 +43,7 @@ func TestUpdates(t *testing.T) {
 		}
 		t.Logf("update %d: %s; %s", i+1, times[i], late)
 	}
-	refusedUpdate(t, n, bundleOf(t, "8.0", uint64(count-1), ""), "QV_ERR_VERSION")
+	(&machine{Node: n}).refuses(t, bundleOf(t, "8.0", uint64(count-1), ""), "QV_ERR_VERSION")
 	t.Logf("%d updates, journal of %d records:\n%s", count, j.records, table(times))
 	t.Logf("after %d updates: %s; after %d: %s", settledAfter, early, count, late)
 	late.grownSince(t, early)
@@ -78,14 +78,15 @@ type journal struct {
 
 const journalDisk = "journal"
 
-func startJournal(t *testing.T, n *lab.Node, name string) *journal {
+// startJournal makes and starts one; disks are those of the VM before the journal's.
+func startJournal(t *testing.T, n *lab.Node, name string, disks ...any) *journal {
 	t.Helper()
 	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": journalDisk, "size": "32M"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	defineVM(t, n, name, func(c map[string]any) {
-		c["storage"] = []any{map[string]any{"disk": journalDisk}}
-		c["boot"].(map[string]any)["cmdline"] = "console=hvc0 quiet panic=-1 journal=vda"
+		c["storage"] = append(disks, map[string]any{"disk": journalDisk})
+		c["boot"].(map[string]any)["cmdline"] = fmt.Sprintf("console=hvc0 quiet panic=-1 journal=vd%c", 'a'+len(disks))
 	})
 	act(t, n, name, "start")
 	j := &journal{n: n, vm: name, console: attach(t, n, name)}
@@ -192,11 +193,11 @@ type sent struct {
 // journal.
 func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sent {
 	t.Helper()
-	resets, stop, err := n.Resets()
+	events, err := n.Events()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
+	defer events.Close()
 	mark := n.ConsoleMark()
 	s := sent{begin: time.Now()}
 	var task spec.Task
@@ -208,11 +209,11 @@ func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sen
 	j.follow(t)
 	again(t, n, mark)
 	s.ready = time.Now()
-	select {
-	case s.reset = <-resets:
-	default:
-		t.Fatal("the machine was not reset")
+	resets := events.Times("RESET")
+	if len(resets) != 1 {
+		t.Fatalf("the machine was reset %d times, want once", len(resets))
 	}
+	s.reset = resets[0]
 	return s
 }
 

@@ -14,6 +14,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
 
@@ -311,6 +312,15 @@ func (p *Progress) Phase(name string) {
 		// A copy: records that were given out share the list.
 		t.Progress.Phases = append(slices.Clip(t.Progress.Phases), spec.TaskPhase{Name: name, StartedAt: now()})
 	})
+}
+
+// Warn notes what goes wrong without making the task fail; it is stored and logged.
+func (p *Progress) Warn(err error) {
+	if p.m == nil {
+		return
+	}
+	p.m.change(p.e, true, func(t *spec.Task) { t.Warnings = append(slices.Clone(t.Warnings), *initapi.NewProblem(err)) })
+	p.m.log.Warn(p.e.task.Kind+" of "+p.e.task.Target, "err", err, "task", p.e.task.ID)
 }
 
 // Set tells how far the task is; it is not stored.
