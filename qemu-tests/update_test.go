@@ -38,8 +38,9 @@ type machine struct {
 	oneDisk  bool
 	first    string // version that is installed
 	disk     string
-	sum      string // of what the guest of VM "kept" wrote to its disk
-	writes   *recording
+	sum      string     // of what the guest of VM "kept" wrote to its disk
+	writes   *recording // nil: none
+	journal  *journal   // where none are
 }
 
 // installed boots a node from a disk of its own, with a data volume and a
@@ -233,19 +234,15 @@ func (m *machine) updateAndBack(t *testing.T) {
 		t.Fatalf("slots of a new disk: %+v", l)
 	}
 	m.first = l.Items[0].Version
-	j := m.keep(t)
+	m.keep(t)
 	bundle := bundleOf(t, "9.1", 2, "quantavirt.hostname=updated")
-	if m.writes == nil {
-		t.Log(timedUpdate(t, m.Node, j, "9.1", bundle, short.good))
-		m.runs(t, "9.1", "RUNNING")
+	if m.writes != nil {
+		m.recordedUpdate(t, bundle)
 	} else {
-		begin := time.Now()
-		again(t, m.Node, m.sendUpdate(t, bundle, short))
-		m.writes.mark(t, "bless")
-		m.runs(t, "9.1", "RUNNING")
-		m.writes.mark(t, "end")
-		t.Logf("%.1f s: blessed, and the VM runs", time.Since(begin).Seconds())
+		t.Log(timedUpdate(t, m.Node, m.journal, "9.1", bundle, short.good))
 	}
+	m.runs(t, "9.1", "RUNNING")
+	m.writes.mark(t, "end")
 	mark := m.ConsoleMark()
 	if err := m.Call(t.Context(), http.MethodPost, "/api/v1/system/rollback", nil, nil); err != nil {
 		t.Fatal(err)
@@ -254,25 +251,35 @@ func (m *machine) updateAndBack(t *testing.T) {
 	m.runs(t, m.first, "RUNNING")
 }
 
-// keep makes VM "kept", runs it, and has it write to its disk. Where writes are not
-// recorded, for power cuts, it keeps a journal on another disk as well.
-func (m *machine) keep(t *testing.T) *journal {
+// recordedUpdate updates a node whose writes are recorded.
+func (m *machine) recordedUpdate(t *testing.T, bundle []byte) {
+	t.Helper()
+	begin := time.Now()
+	mark := m.sendUpdate(t, bundle, short)
+	again(t, m.Node, mark)
+	m.writes.mark(t, "bless")
+	slotState(t, m.Node, "9.1", spec.SlotStateGood)
+	t.Logf("%.1f s: blessed", time.Since(begin).Seconds())
+}
+
+// keep makes VM "kept", runs it, and has it write to its disk; where no writes are
+// recorded it also keeps a journal.
+func (m *machine) keep(t *testing.T) {
 	t.Helper()
 	if err := m.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": "kept", "size": "4M"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	disk := map[string]any{"disk": "kept"}
+	var console *lab.Console
 	if m.writes == nil {
-		j := startJournal(t, m.Node, "kept", disk)
-		m.sum = ask(t, j.console, "write vda 2 kept")
-		return j
+		m.journal = startJournal(t, m.Node, "kept", "kept")
+		console = m.journal.console
+	} else {
+		defineVM(t, m.Node, "kept", func(c map[string]any) { c["storage"] = []any{map[string]any{"disk": "kept"}} })
+		act(t, m.Node, "kept", "start")
+		console = attach(t, m.Node, "kept")
+		ready(t, console)
 	}
-	defineVM(t, m.Node, "kept", func(c map[string]any) { c["storage"] = []any{disk} })
-	act(t, m.Node, "kept", "start")
-	console := attach(t, m.Node, "kept")
-	ready(t, console)
 	m.sum = ask(t, console, "write vda 2 kept")
-	return nil
 }
 
 // runs wants a blessed system to run, and its VM to be in a state.

@@ -78,15 +78,19 @@ type journal struct {
 
 const journalDisk = "journal"
 
-// startJournal makes and starts one; disks are those of the VM before the journal's.
-func startJournal(t *testing.T, n *lab.Node, name string, disks ...any) *journal {
+// startJournal makes and starts a VM; its disks come before the journal's.
+func startJournal(t *testing.T, n *lab.Node, name string, disks ...string) *journal {
 	t.Helper()
 	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": journalDisk, "size": "32M"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	defineVM(t, n, name, func(c map[string]any) {
-		c["storage"] = append(disks, map[string]any{"disk": journalDisk})
-		c["boot"].(map[string]any)["cmdline"] = fmt.Sprintf("console=hvc0 quiet panic=-1 journal=vd%c", 'a'+len(disks))
+		var storage []any
+		for _, disk := range append(disks, journalDisk) {
+			storage = append(storage, map[string]any{"disk": disk})
+		}
+		c["storage"] = storage
+		c["boot"].(map[string]any)["cmdline"] = "console=hvc0 quiet panic=-1 journal=vd" + string(rune('a'+len(disks)))
 	})
 	act(t, n, name, "start")
 	j := &journal{n: n, vm: name, console: attach(t, n, name)}
