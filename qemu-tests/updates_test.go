@@ -214,10 +214,10 @@ func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sen
 	again(t, n, mark)
 	s.ready = time.Now()
 	resets := events.Times("RESET")
-	if len(resets) != 1 {
-		t.Fatalf("the machine was reset %d times, want once", len(resets))
+	if len(resets) == 0 {
+		t.Fatal("the machine was not reset")
 	}
-	s.reset = resets[0]
+	s.reset = resets[0] // SeaBIOS resets a machine that it finds running once more
 	return s
 }
 
