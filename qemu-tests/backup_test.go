@@ -2,7 +2,6 @@ package qemutests
 
 import (
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,49 +11,51 @@ import (
 	"quantavirt/qemu-tests/lab"
 )
 
-// restoredElsewhere backs a node up that has the network lab and the VM
-// configured, and restores it on another machine, which then is that node: by its
-// authority, its id, its tokens, its network and its VM. Images are not in a
-// backup: they are uploaded again, and the VM runs.
-func restoredElsewhere(t *testing.T, from *lab.Node) {
+// restoredElsewhere backs a node up that has the network lab and a VM, and restores
+// it on another machine, which then is that node: by its authority, its id, its
+// tokens, its network and its VM. Images are not in a backup: they are uploaded
+// again, and the VM runs.
+func restoredElsewhere(t *testing.T, from *lab.Node, vm string) {
 	t.Helper()
 	dir := t.TempDir()
 	file, passphrase := filepath.Join(dir, "node.qvb"), filepath.Join(dir, "passphrase")
 	place(t, passphrase, []byte("a passphrase of some length\n"))
+	token := func(description string) string {
+		t.Helper()
+		var made spec.TokenSecret
+		if err := from.Call(t.Context(), http.MethodPost, "/api/v1/tokens", map[string]any{"description": description}, &made); err != nil {
+			t.Fatal(err)
+		}
+		return made.Token
+	}
+	known := token("in the backup")
 	if out, stderr, exit := cli(t, from, "system", "backup", "--output", file, "--passphrase-file", passphrase); exit != 0 {
 		t.Fatalf("backup: exit %d: %s%s", exit, out, stderr)
 	}
-	var token spec.TokenSecret
-	if err := from.Call(t.Context(), http.MethodPost, "/api/v1/tokens", map[string]any{"description": "too late"}, &token); err != nil {
-		t.Fatal(err)
-	}
+	stranger := token("too late")
 	before := systemState(t, from)
 
 	n := boot(t, lab.Options{Name: "elsewhere", Memory: 1536, DataDisk: 512, IOMMU: lab.IOMMUNone})
-	if n.CA == from.CA {
-		t.Fatal("two machines have one authority")
+	if fresh := systemState(t, n); n.CA == from.CA || fresh.NodeID == before.NodeID {
+		t.Fatalf("another machine has the authority %s and the id %s already", n.CA, fresh.NodeID)
 	}
 	mark := n.ConsoleMark()
 	out, stderr, exit := cli(t, n, "system", "restore", file, "--passphrase-file", passphrase)
-	if exit != 0 || !strings.Contains(out, "rack7") {
+	if exit != 0 || !strings.Contains(out, before.Hostname) {
 		t.Fatalf("restore: exit %d: %s%s", exit, out, stderr)
 	}
 	again(t, n, mark)
-	n.Token = from.Token
-	after := systemState(t, n)
-	if n.CA != from.CA || after.NodeID != before.NodeID || after.NodeID == "" {
-		t.Errorf("authority %s, node %s; the backup is of %s, node %s", n.CA, after.NodeID, from.CA, before.NodeID)
-	}
-	for _, path := range []string{"networks/lab", "vms/configured"} {
-		a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/"+path, nil)
-		if err != nil || a.Status != http.StatusOK {
-			t.Errorf("%s: %d %v", path, a.Status, err)
+	for token, want := range map[string]int{known: http.StatusOK, stranger: http.StatusUnauthorized} {
+		n.Token = token
+		for _, path := range []string{"networks/lab", "vms/" + vm} {
+			if a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/"+path, nil); err != nil || a.Status != want {
+				t.Errorf("%s: %d %v, want %d", path, a.Status, err, want)
+			}
 		}
 	}
-	stranger := *n
-	stranger.Token = token.Token
-	if a, err := stranger.Do(t.Context(), http.MethodGet, "/api/v1/vms", nil); err != nil || a.Status != http.StatusUnauthorized {
-		t.Errorf("a token made after the backup: %d %v", a.Status, err)
+	n.Token = known
+	if after := systemState(t, n); n.CA != from.CA || after.NodeID != before.NodeID {
+		t.Errorf("authority %s, node %s; the backup is of %s, node %s", n.CA, after.NodeID, from.CA, before.NodeID)
 	}
 	files, err := shared.small()
 	if err != nil {
@@ -62,12 +63,6 @@ func restoredElsewhere(t *testing.T, from *lab.Node) {
 	}
 	upload(t, n, "linux", "kernel", files.Kernel)
 	upload(t, n, "agent", "initrd", files.Initrd)
-	act(t, n, "configured", "start")
-	waitState(t, n, "configured", "RUNNING", time.Minute)
-	if err := n.Down(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	act(t, n, vm, "start")
+	waitState(t, n, vm, "RUNNING", time.Minute)
 }

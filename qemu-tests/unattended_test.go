@@ -64,7 +64,6 @@ func TestUnattendedInstall(t *testing.T) {
 			if c.network { // it has shown that it is left alone
 				return
 			}
-			restoredElsewhere(t, n)
 			if err := n.Down(); err != nil {
 				t.Fatal(err)
 			}

@@ -43,21 +43,10 @@ func TestUpdates(t *testing.T) {
 		}
 		t.Logf("update %d: %s; %s", i+1, times[i], late)
 	}
-	refusedUpdate(t, n, bundleOf(t, "8.0", uint64(count-1), ""), "QV_ERR_VERSION")
+	(&machine{Node: n}).refuses(t, bundleOf(t, "8.0", uint64(count-1), ""), "QV_ERR_VERSION")
 	t.Logf("%d updates, journal of %d records:\n%s", count, j.records, table(times))
 	t.Logf("after %d updates: %s; after %d: %s", settledAfter, early, count, late)
 	late.grownSince(t, early)
-}
-
-func refusedUpdate(t *testing.T, n *lab.Node, data []byte, name string) {
-	t.Helper()
-	a, err := n.Do(t.Context(), http.MethodPost, "/api/v1/system/update", io.Reader(bytes.NewReader(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(a.Body), fmt.Sprintf("%q", name)) {
-		t.Errorf("status %d, %s; want %s", a.Status, a.Body, name)
-	}
 }
 
 // installedNode is a node that installed itself on a blank disk.
@@ -151,12 +140,11 @@ func number(t *testing.T, answer, name string) int {
 	return v
 }
 
-// updateTimes is what an update took, by the clock of this machine.
-type updateTimes struct {
-	phases          []phaseTime
-	total           time.Duration // from the upload to the blessing
-	apiDown, vmDown time.Duration
-}
+// updateTimes is what an update took, by the clock of this machine: one phase
+// after the other until the API is back, then the VM's start and the blessing side
+// by side, and the sums. The VM is down from the last record that its guest wrote to
+// the first that it writes again.
+type updateTimes []phaseTime
 
 type phaseTime struct {
 	name string
@@ -190,12 +178,12 @@ func timedUpdate(t *testing.T, n *lab.Node, j *journal, version string, data []b
 	marks.end("firmware", kernel)
 	marks.end("kernel", kernel.Add(time.Duration(info.BootSteps[0].TookMS)*time.Millisecond))
 	marks.end("API", sent.ready)
-	marks.end("VM", newClock.here(first))
-	marks.end("blessed", blessed)
-	return updateTimes{
-		phases: marks.phases(), total: blessed.Sub(sent.begin),
-		apiDown: sent.ready.Sub(<-lastAnswer), vmDown: newClock.here(first).Sub(oldClock.here(last)),
-	}
+	return append(marks.phases(),
+		phaseTime{"API to VM", newClock.here(first).Sub(sent.ready)},
+		phaseTime{"API to blessed", blessed.Sub(sent.ready)},
+		phaseTime{"upload to blessed", blessed.Sub(sent.begin)},
+		phaseTime{"API down", sent.ready.Sub(<-lastAnswer)},
+		phaseTime{"VM down", newClock.here(first).Sub(oldClock.here(last))})
 }
 
 // sent is an update on its way, seen from outside: when the upload began, when
@@ -209,11 +197,11 @@ type sent struct {
 // journal.
 func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sent {
 	t.Helper()
-	resets, stop, err := n.Resets()
+	events, err := n.Events()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
+	defer events.Close()
 	mark := n.ConsoleMark()
 	s := sent{begin: time.Now()}
 	var task spec.Task
@@ -225,11 +213,11 @@ func sendUnder(t *testing.T, n *lab.Node, j *journal, data []byte, good int) sen
 	j.follow(t)
 	again(t, n, mark)
 	s.ready = time.Now()
-	select {
-	case s.reset = <-resets:
-	default:
+	resets := events.Times("RESET")
+	if len(resets) == 0 {
 		t.Fatal("the machine was not reset")
 	}
+	s.reset = resets[0] // SeaBIOS resets a machine that it finds running once more
 	return s
 }
 
@@ -245,8 +233,8 @@ func (l *timeline) end(name string, at time.Time) {
 	*l = append(*l, mark{name, at})
 }
 
-func (l timeline) phases() []phaseTime {
-	var list []phaseTime
+func (l timeline) phases() updateTimes {
+	var list updateTimes
 	for i, m := range l[1:] {
 		list = append(list, phaseTime{m.name, m.at.Sub(l[i].at)})
 	}
@@ -405,31 +393,27 @@ func (f footprint) String() string {
 		float64(f.memory)/mib, float64(f.data)/mib, float64(f.espFree)/mib)
 }
 
-// row is an update as a row of the table: its phases, and the sums.
-func (u updateTimes) row() []phaseTime {
-	return append(slices.Clip(u.phases), phaseTime{"in all", u.total}, phaseTime{"API down", u.apiDown}, phaseTime{"VM down", u.vmDown})
-}
-
 // String implements fmt.Stringer.
 func (u updateTimes) String() string {
 	var parts []string
-	for _, p := range u.row() {
+	for _, p := range u {
 		parts = append(parts, fmt.Sprintf("%s %.2f", p.name, p.took.Seconds()))
 	}
 	return strings.Join(parts, ", ") + " s"
 }
 
-// table has a column for each update's phase, in seconds, with median and maximum.
+// table has a line for each phase, with median and maximum over the updates in
+// seconds.
 func table(all []updateTimes) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s %8s %8s\n", "phase", "median", "maximum")
-	for i, p := range all[0].row() {
+	fmt.Fprintf(&b, "%-18s %8s %8s\n", "phase", "median", "maximum")
+	for i, p := range all[0] {
 		var took []time.Duration
 		for _, u := range all {
-			took = append(took, u.row()[i].took)
+			took = append(took, u[i].took)
 		}
 		slices.Sort(took)
-		fmt.Fprintf(&b, "%-10s %8.2f %8.2f\n", p.name, took[len(took)/2].Seconds(), took[len(took)-1].Seconds())
+		fmt.Fprintf(&b, "%-18s %8.2f %8.2f\n", p.name, took[len(took)/2].Seconds(), took[len(took)-1].Seconds())
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,13 +74,12 @@ func copyFile(to, from string) error {
 func cycle(ctx context.Context, n *lab.Node, bundle, version string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Minute)
 	defer cancel()
-	f, err := os.Open(bundle)
+	data, err := os.ReadFile(bundle)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
 	begin, mark := time.Now(), n.ConsoleMark()
-	if err := n.Call(ctx, http.MethodPost, "/api/v1/system/update", io.Reader(f), nil); err != nil {
+	if err := n.Call(ctx, http.MethodPost, "/api/v1/system/update", io.Reader(bytes.NewReader(data)), nil); err != nil {
 		return 0, err
 	}
 	if err := n.WaitReadyAfter(ctx, mark); err != nil {

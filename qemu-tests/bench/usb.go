@@ -69,7 +69,7 @@ func (r *run) stick(ctx context.Context) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, image.UKIFile), unified, 0o644); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"image.json", image.LoaderFile} {
+	for _, name := range []string{"image.json", image.LoaderFile, image.SBOMFile} {
 		data, err := os.ReadFile(filepath.Join(built, name))
 		if err != nil {
 			return "", err
