@@ -1,6 +1,7 @@
 package pqc
 
 import (
+	"errors"
 	"io"
 	_ "unsafe" // for go:linkname
 
@@ -39,8 +40,10 @@ type binary[T any] interface {
 	Bytes() []byte
 }
 
-// mldsa makes the engine of one parameter set of circl.
+// mldsa makes the engine of one parameter set of circl. The secret vectors of
+// a packed key have vectors polynomials with coefficients in [−eta, eta].
 func mldsa[P, S any, PP binary[P], SP binary[S]](
+	vectors, eta int,
 	fromSeed func(*[32]byte) (*P, *S),
 	sign func(*S, func(io.Writer), [32]byte, []byte),
 	verify func(*P, func(io.Writer), []byte) bool,
@@ -61,6 +64,8 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 				_, sk = fromSeed((*[32]byte)(secret))
 			} else if err := SP(sk).UnmarshalBinary(secret); err != nil {
 				return signKey{}, err
+			} else if !shortVectors(secret, vectors, eta) {
+				return signKey{}, errRange
 			}
 			return signKey{secret: sk, sign: func(signature []byte, m encoded, rnd []byte) error {
 				var r [32]byte // all zero is the deterministic variant
@@ -78,4 +83,29 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 		},
 		random: 32,
 	}
+}
+
+var errRange = errors.New("a coefficient of the secret vectors is out of range")
+
+// shortVectors is the check that skDecode (FIPS 204, algorithm 25) leaves to
+// its caller and circl does not make: every coefficient of s1 and s2, which
+// follow rho, K and tr, is packed as a number from 0 to 2·eta. It looks at all
+// of them, in constant time.
+func shortVectors(secret []byte, vectors, eta int) bool {
+	bits := 3
+	if eta == 4 {
+		bits = 4
+	}
+	packed := secret[32+32+64:][:vectors*256*bits/8]
+	var wrong, buffer uint32
+	have := 0
+	for _, b := range packed {
+		buffer |= uint32(b) << have
+		for have += 8; have >= bits; have -= bits {
+			coefficient := buffer & (1<<bits - 1)
+			wrong |= uint32(2*eta) - coefficient // wraps below 0
+			buffer >>= bits
+		}
+	}
+	return wrong>>31 == 0
 }

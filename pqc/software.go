@@ -45,9 +45,9 @@ func defaultEngines() engines {
 			MLKEM1024: mlkem(mlkem1024.NewKeyFromSeed),
 		},
 		sign: map[Algorithm]signEngine{
-			MLDSA44:    mldsa(mldsa44.NewKeyFromSeed, sign44, verify44),
-			MLDSA65:    mldsa(mldsa65.NewKeyFromSeed, sign65, verify65),
-			MLDSA87:    mldsa(mldsa87.NewKeyFromSeed, sign87, verify87),
+			MLDSA44:    mldsa(4+4, 2, mldsa44.NewKeyFromSeed, sign44, verify44),
+			MLDSA65:    mldsa(6+5, 4, mldsa65.NewKeyFromSeed, sign65, verify65),
+			MLDSA87:    mldsa(8+7, 2, mldsa87.NewKeyFromSeed, sign87, verify87),
 			SLHDSA128s: slh(slhdsa.SHA2_128s, 16),
 			SLHDSA128f: slh(slhdsa.SHA2_128f, 16),
 			SLHDSA192s: slh(slhdsa.SHA2_192s, 24),
