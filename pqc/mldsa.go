@@ -1,6 +1,9 @@
 package pqc
 
 import (
+	"crypto"
+	"crypto/sha3"
+	"crypto/subtle"
 	"errors"
 	"io"
 	_ "unsafe" // for go:linkname
@@ -40,9 +43,15 @@ type binary[T any] interface {
 	Bytes() []byte
 }
 
+// private is a secret key that gives the public one.
+type private[T any] interface {
+	binary[T]
+	Public() crypto.PublicKey
+}
+
 // mldsa makes the engine of one parameter set of circl. The secret vectors of
 // a packed key have vectors polynomials with coefficients in [−eta, eta].
-func mldsa[P, S any, PP binary[P], SP binary[S]](
+func mldsa[P, S any, PP binary[P], SP private[S]](
 	vectors, eta int,
 	fromSeed func(*[32]byte) (*P, *S),
 	sign func(*S, func(io.Writer), [32]byte, []byte),
@@ -57,6 +66,25 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 			clear(packed)
 			wipe(sk) // the public key shares its matrix with it, and is done with
 			return nil
+		},
+		public: func(secret []byte) ([]byte, error) {
+			sk := new(S)
+			if err := SP(sk).UnmarshalBinary(secret); err != nil {
+				return nil, err
+			}
+			defer wipe(sk)
+			public := PP(any(SP(sk).Public()).(*P)).Bytes()
+			var tr [64]byte
+			h := sha3.NewSHAKE256()
+			_, _ = h.Write(public) // never fails
+			_, _ = h.Read(tr[:])
+			if !shortVectors(secret, vectors, eta) {
+				return nil, errRange
+			}
+			if subtle.ConstantTimeCompare(tr[:], secret[64:128]) != 1 {
+				return nil, errHash
+			}
+			return public, nil
 		},
 		signer: func(secret []byte) (signKey, error) {
 			sk := new(S)
@@ -85,7 +113,10 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 	}
 }
 
-var errRange = errors.New("a coefficient of the secret vectors is out of range")
+var (
+	errRange = errors.New("a coefficient of the secret vectors is out of range")
+	errHash  = errors.New("the hash of the public key in it is another")
+)
 
 // shortVectors is the check that skDecode (FIPS 204, algorithm 25) leaves to
 // its caller and circl does not make: every coefficient of s1 and s2, which
