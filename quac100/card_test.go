@@ -146,7 +146,7 @@ func TestRefused(t *testing.T) {
 		want qverr.Code
 	}{
 		{"short key", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, public[1:]); return err }, qverr.Inval},
-		{"key out of range", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, notReduced); return err }, qverr.PQCDecrypt},
+		{"key out of range", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, notReduced); return err }, qverr.PQCEncaps},
 		{"short ciphertext", func() error { _, err := c.KEMDecapsulate(ctx, regs.MLKEM768, secret, []byte{1}); return err }, qverr.Inval},
 		{"no KEM", func() error { _, _, err := c.KEMGenerateKey(ctx, regs.MLDSA44); return err }, qverr.PQCAlgorithm},
 	} {
