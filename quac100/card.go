@@ -61,6 +61,8 @@ func Open(ctx context.Context, bus Bus, opts ...Option) (*Card, error) {
 	if err := c.bringUp(ctx); err != nil {
 		return nil, errors.Join(err, bus.Close())
 	}
+	now := time.Now()
+	c.ladder.heartAt, c.ladder.movedAt = now, now
 	c.world.Go(c.supervise)
 	return c, nil
 }

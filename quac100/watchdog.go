@@ -46,8 +46,6 @@ func (c *Card) trouble(err error) {
 func (c *Card) supervise() {
 	tick := time.NewTicker(c.opts.tick)
 	defer tick.Stop()
-	now := time.Now()
-	c.ladder.heartAt, c.ladder.movedAt = now, now
 	for {
 		select {
 		case <-c.stopping:

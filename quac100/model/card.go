@@ -34,6 +34,9 @@ type Config struct {
 	HostMSIX bool
 	// Workers is the number of commands executed at once, 0 for the number of processors, at least 2.
 	Workers int
+	// KeyFile holds the persistent keys; empty: they live as long as the Card. It is made with mode 0600, and has the keys
+	// in clear text, as the flash memory of a real card may.
+	KeyFile string
 	// FailSelfTest names self-tests that fail from power-up on.
 	FailSelfTest regs.SelfTest
 }
@@ -95,8 +98,8 @@ type Card struct {
 	world sync.WaitGroup
 	stop  bool
 
-	// Conditions on mu: work for the fetcher, the workers, the poster, the manager and the filler; any progress.
-	fetchC, jobC, postC, manageC, fillC, progress *sync.Cond
+	// Conditions on mu: work for the fetcher, the workers, the poster, the manager, the filler and the saver; any progress.
+	fetchC, jobC, postC, manageC, fillC, saveC, progress *sync.Cond
 
 	config [regs.CfgSize]byte
 	reg    [regWords]uint32 // registers that are plain storage
@@ -111,6 +114,7 @@ type Card struct {
 	dma     dmaState
 	manager manager
 	qrng    *qrng
+	keys    keyStore
 	perf    perf
 	thermal thermal
 	faults  faults
@@ -121,17 +125,20 @@ type Card struct {
 func New(cfg Config) (*Card, error) {
 	cfg.setDefaults()
 	c := &Card{cfg: cfg, ops: buildOps(), host: nobody{}}
-	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.progress} {
+	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.saveC, &c.progress} {
 		*p = sync.NewCond(&c.mu)
 	}
 	c.queue.running = make(map[*command]struct{})
 	c.faults.selfTest = cfg.FailSelfTest
 	c.qrng = newQRNG(cfg.Entropy)
+	if err := c.loadKeys(); err != nil {
+		return nil, err
+	}
 	c.lock()
 	c.resetConfig()
 	c.reset(resetPower)
 	c.unlock()
-	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop} {
+	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop, c.saveLoop} {
 		c.world.Go(run)
 	}
 	for range cfg.Workers {
@@ -185,7 +192,7 @@ func (c *Card) Close() error {
 	c.stop = true
 	c.dropAll()
 	c.irq.stopTimers()
-	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.progress} {
+	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.saveC, c.progress} {
 		p.Broadcast()
 	}
 	c.unlock()

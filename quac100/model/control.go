@@ -6,9 +6,8 @@ import (
 	"quantavirt/quac100/regs"
 )
 
-// Capabilities of this model.
-const modelCaps = regs.CapMLKEM | regs.CapQRNG | regs.CapAsync | regs.CapBatch | regs.CapDMA | regs.CapFIPS | regs.CapFLR |
-	regs.CapPerf | regs.CapSG | regs.CapSimulator
+// Capabilities of this model: all of version 1.
+const modelCaps = regs.CapsFull | regs.CapSimulator
 
 const (
 	heartbeatPeriod  = 100 * time.Millisecond
@@ -113,6 +112,7 @@ func (c *Card) status() regs.Status {
 	set(regs.StatusHalted, c.queue.halted != regs.HaltNone)
 	set(regs.StatusThrottled, c.thermal.throttled)
 	set(regs.StatusZeroized, c.phase == phaseZeroized)
+	set(regs.StatusKeyStoreFull, c.keys.full())
 	return s
 }
 
@@ -165,9 +165,6 @@ func (c *Card) writeDevControl(v regs.Control) {
 	c.wakeAll()
 	c.evaluate()
 }
-
-// zeroize destroys every key. This model stores none, so only the event remains.
-func (c *Card) zeroize() { c.raise(regs.CauseKeyEvent) }
 
 func (c *Card) writeReset(token uint32) {
 	switch token {

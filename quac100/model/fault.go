@@ -127,6 +127,7 @@ func (c *Card) SetPower(mw uint32) {
 func (c *Card) Tamper() {
 	c.inject(func() {
 		c.faults.tampered = true
+		c.destroy(anyKey)
 		if c.phase == phaseOK || c.phase == phaseError {
 			c.phase = phaseZeroized
 		}

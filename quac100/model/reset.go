@@ -54,6 +54,7 @@ func (c *Card) reset(kind resetKind) {
 	m := &c.manager
 	m.todo |= kind
 	if kind == resetFIPS {
+		c.destroy(volatileKey)
 		c.phase = phaseInit
 		m.fipsTested = false
 		c.manageC.Signal()
@@ -245,6 +246,7 @@ func (c *Card) clearFor(kinds resetKind) {
 		c.irq.stopTimers()
 		c.irq.sent = 0
 		c.manager.fipsTested = false
+		c.destroy(volatileKey)
 	}
 	if kinds&resetHard != 0 {
 		c.perf = perf{since: now}
@@ -257,6 +259,7 @@ func (c *Card) clearFor(kinds resetKind) {
 		c.powerUp = now
 		c.powerUpRegs()
 	}
+	c.showKeys()
 	c.setResetCause(causeOf(kinds))
 	c.superviseHeat()
 }
