@@ -28,10 +28,10 @@ func plug(t *testing.T, cfg model.Config) (*model.Card, *direct.Bus) {
 }
 
 // open brings a card up and checks after the test that nothing is left behind.
-func open(t *testing.T, cfg model.Config) (*quac100.Card, *model.Card, *direct.Bus) {
+func open(t *testing.T, cfg model.Config, opts ...quac100.Option) (*quac100.Card, *model.Card, *direct.Bus) {
 	t.Helper()
 	m, bus := plug(t, cfg)
-	c, err := quac100.Open(t.Context(), bus)
+	c, err := quac100.Open(t.Context(), bus, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

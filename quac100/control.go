@@ -19,12 +19,17 @@ func (c *Card) NOP(ctx context.Context, fence bool) error {
 
 // Echo lets the card copy 1 byte to 1 MiB from src to dst, a test of DMA.
 func (c *Card) Echo(ctx context.Context, src, dst []byte) error {
-	if err := length("copy", dst, len(src)); err != nil {
+	var q request
+	if err := echo(&q, src, dst); err != nil {
 		return err
 	}
-	q := request{cmd: regs.Command{Opcode: regs.OpEcho}, dst0: dst}
-	q.src0[0] = src
 	return c.run(ctx, &q)
+}
+
+func echo(q *request, src, dst []byte) error {
+	q.cmd.Opcode, q.dst0 = regs.OpEcho, dst
+	q.src0[0] = src
+	return length("copy", dst, len(src))
 }
 
 // SelfTest runs tests on the card, alone, and returns those that failed, with

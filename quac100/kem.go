@@ -36,14 +36,14 @@ func length(what string, b []byte, want int) error {
 // d‖z, 64 bytes, or nil for the card's randomness; a card in FIPS mode refuses
 // seeds. Errors: PQCAlgorithm, Inval, and those of every command (do).
 func (c *Card) KEMKeygen(ctx context.Context, alg regs.Alg, seed, public, secret []byte) error {
-	q := request{dst0: public, dst1: secret}
-	if _, err := c.kemKeygen(alg, seed, public, &q); err != nil {
+	q := request{dst1: secret}
+	if err := c.kemKeygen(&q, alg, seed, public); err != nil {
 		return err
 	}
 	return c.run(ctx, &q)
 }
 
-func (c *Card) kemKeygen(alg regs.Alg, seed, public []byte, q *request) (regs.Sizes, error) {
+func (c *Card) kemKeygen(q *request, alg regs.Alg, seed, public []byte) error {
 	s, err := c.kem(alg)
 	if err == nil {
 		err = length("public key", public, s.Public)
@@ -51,17 +51,17 @@ func (c *Card) kemKeygen(alg regs.Alg, seed, public []byte, q *request) (regs.Si
 	if err == nil && q.dst1 != nil {
 		err = length("secret key", q.dst1, s.Secret)
 	}
-	q.cmd.Opcode, q.cmd.Param = regs.OpKEMKeygen, alg
+	q.cmd.Opcode, q.cmd.Param, q.dst0 = regs.OpKEMKeygen, alg, public
 	q.seed(seed)
-	return s, err
+	return err
 }
 
 // KEMKeygenStored makes a key pair whose secret key stays on the card. attrs
 // may be nil: encapsulate and decapsulate, volatile, not extractable. The
 // public key is stored too.
 func (c *Card) KEMKeygenStored(ctx context.Context, alg regs.Alg, seed []byte, attrs *regs.Attributes, public []byte) (Handle, error) {
-	q := request{dst0: public}
-	if _, err := c.kemKeygen(alg, seed, public, &q); err != nil {
+	var q request
+	if err := c.kemKeygen(&q, alg, seed, public); err != nil {
 		return 0, err
 	}
 	store(&q, attrs)
@@ -73,6 +73,14 @@ func (c *Card) KEMKeygenStored(ctx context.Context, alg regs.Alg, seed []byte, a
 // key. seed is m, 32 bytes, or nil for the card's randomness. PQCEncaps for a
 // key that fails the modulus check of FIPS 203.
 func (c *Card) Encapsulate(ctx context.Context, alg regs.Alg, key Key, seed, ciphertext, shared []byte) error {
+	var q request
+	if err := c.encapsulate(&q, alg, key, seed, ciphertext, shared); err != nil {
+		return err
+	}
+	return c.run(ctx, &q)
+}
+
+func (c *Card) encapsulate(q *request, alg regs.Alg, key Key, seed, ciphertext, shared []byte) error {
 	s, err := c.kem(alg)
 	if err == nil {
 		err = length("ciphertext", ciphertext, s.Output)
@@ -80,16 +88,13 @@ func (c *Card) Encapsulate(ctx context.Context, alg regs.Alg, key Key, seed, cip
 	if err == nil {
 		err = length("shared key", shared, regs.SharedSize)
 	}
-	if err != nil {
-		return err
-	}
-	q := request{cmd: regs.Command{Opcode: regs.OpKEMEncaps, Param: alg}, dst0: ciphertext, dst1: shared}
-	q.src0[0] = key.place(&q)
+	q.cmd.Opcode, q.cmd.Param, q.dst0, q.dst1 = regs.OpKEMEncaps, alg, ciphertext, shared
+	q.src0[0] = key.place(q)
 	if seed != nil {
 		q.cmd.Flags |= regs.FlagSeed
 		q.src1[0] = seed
 	}
-	return c.run(ctx, &q)
+	return err
 }
 
 // EncapsulateStored keeps the shared key on the card, as an AES-256 key.
@@ -112,16 +117,22 @@ func (c *Card) EncapsulateStored(ctx context.Context, alg regs.Alg, key Key, att
 // right length is no error but gives another key (implicit rejection).
 // PQCDecaps for a secret key that fails the hash check of FIPS 203.
 func (c *Card) Decapsulate(ctx context.Context, alg regs.Alg, key Key, ciphertext, shared []byte) error {
-	if _, err := c.kem(alg); err != nil {
+	var q request
+	if err := c.decapsulate(&q, alg, key, ciphertext, shared); err != nil {
 		return err
 	}
-	if err := length("shared key", shared, regs.SharedSize); err != nil {
-		return err
-	}
-	q := request{cmd: regs.Command{Opcode: regs.OpKEMDecaps, Param: alg}, dst0: shared}
-	q.src0[0] = ciphertext
-	q.src1[0] = key.place(&q)
 	return c.run(ctx, &q)
+}
+
+func (c *Card) decapsulate(q *request, alg regs.Alg, key Key, ciphertext, shared []byte) error {
+	_, err := c.kem(alg)
+	if err == nil {
+		err = length("shared key", shared, regs.SharedSize)
+	}
+	q.cmd.Opcode, q.cmd.Param, q.dst0 = regs.OpKEMDecaps, alg, shared
+	q.src0[0] = ciphertext
+	q.src1[0] = key.place(q)
+	return err
 }
 
 // DecapsulateStored keeps the shared key on the card, as an AES-256 key for

@@ -64,6 +64,11 @@ func (c *Card) finish(ctx context.Context, s *slot, q *request) error {
 	if err := c.ring.await(ctx, s); err != nil {
 		return err
 	}
+	return c.take(s, q)
+}
+
+// take is what the response of a slot comes to; the slot goes back.
+func (c *Card) take(s *slot, q *request) error {
 	if err := s.err; err != nil {
 		c.ring.retire(s)
 		return err

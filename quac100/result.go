@@ -9,6 +9,9 @@ import (
 func (c *Card) result(s *slot, q *request) error {
 	r := &s.rsp
 	if r.Status == regs.RespSuccess {
+		if r.Opcode == regs.OpVerify && r.Flags&regs.RespVerified == 0 {
+			return qverr.New(qverr.QUACDriver, "card %s answers a verification with success but without its flag", c.bus.Address())
+		}
 		if fits(r.Out0Len, s.cmd.Dst0Len, q.variable()) && fits(r.Out1Len, s.cmd.Dst1Len, false) {
 			return nil
 		}

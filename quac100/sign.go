@@ -23,14 +23,14 @@ func (c *Card) signature(alg regs.Alg) (regs.Sizes, error) {
 // buffers of the exact sizes. seed is ξ (32 bytes) or SK.seed‖SK.prf‖PK.seed
 // (48, 72 or 96), or nil for the card's randomness.
 func (c *Card) SignKeygen(ctx context.Context, alg regs.Alg, seed, public, secret []byte) error {
-	q := request{dst0: public, dst1: secret}
-	if err := c.signKeygen(alg, seed, public, &q); err != nil {
+	q := request{dst1: secret}
+	if err := c.signKeygen(&q, alg, seed, public); err != nil {
 		return err
 	}
 	return c.run(ctx, &q)
 }
 
-func (c *Card) signKeygen(alg regs.Alg, seed, public []byte, q *request) error {
+func (c *Card) signKeygen(q *request, alg regs.Alg, seed, public []byte) error {
 	s, err := c.signature(alg)
 	if err == nil {
 		err = length("public key", public, s.Public)
@@ -38,7 +38,7 @@ func (c *Card) signKeygen(alg regs.Alg, seed, public []byte, q *request) error {
 	if err == nil && q.dst1 != nil {
 		err = length("secret key", q.dst1, s.Secret)
 	}
-	q.cmd.Opcode, q.cmd.Param = regs.OpSigKeygen, alg
+	q.cmd.Opcode, q.cmd.Param, q.dst0 = regs.OpSigKeygen, alg, public
 	q.seed(seed)
 	return err
 }
@@ -46,8 +46,8 @@ func (c *Card) signKeygen(alg regs.Alg, seed, public []byte, q *request) error {
 // SignKeygenStored makes a key pair whose secret key stays on the card. attrs
 // may be nil: sign and verify, volatile, not extractable.
 func (c *Card) SignKeygenStored(ctx context.Context, alg regs.Alg, seed []byte, attrs *regs.Attributes, public []byte) (Handle, error) {
-	q := request{dst0: public}
-	if err := c.signKeygen(alg, seed, public, &q); err != nil {
+	var q request
+	if err := c.signKeygen(&q, alg, seed, public); err != nil {
 		return 0, err
 	}
 	store(&q, attrs)
@@ -72,45 +72,49 @@ func (o *SignOptions) message(q *request, message []byte) error {
 // algorithm's exact size. PQCSign for a key that is none; Inval for a hash
 // that is too weak for the parameter set. The small SLH-DSA sets take seconds.
 func (c *Card) Sign(ctx context.Context, alg regs.Alg, key Key, opts SignOptions, message, signature []byte) error {
+	var q request
+	if err := c.sign(&q, alg, key, opts, message, signature); err != nil {
+		return err
+	}
+	return c.run(ctx, &q)
+}
+
+func (c *Card) sign(q *request, alg regs.Alg, key Key, opts SignOptions, message, signature []byte) error {
 	s, err := c.signature(alg)
 	if err == nil {
 		err = length("signature", signature, s.Output)
 	}
-	q := request{cmd: regs.Command{Opcode: regs.OpSign, Param: alg}, dst0: signature}
+	q.cmd.Opcode, q.cmd.Param, q.dst0 = regs.OpSign, alg, signature
 	if err == nil {
-		err = opts.message(&q, message)
-	}
-	if err != nil {
-		return err
+		err = opts.message(q, message)
 	}
 	if opts.Deterministic {
 		q.cmd.Flags |= regs.FlagDeterministic
 	}
-	q.src1[0] = key.place(&q)
-	return c.run(ctx, &q)
+	q.src1[0] = key.place(q)
+	return err
 }
 
 // Verify is nil for a good signature and PQCVerify for a bad one, which is a
 // result and not a fault. It never trusts the status alone: the card must also
 // set its VERIFIED flag.
 func (c *Card) Verify(ctx context.Context, alg regs.Alg, key Key, opts SignOptions, message, signature []byte) error {
+	var q request
+	if err := c.verify(&q, alg, key, opts, message, signature); err != nil {
+		return err
+	}
+	return c.run(ctx, &q)
+}
+
+func (c *Card) verify(q *request, alg regs.Alg, key Key, opts SignOptions, message, signature []byte) error {
 	s, err := c.signature(alg)
 	if err == nil && len(signature) != s.Output {
 		err = qverr.New(qverr.PQCVerify, "signature of %d bytes, must be %d", len(signature), s.Output)
 	}
-	q := request{cmd: regs.Command{Opcode: regs.OpVerify, Param: alg}}
+	q.cmd.Opcode, q.cmd.Param = regs.OpVerify, alg
 	if err == nil {
-		err = opts.message(&q, message)
+		err = opts.message(q, message)
 	}
-	if err != nil {
-		return err
-	}
-	q.src1[0], q.src1[1] = key.place(&q), signature
-	if err := c.run(ctx, &q); err != nil {
-		return err
-	}
-	if q.rsp.Flags&regs.RespVerified == 0 {
-		return qverr.New(qverr.QUACDriver, "card %s answers a verification with success but without its flag", c.bus.Address())
-	}
-	return nil
+	q.src1[0], q.src1[1] = key.place(q), signature
+	return err
 }
