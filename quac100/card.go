@@ -29,9 +29,13 @@ type Card struct {
 	stopping chan struct{}
 	world    sync.WaitGroup
 
+	period time.Duration // of the heartbeat
+
 	reset sync.Mutex // bring-up, recovery, reset and close, one at a time
 	known bool       // the register interface is verified: it may be written to
 	done  bool       // closed
+
+	updating sync.Mutex // the firmware, one at a time
 
 	ladder ladder
 }
@@ -195,8 +199,8 @@ func (c *Card) testRegisters(ctx context.Context) error {
 // periods.
 func (c *Card) heartbeat(ctx context.Context) error {
 	first := c.bus.Read32(regs.Heartbeat)
-	limit := 3 * time.Duration(min(c.bus.Read32(regs.HBPeriodMS), 1000)) * time.Millisecond
-	err := c.poll(ctx, limit, func() (bool, error) { return c.bus.Read32(regs.Heartbeat) != first, nil })
+	c.period = time.Duration(min(c.bus.Read32(regs.HBPeriodMS), 1000)) * time.Millisecond
+	err := c.poll(ctx, 3*c.period, func() (bool, error) { return c.bus.Read32(regs.Heartbeat) != first, nil })
 	if errors.Is(err, errPoll) {
 		return qverr.New(qverr.QUACWatchdog, "card %s: the firmware's heartbeat stands still", c.bus.Address())
 	}

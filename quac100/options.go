@@ -34,7 +34,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		ring: 1024, timeout: 30 * time.Second, tick: 100 * time.Millisecond, waiting: 1 << 14,
+		ring: 1024, timeout: 30 * time.Second, tick: 200 * time.Millisecond, waiting: 1 << 14,
 		poolLimit: 64 << 20, log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -57,7 +57,7 @@ func WithTimeout(d time.Duration) Option {
 }
 
 // WithWatchdog sets how often heartbeat and progress are looked at; the
-// default is 100 ms, one period of the heartbeat.
+// default is 200 ms, two periods of the heartbeat.
 func WithWatchdog(d time.Duration) Option { return func(o *options) { o.tick = d } }
 
 // WithMaxWaiting sets how many callers may wait for a place in the ring before

@@ -84,9 +84,12 @@ func (c *Card) check() {
 	if heart != l.heart {
 		l.heart, l.heartAt = heart, now
 	}
-	period := time.Duration(min(c.bus.Read32(regs.HBPeriodMS), 1000)) * time.Millisecond
-	if now.Sub(l.heartAt) > beats*max(period, c.opts.tick) {
+	if now.Sub(l.heartAt) > beats*max(c.period, c.opts.tick) {
 		c.recover(qverr.New(qverr.QUACWatchdog, "card %s: the firmware's heartbeat stands still at %d", c.bus.Address(), heart))
+		return
+	}
+	if status := regs.Status(c.bus.Read32(regs.DevStatus)); status&regs.StatusCMDQRun == 0 {
+		c.recover(c.stopped(status))
 		return
 	}
 	total := c.ring.total.Load()
@@ -188,6 +191,18 @@ func (c *Card) halted(status regs.Status, errs, cause uint32) error {
 		return qverr.New(qverr.QUACWatchdog, "card %s reports a fatal error (%#x)", addr, errs)
 	}
 	return nil
+}
+
+// stopped is why a card takes no commands any more.
+func (c *Card) stopped(status regs.Status) error {
+	if uint32(status) == regs.GoneWord {
+		return qverr.New(qverr.QUACNotFound, "card %s no longer answers", c.bus.Address())
+	}
+	if err := c.halted(status, c.bus.Read32(regs.ErrStatus), 0); err != nil {
+		return err
+	}
+	return qverr.New(qverr.QUACWatchdog, "card %s was reset by somebody else or by itself (status %#x, cause %#x)",
+		c.bus.Address(), uint32(status), c.bus.Read32(regs.ResetCause))
 }
 
 // gone is a card that was pulled out: no register is touched any more.

@@ -37,6 +37,10 @@ type Config struct {
 	// KeyFile holds the persistent keys; empty: they live as long as the Card. It is made with mode 0600, and has the keys
 	// in clear text, as the flash memory of a real card may.
 	KeyFile string
+	// FWKey is the public ML-DSA-87 key that firmware images must be signed with; without one none is accepted.
+	FWKey []byte
+	// FWTrialTime is how long an image runs without a commit; 0 for 10 minutes.
+	FWTrialTime time.Duration
 	// FailSelfTest names self-tests that fail from power-up on.
 	FailSelfTest regs.SelfTest
 }
@@ -67,6 +71,9 @@ func (c *Config) setDefaults() {
 	def(&c.ClockMHz, 1000)
 	if c.Entropy == nil {
 		c.Entropy = rand.Reader
+	}
+	if c.FWTrialTime == 0 {
+		c.FWTrialTime = fwTrialTime
 	}
 	if c.Workers <= 0 {
 		c.Workers = max(2, runtime.GOMAXPROCS(0))
@@ -99,7 +106,7 @@ type Card struct {
 	stop  bool
 
 	// Conditions on mu: work for the fetcher, the workers, the poster, the manager, the filler and the saver; any progress.
-	fetchC, jobC, postC, manageC, fillC, saveC, progress *sync.Cond
+	fetchC, jobC, postC, manageC, fillC, saveC, fwC, progress *sync.Cond
 
 	config [regs.CfgSize]byte
 	reg    [regWords]uint32 // registers that are plain storage
@@ -115,6 +122,7 @@ type Card struct {
 	manager manager
 	qrng    *qrng
 	keys    keyStore
+	fw      firmware
 	perf    perf
 	thermal thermal
 	faults  faults
@@ -125,7 +133,7 @@ type Card struct {
 func New(cfg Config) (*Card, error) {
 	cfg.setDefaults()
 	c := &Card{cfg: cfg, ops: buildOps(), host: nobody{}}
-	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.saveC, &c.progress} {
+	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.saveC, &c.fwC, &c.progress} {
 		*p = sync.NewCond(&c.mu)
 	}
 	c.queue.running = make(map[*command]struct{})
@@ -134,11 +142,12 @@ func New(cfg Config) (*Card, error) {
 	if err := c.loadKeys(); err != nil {
 		return nil, err
 	}
+	c.initFirmware()
 	c.lock()
 	c.resetConfig()
 	c.reset(resetPower)
 	c.unlock()
-	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop, c.saveLoop} {
+	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop, c.saveLoop, c.fwLoop} {
 		c.world.Go(run)
 	}
 	for range cfg.Workers {
@@ -192,7 +201,8 @@ func (c *Card) Close() error {
 	c.stop = true
 	c.dropAll()
 	c.irq.stopTimers()
-	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.saveC, c.progress} {
+	c.stopTrial()
+	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.saveC, c.fwC, c.progress} {
 		p.Broadcast()
 	}
 	c.unlock()

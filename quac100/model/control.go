@@ -49,6 +49,10 @@ func (c *Card) readControl(r regs.Reg) (v uint32, ok bool) {
 		return v, true
 	case regs.DMAStatus:
 		return c.dmaStatus(), true
+	case regs.FWStatus:
+		return c.fwStatus(), true
+	case regs.FWCtrl:
+		return c.fw.task, true
 	}
 	return 0, false
 }
@@ -113,6 +117,8 @@ func (c *Card) status() regs.Status {
 	set(regs.StatusThrottled, c.thermal.throttled)
 	set(regs.StatusZeroized, c.phase == phaseZeroized)
 	set(regs.StatusKeyStoreFull, c.keys.full())
+	set(regs.StatusFWBusy, c.fw.task != 0)
+	set(regs.StatusFWPending, c.fw.next != c.fw.running)
 	return s
 }
 

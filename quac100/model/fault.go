@@ -46,6 +46,7 @@ func (c *Card) inject(f func()) {
 	c.wakeAll()
 	c.manageC.Signal()
 	c.fillC.Signal()
+	c.fwC.Signal()
 	c.evaluate()
 }
 
@@ -66,6 +67,7 @@ func (c *Card) FailFirmware() {
 			c.phase = phaseError
 		}
 		c.fail(regs.ErrFirmware, uint16(regs.FWStatus), 0, 0)
+		c.revert() // an image on trial does not survive it
 	})
 }
 
