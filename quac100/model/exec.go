@@ -117,6 +117,7 @@ func (c *Card) execute(m *command) regs.Response {
 	begin := time.Now()
 	j := &job{command: m}
 	defer c.endJob(j)
+	c.hangOn(m)
 	v := c.check(j)
 	if v.status == 0 {
 		v = c.perform(j)
@@ -201,6 +202,19 @@ func (c *Card) linger(m *command, begin time.Time) {
 	}
 }
 
+// hangOn makes a command hang until it needs no result any more, if that was injected.
+func (c *Card) hangOn(m *command) {
+	c.lock()
+	stuck := c.faults.stuck > 0
+	if stuck {
+		c.faults.stuck--
+	}
+	c.unlock()
+	if stuck {
+		<-m.cancel
+	}
+}
+
 // check does steps 1 to 17.
 func (c *Card) check(j *job) verdict {
 	m := j.command
@@ -247,6 +261,8 @@ func (c *Card) checkState(m *command) verdict {
 		return refuse(regs.RespSelfTestFail, regs.DetailSelfTestRequired)
 	case c.fwDead:
 		return refuse(regs.RespFWError, 0)
+	case c.faults.ecc == ECCUncorrected:
+		return refuse(regs.RespUnknown, 0)
 	case c.phase == phaseZeroized:
 		return refuse(regs.RespSelfTestFail, regs.DetailZeroized)
 	case c.thermal.state >= regs.ThermCritical && (m.op == nil || !m.op.hot):
