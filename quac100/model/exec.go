@@ -107,6 +107,7 @@ type verdict struct {
 	flags  regs.RespFlags
 	secret bool       // outputs are wiped after writing
 	store  *storedKey // goes into the reserved slot
+	kept   bool       // it is there
 	needed uint32     // OUT0_LEN of a refusal
 }
 
@@ -145,10 +146,11 @@ func (c *Card) execute(m *command) regs.Response {
 		if !ok {
 			return regs.Response{Status: regs.RespTimeout, Detail: regs.DetailResetting} // never seen
 		}
-		r.KeyID = handle
+		r.KeyID, v.kept = handle, true
 		v.store = nil
 	}
 	if !c.keysSaved() {
+		c.forget(r.KeyID, v.kept)
 		return regs.Response{Status: regs.RespUnknown}
 	}
 	c.countNTT(m.Opcode, m.Param)
