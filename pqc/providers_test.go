@@ -35,7 +35,7 @@ func testCard(t testing.TB, cfg model.Config) (*cardProvider, *model.Card) {
 			t.Error(err)
 		}
 	})
-	return newCardProvider(card, testSoftware(t)), m
+	return newCardProvider(testSoftware(t), card), m
 }
 
 // forProviders runs vectors on each provider that has an algorithm and prints
