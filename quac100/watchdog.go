@@ -24,6 +24,7 @@ type ladder struct {
 	movedAt  time.Time
 	waits    bool // a response was visible at the last look
 	head     uint64
+	irqs     uint64 // interrupts as last seen
 	lostRow  int
 
 	qrngAt time.Time // when a failed QRNG was last restarted
@@ -112,8 +113,10 @@ func (c *Card) check() {
 // interrupts.
 func (c *Card) findLost(total uint64) {
 	l := &c.ladder
-	visible := c.ring.visible()
-	if lost := visible && l.waits && l.head == total; lost {
+	visible, irqs := c.ring.visible(), c.stats.interrupts.Load()
+	came := irqs != l.irqs
+	l.irqs = irqs
+	if visible && l.waits && l.head == total && !came {
 		c.stats.lost.Add(1)
 		if l.lostRow++; l.lostRow == lostLimit {
 			c.ring.polls.Store(true)
@@ -123,6 +126,9 @@ func (c *Card) findLost(total uint64) {
 		c.ring.wake()
 		l.waits = false
 		return
+	}
+	if came {
+		l.lostRow = 0
 	}
 	l.waits, l.head = visible, total
 }
