@@ -3,7 +3,6 @@ package vfiouser_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,115 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"quantavirt/internal/qverr"
 	"quantavirt/quac100"
 	"quantavirt/quac100/model"
 	"quantavirt/quac100/regs"
+	"quantavirt/quac100/userbus"
 	"quantavirt/quac100/vfiouser"
 )
-
-// bus reaches the model through the protocol, with memory files and eventfds, as QEMU does.
-type bus struct {
-	t      *testing.T
-	c      *vfiouser.Client
-	events []*os.File
-	wait   sync.WaitGroup
-
-	mu   sync.Mutex
-	next uint64
-	fds  map[uint64]int
-}
-
-func (b *bus) Address() string                       { return "vfio-user" }
-func (b *bus) ReadConfig(off int64, p []byte) error  { return b.c.ReadConfig(uint64(off), p) }
-func (b *bus) WriteConfig(off int64, p []byte) error { return b.c.WriteConfig(uint64(off), p) }
-
-func (b *bus) Read32(r regs.Reg) uint32 {
-	var p [4]byte
-	if err := b.c.Read(uint64(r), p[:]); err != nil {
-		return regs.GoneWord
-	}
-	return binary.LittleEndian.Uint32(p[:])
-}
-
-func (b *bus) Write32(r regs.Reg, v uint32) {
-	var p [4]byte
-	binary.LittleEndian.PutUint32(p[:], v)
-	if err := b.c.Write(uint64(r), p[:]); err != nil {
-		b.t.Errorf("write %v: %v", r, err)
-	}
-}
-
-func (b *bus) AllocDMA(size int) (quac100.Buffer, error) {
-	size = (size + 4095) &^ 4095
-	fd, mem, err := vfiouser.NewMemfd(size)
-	if err != nil {
-		return quac100.Buffer{}, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	buf := quac100.Buffer{Bytes: mem, IOVA: b.next}
-	b.next += uint64(size) + 4096
-	b.fds[buf.IOVA] = fd
-	return buf, b.c.MapFD(buf.IOVA, uint64(size), fd, 0, true, true)
-}
-
-func (b *bus) FreeDMA(buf quac100.Buffer) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.c.Unmap(buf.IOVA, uint64(len(buf.Bytes))); err != nil {
-		return err
-	}
-	unix.Close(b.fds[buf.IOVA])
-	delete(b.fds, buf.IOVA)
-	return unix.Munmap(buf.Bytes)
-}
-
-func (b *bus) Interrupts(n int, handle func(vector int)) error {
-	if err := b.c.WriteConfig(regs.CfgMSIXControl, []byte{0, 0x80}); err != nil {
-		return err
-	}
-	for v := range n {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			return err
-		}
-		f := os.NewFile(uintptr(fd), "msix")
-		b.events = append(b.events, f)
-		if err := b.c.SetVector(v, fd); err != nil {
-			return err
-		}
-		b.wait.Go(func() {
-			var p [8]byte
-			for {
-				if _, err := f.Read(p[:]); err != nil {
-					return
-				}
-				handle(v)
-			}
-		})
-	}
-	return nil
-}
-
-// Reset does as the kernel does: the function is reset and MSI-X is as it was.
-func (b *bus) Reset() error {
-	if err := b.c.WriteConfig(regs.CfgDevControl, []byte{0, 0x80}); err != nil {
-		return err
-	}
-	return b.c.WriteConfig(regs.CfgMSIXControl, []byte{0, 0x80})
-}
-
-func (b *bus) Close() error {
-	err := b.c.DisableVectors()
-	for _, f := range b.events {
-		f.Close()
-	}
-	b.wait.Wait()
-	return err
-}
 
 // The driver, the protocol and the model together, twice over one socket: all that QEMU adds is missing.
 func TestDriverThroughTheProtocol(t *testing.T) {
@@ -153,7 +50,7 @@ func drive(ctx context.Context, t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	b := &bus{t: t, c: c, next: 1 << 30, fds: make(map[uint64]int)}
+	b := userbus.New(c)
 	d, err := quac100.Open(ctx, b)
 	if err != nil {
 		t.Fatal(err)
@@ -200,8 +97,8 @@ func drive(ctx context.Context, t *testing.T, path string) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	if len(b.fds) != 0 {
-		t.Errorf("%d DMA buffers are left", len(b.fds))
+	if n := b.Leaked(); n != 0 {
+		t.Errorf("%d DMA buffers are left", n)
 	}
 }
 
@@ -221,7 +118,7 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	b := &bus{t: t, c: c, next: 1 << 30, fds: make(map[uint64]int)}
+	b := userbus.New(c)
 	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
@@ -280,8 +177,8 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	if len(b.fds) != 0 {
-		t.Errorf("%d DMA buffers are left", len(b.fds))
+	if n := b.Leaked(); n != 0 {
+		t.Errorf("%d DMA buffers are left", n)
 	}
 }
 
