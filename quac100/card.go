@@ -38,6 +38,7 @@ type Card struct {
 	done  bool       // closed
 
 	updating sync.Mutex // the firmware, one at a time
+	counting sync.Mutex // snapshots of counters
 
 	ladder ladder
 }
@@ -48,6 +49,8 @@ type fault struct{ err error }
 const (
 	resetLimit = 5 * time.Second        // section 17
 	stepLimit  = 500 * time.Millisecond // other short waits
+
+	interruptLimit = 2 * time.Second // of the first command, also on an emulated and busy machine
 )
 
 // Open brings the card on bus up (section 20) and owns the bus from then on,
@@ -279,9 +282,9 @@ func (c *Card) tryOut(ctx context.Context) error {
 // one is found by looking.
 func (c *Card) tryInterrupt(ctx context.Context) error {
 	before := c.stats.interrupts.Load()
-	look := time.AfterFunc(stepLimit, c.ring.wake)
+	look := time.AfterFunc(interruptLimit, c.ring.wake)
 	defer look.Stop()
-	limited, cancel := context.WithTimeout(ctx, 2*stepLimit)
+	limited, cancel := context.WithTimeout(ctx, 2*interruptLimit)
 	defer cancel()
 	err := c.run(limited, &request{cmd: regs.Command{Opcode: regs.OpNOP}, own: true})
 	if qverr.CodeOf(err) == qverr.Timeout && ctx.Err() == nil {

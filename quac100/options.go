@@ -67,8 +67,8 @@ func WithMaxWaiting(n int) Option { return func(o *options) { o.waiting = n } }
 // WithCompletion chooses how responses are noticed.
 func WithCompletion(c Completion) Option { return func(o *options) { o.completion = c } }
 
-// WithPool limits the DMA memory in bytes; the default is 64 MiB. It grows on
-// demand.
+// WithPool limits the DMA memory in bytes, at least 40 MiB; the default is 64.
+// It grows on demand.
 func WithPool(limit int) Option { return func(o *options) { o.poolLimit = limit } }
 
 // WithLog tells of resets, recoveries and the card's events.
