@@ -134,7 +134,7 @@ func TestDriverThroughTheProtocol(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(operations())*10*time.Millisecond)
 	served := make(chan error, 1)
 	go func() { served <- vfiouser.Serve(ctx, l, card, slog.New(slog.DiscardHandler)) }()
 	for range 2 {
