@@ -29,6 +29,7 @@ type Card struct {
 	troubles chan error    // for the supervisor
 	events   chan struct{} // interrupts other than of responses
 	stopping chan struct{}
+	closing  sync.Once
 	world    sync.WaitGroup
 
 	period time.Duration // of the heartbeat
@@ -339,6 +340,7 @@ func (c *Card) fail(err error) {
 // Close stops the card in order: no new work, what is in flight ends, then
 // queues, interrupts and memory go.
 func (c *Card) Close() error {
+	c.closing.Do(func() { close(c.stopping) }) // a recovery under way ends
 	c.reset.Lock()
 	defer c.reset.Unlock()
 	if c.done {
@@ -347,7 +349,6 @@ func (c *Card) Close() error {
 	c.done = true
 	gone := qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
 	dead := !c.failure.CompareAndSwap(nil, &fault{gone})
-	close(c.stopping)
 	if !dead {
 		c.ring.drained(stepLimit)
 	}

@@ -275,6 +275,24 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
+// A card is given back while the driver tries in vain to bring it back: that
+// does not wait for the end of the ladder.
+func TestCloseDuringRecovery(t *testing.T) {
+	c, m, _ := open(t, model.Config{}, quac100.WithWatchdog(20*time.Millisecond))
+	m.Hang(model.HangForever)
+	eventually(t, "a recovery", c.Recovering)
+	done := make(chan error, 1)
+	go func() { done <- c.Close() }()
+	eventually(t, "the end of the recovery", func() bool { return !c.Recovering() })
+	m.Hang(model.HangNone)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if c.Stats().FunctionResets != 0 {
+		t.Error("the ladder was climbed further")
+	}
+}
+
 // A QRNG that fails: randomness is refused, all else goes on, and the driver
 // starts it anew until its sources are good again.
 func TestQRNGFault(t *testing.T) {

@@ -264,6 +264,11 @@ func (c *Card) recover(err error) {
 		l.rung = 0
 	}
 	for ; l.rung < 2; l.rung++ {
+		select {
+		case <-c.stopping:
+			return
+		default:
+		}
 		if e := c.climb(l.rung); e != nil {
 			c.opts.log.Error("reset failed", "rung", l.rung, "err", e)
 			err = errors.Join(err, e)
