@@ -158,7 +158,7 @@ func (c *Card) awaitReset(ctx context.Context) error {
 
 // settle polls until the card is READY or in ERROR.
 func (c *Card) settle(ctx context.Context) (status regs.Status, err error) {
-	err = c.poll(ctx, resetLimit, func() (bool, error) {
+	err = c.poll(ctx, c.opts.reset, func() (bool, error) {
 		if id := c.bus.Read32(regs.DevID); id != regs.IDWord {
 			return false, qverr.New(qverr.QUACNotFound, "card %s answers DEV_ID %#08x", c.bus.Address(), id)
 		}
@@ -166,7 +166,7 @@ func (c *Card) settle(ctx context.Context) (status regs.Status, err error) {
 		return status&(regs.StatusReady|regs.StatusError) != 0 && status&regs.StatusInitializing == 0, nil
 	})
 	if errors.Is(err, errPoll) {
-		err = qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), resetLimit, uint32(status))
+		err = qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), c.opts.reset, uint32(status))
 	}
 	return status, err
 }
@@ -365,7 +365,7 @@ func (c *Card) stopHardware() {
 	if c.known && c.bus.Read32(regs.DevID) == regs.IDWord {
 		c.bus.Write32(regs.CMDQCtrl, 0)
 		c.bus.Write32(regs.Reset, regs.ResetSoft) // drops what is left; no later write to our memory
-		_ = c.poll(context.Background(), resetLimit, func() (bool, error) {
+		_ = c.poll(context.Background(), c.opts.reset, func() (bool, error) {
 			return regs.Status(c.bus.Read32(regs.DevStatus))&regs.StatusInitializing == 0, nil
 		})
 		c.bus.Write32(regs.IntEnable, 0)

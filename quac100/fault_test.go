@@ -218,7 +218,11 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond))
+			opts := []quac100.Option{quac100.WithTimeout(2 * time.Second), quac100.WithWatchdog(50 * time.Millisecond)}
+			if strings.Contains(tc.fault, `"flr"`) {
+				opts = append(opts, quac100.WithResetLimit(5*time.Second)) // the soft reset must be given up
+			}
+			c, m, _ := open(t, model.Config{}, opts...)
 			b := newBreaker(t, m)
 			l := startLoad(t, c)
 			b.put(tc.fault)
@@ -256,7 +260,8 @@ func TestGivenUp(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond))
+			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond),
+				quac100.WithResetLimit(5*time.Second))
 			b := newBreaker(t, m)
 			l := startLoad(t, c)
 			b.put(tc.fault)

@@ -154,7 +154,7 @@ func drive(ctx context.Context, t *testing.T, path string) {
 	}
 	defer c.Close()
 	b := &bus{t: t, c: c, next: 1 << 30, fds: make(map[uint64]int)}
-	d, err := quac100.Open(ctx, b)
+	d, err := quac100.Open(ctx, b, quac100.WithResetLimit(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,8 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 	}
 	defer c.Close()
 	b := &bus{t: t, c: c, next: 1 << 30, fds: make(map[uint64]int)}
-	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond))
+	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond),
+		quac100.WithResetLimit(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
