@@ -29,6 +29,7 @@ type Card struct {
 	troubles chan error    // for the supervisor
 	events   chan struct{} // interrupts other than of responses
 	stopping chan struct{}
+	closing  sync.Once
 	world    sync.WaitGroup
 
 	period time.Duration // of the heartbeat
@@ -38,6 +39,7 @@ type Card struct {
 	done  bool       // closed
 
 	updating sync.Mutex // the firmware, one at a time
+	counting sync.Mutex // snapshots of counters
 
 	ladder ladder
 }
@@ -48,6 +50,8 @@ type fault struct{ err error }
 const (
 	resetLimit = 5 * time.Second        // section 17
 	stepLimit  = 500 * time.Millisecond // other short waits
+
+	interruptLimit = 2 * time.Second // of the first command, also on an emulated and busy machine
 )
 
 // Open brings the card on bus up (section 20) and owns the bus from then on,
@@ -154,7 +158,7 @@ func (c *Card) awaitReset(ctx context.Context) error {
 
 // settle polls until the card is READY or in ERROR.
 func (c *Card) settle(ctx context.Context) (status regs.Status, err error) {
-	err = c.poll(ctx, resetLimit, func() (bool, error) {
+	err = c.poll(ctx, c.opts.reset, func() (bool, error) {
 		if id := c.bus.Read32(regs.DevID); id != regs.IDWord {
 			return false, qverr.New(qverr.QUACNotFound, "card %s answers DEV_ID %#08x", c.bus.Address(), id)
 		}
@@ -162,7 +166,7 @@ func (c *Card) settle(ctx context.Context) (status regs.Status, err error) {
 		return status&(regs.StatusReady|regs.StatusError) != 0 && status&regs.StatusInitializing == 0, nil
 	})
 	if errors.Is(err, errPoll) {
-		err = qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), resetLimit, uint32(status))
+		err = qverr.New(qverr.QUACWatchdog, "card %s was not ready %s after a reset (status %#x)", c.bus.Address(), c.opts.reset, uint32(status))
 	}
 	return status, err
 }
@@ -279,9 +283,9 @@ func (c *Card) tryOut(ctx context.Context) error {
 // one is found by looking.
 func (c *Card) tryInterrupt(ctx context.Context) error {
 	before := c.stats.interrupts.Load()
-	look := time.AfterFunc(stepLimit, c.ring.wake)
+	look := time.AfterFunc(interruptLimit, c.ring.wake)
 	defer look.Stop()
-	limited, cancel := context.WithTimeout(ctx, 2*stepLimit)
+	limited, cancel := context.WithTimeout(ctx, 2*interruptLimit)
 	defer cancel()
 	err := c.run(limited, &request{cmd: regs.Command{Opcode: regs.OpNOP}, own: true})
 	if qverr.CodeOf(err) == qverr.Timeout && ctx.Err() == nil {
@@ -336,6 +340,7 @@ func (c *Card) fail(err error) {
 // Close stops the card in order: no new work, what is in flight ends, then
 // queues, interrupts and memory go.
 func (c *Card) Close() error {
+	c.closing.Do(func() { close(c.stopping) }) // a recovery under way ends
 	c.reset.Lock()
 	defer c.reset.Unlock()
 	if c.done {
@@ -344,7 +349,6 @@ func (c *Card) Close() error {
 	c.done = true
 	gone := qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
 	dead := !c.failure.CompareAndSwap(nil, &fault{gone})
-	close(c.stopping)
 	if !dead {
 		c.ring.drained(stepLimit)
 	}
@@ -361,7 +365,7 @@ func (c *Card) stopHardware() {
 	if c.known && c.bus.Read32(regs.DevID) == regs.IDWord {
 		c.bus.Write32(regs.CMDQCtrl, 0)
 		c.bus.Write32(regs.Reset, regs.ResetSoft) // drops what is left; no later write to our memory
-		_ = c.poll(context.Background(), resetLimit, func() (bool, error) {
+		_ = c.poll(context.Background(), c.opts.reset, func() (bool, error) {
 			return regs.Status(c.bus.Read32(regs.DevStatus))&regs.StatusInitializing == 0, nil
 		})
 		c.bus.Write32(regs.IntEnable, 0)

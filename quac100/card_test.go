@@ -15,6 +15,10 @@ import (
 	"quantavirt/quac100/regs"
 )
 
+// patient is for a machine that does much else: the card's 5 s are for tests
+// that wait for their end.
+var patient = quac100.WithResetLimit(time.Minute)
+
 // plug makes a model and its bus.
 func plug(t *testing.T, cfg model.Config) (*model.Card, *direct.Bus) {
 	t.Helper()
@@ -31,7 +35,7 @@ func plug(t *testing.T, cfg model.Config) (*model.Card, *direct.Bus) {
 func open(t *testing.T, cfg model.Config, opts ...quac100.Option) (*quac100.Card, *model.Card, *direct.Bus) {
 	t.Helper()
 	m, bus := plug(t, cfg)
-	c, err := quac100.Open(t.Context(), bus, opts...)
+	c, err := quac100.Open(t.Context(), bus, append([]quac100.Option{patient}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +165,7 @@ func TestRefused(t *testing.T) {
 
 func TestSelfTestFails(t *testing.T) {
 	_, bus := plug(t, model.Config{FailSelfTest: regs.TestEncaps})
-	_, err := quac100.Open(t.Context(), bus)
+	_, err := quac100.Open(t.Context(), bus, patient)
 	if got := qverr.CodeOf(err); got != qverr.QUACSelfTest {
 		t.Errorf("code %d (%v), want %d", got, err, qverr.QUACSelfTest)
 	}
@@ -180,7 +184,7 @@ func TestSelfTestOnDemand(t *testing.T) {
 func TestClosed(t *testing.T) {
 	m, bus := plug(t, model.Config{})
 	_ = m
-	c, err := quac100.Open(t.Context(), bus)
+	c, err := quac100.Open(t.Context(), bus, patient)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func TestBringUpCodes(t *testing.T) {
 			bus.LoseInterrupts(tc.lose)
 			odd := tc.odd
 			odd.Bus = bus
-			_, err := quac100.Open(t.Context(), &odd)
+			_, err := quac100.Open(t.Context(), &odd, patient)
 			if got := qverr.CodeOf(err); got != tc.want {
 				t.Errorf("code %d (%v), want %d", got, err, tc.want)
 			}
@@ -239,7 +239,7 @@ func provokes(code qverr.Code) { provoked.Store(code, true) }
 // TestMain wants every code of the driver's range, -200 to -214, provoked by a
 // test, when all tests run.
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // they wait more than they work
+	_ = flag.Set("test.parallel", "4") // they wait more than they work
 	status := m.Run()
 	all := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && flag.Lookup("test.list").Value.String() == ""
 	for code := qverr.Code(-200); all && status == 0 && code >= -214; code-- {

@@ -218,7 +218,11 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond))
+			opts := []quac100.Option{quac100.WithTimeout(2 * time.Second), quac100.WithWatchdog(50 * time.Millisecond)}
+			if strings.Contains(tc.fault, `"flr"`) {
+				opts = append(opts, quac100.WithResetLimit(5*time.Second)) // the soft reset must be given up
+			}
+			c, m, _ := open(t, model.Config{}, opts...)
 			b := newBreaker(t, m)
 			l := startLoad(t, c)
 			b.put(tc.fault)
@@ -256,7 +260,8 @@ func TestGivenUp(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond))
+			c, m, _ := open(t, model.Config{}, quac100.WithTimeout(2*time.Second), quac100.WithWatchdog(50*time.Millisecond),
+				quac100.WithResetLimit(5*time.Second))
 			b := newBreaker(t, m)
 			l := startLoad(t, c)
 			b.put(tc.fault)
@@ -272,6 +277,24 @@ func TestGivenUp(t *testing.T) {
 			l.serves(c)
 			l.end(tc.code, qverr.Again, qverr.QUACSelfTest)
 		})
+	}
+}
+
+// A card is given back while the driver tries in vain to bring it back: that
+// does not wait for the end of the ladder.
+func TestCloseDuringRecovery(t *testing.T) {
+	c, m, _ := open(t, model.Config{}, quac100.WithWatchdog(20*time.Millisecond))
+	m.Hang(model.HangForever)
+	eventually(t, "a recovery", c.Recovering)
+	done := make(chan error, 1)
+	go func() { done <- c.Close() }()
+	eventually(t, "the end of the recovery", func() bool { return !c.Recovering() })
+	m.Hang(model.HangNone)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if c.Stats().FunctionResets != 0 {
+		t.Error("the ladder was climbed further")
 	}
 }
 

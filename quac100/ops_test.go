@@ -7,6 +7,7 @@ import (
 	"crypto/mlkem"
 	"crypto/sha3"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -124,14 +125,16 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// The small sets take seconds each: one signature.
+// The small sets take seconds each: one signature, and one set unless it is
+// the long run.
 func TestSmallSLHDSA(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+	sets := []regs.Alg{regs.SLHSHA2128s}
+	if os.Getenv("QV_SOAK") == "1" {
+		sets = append(sets, regs.SLHSHA2192s, regs.SLHSHA2256s)
 	}
 	ctx := t.Context()
 	c, _, _ := open(t, model.Config{})
-	for _, alg := range []regs.Alg{regs.SLHSHA2128s, regs.SLHSHA2192s, regs.SLHSHA2256s} {
+	for _, alg := range sets {
 		s := sizesOf(t, alg)
 		public, secret, sig := make([]byte, s.Public), make([]byte, s.Secret), make([]byte, s.Output)
 		if err := c.SignKeygen(ctx, alg, seeded("sig", s.Seed), public, secret); err != nil {
@@ -472,5 +475,36 @@ func TestPersistence(t *testing.T) {
 	}
 	if err := c.DeleteKey(ctx, kept); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestCounters(t *testing.T) {
+	ctx := t.Context()
+	c, _, _ := open(t, model.Config{})
+	before, err := c.Counters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, secret := make([]byte, 1312), make([]byte, 2560)
+	for range 3 {
+		if err := c.SignKeygen(ctx, regs.MLDSA44, nil, public, secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.EncryptGCM(ctx, quac100.Inline(make([]byte, 32)), make([]byte, 12), nil, make([]byte, 500), make([]byte, 516)); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.DeleteKey(ctx, 0x10000)
+	after, err := c.Counters(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bars uint64
+	for _, n := range after.Latency {
+		bars += uint64(n)
+	}
+	if after.SigKeygen-before.SigKeygen != 3 || after.AES != 1 || after.AESBytes != 500 || after.Failed != 1 ||
+		bars != after.OK+after.Failed || after.At <= before.At || after.Read == 0 || after.Written == 0 {
+		t.Errorf("%+v", after)
 	}
 }

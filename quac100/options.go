@@ -26,6 +26,7 @@ type options struct {
 	ring       int
 	timeout    time.Duration
 	tick       time.Duration
+	reset      time.Duration
 	waiting    int
 	completion Completion
 	poolLimit  int
@@ -34,7 +35,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		ring: 1024, timeout: 30 * time.Second, tick: 200 * time.Millisecond, waiting: 1 << 14,
+		ring: 1024, timeout: 30 * time.Second, tick: 200 * time.Millisecond, reset: resetLimit, waiting: 1 << 14,
 		poolLimit: 64 << 20, log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -60,6 +61,11 @@ func WithTimeout(d time.Duration) Option {
 // default is 200 ms, two periods of the heartbeat.
 func WithWatchdog(d time.Duration) Option { return func(o *options) { o.tick = d } }
 
+// WithResetLimit sets how long the card may take to come back from a reset; the
+// default is the 5 s of the register map. A simulator on a busy machine may
+// need more.
+func WithResetLimit(d time.Duration) Option { return func(o *options) { o.reset = d } }
+
 // WithMaxWaiting sets how many callers may wait for a place in the ring before
 // further ones get QUACRingFull. The default is 16384.
 func WithMaxWaiting(n int) Option { return func(o *options) { o.waiting = n } }
@@ -67,8 +73,8 @@ func WithMaxWaiting(n int) Option { return func(o *options) { o.waiting = n } }
 // WithCompletion chooses how responses are noticed.
 func WithCompletion(c Completion) Option { return func(o *options) { o.completion = c } }
 
-// WithPool limits the DMA memory in bytes; the default is 64 MiB. It grows on
-// demand.
+// WithPool limits the DMA memory in bytes, at least 40 MiB; the default is 64.
+// It grows on demand.
 func WithPool(limit int) Option { return func(o *options) { o.poolLimit = limit } }
 
 // WithLog tells of resets, recoveries and the card's events.

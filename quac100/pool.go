@@ -49,22 +49,27 @@ type pool struct {
 	mu     sync.Mutex
 	chunks []Buffer
 	size   int
+	has    [blockClasses]bool // some blocks, at work or idle
 }
 
+// poolLeast lets the largest request, 16 MiB in and out, always have its
+// memory in the end.
+const poolLeast = 40 << 20
+
 func newPool(bus Bus, limit int) (*pool, error) {
-	p := &pool{bus: bus, limit: max(limit, blockClasses*chunkSize), big: make(chan struct{}, 1)}
+	p := &pool{bus: bus, limit: max(limit, poolLeast), big: make(chan struct{}, 1)}
 	for c := range blockClasses {
-		p.idle[c] = make(chan block, p.limit/blockSize[c])
+		p.idle[c] = make(chan block, (p.limit+blockClasses*chunkSize)/blockSize[c])
 	}
 	return p, p.grow(0)
 }
 
 // grow adds a chunk of blocks of a class. Errors are of the bus; errFull at
-// the limit.
+// the limit, which the first chunk of a class may pass.
 func (p *pool) grow(class int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.size+chunkSize > p.limit {
+	if p.size+chunkSize > p.limit && p.has[class] {
 		return errFull
 	}
 	b, err := p.bus.AllocDMA(chunkSize)
@@ -72,6 +77,7 @@ func (p *pool) grow(class int) error {
 		return err
 	}
 	p.size += chunkSize
+	p.has[class] = true
 	p.chunks = append(p.chunks, b)
 	n := blockSize[class]
 	for off := 0; off < chunkSize; off += n {
@@ -82,24 +88,21 @@ func (p *pool) grow(class int) error {
 
 var errFull = qverr.New(qverr.NoMem, "the DMA pool has reached its limit")
 
-// get returns a block, of a larger class if the own one has none and may not
-// grow. It waits for one as long as ctx allows.
+// get returns a block, or waits for one as long as ctx allows when the pool may
+// not grow. QUACDMA when there is no memory at all.
 func (p *pool) get(ctx context.Context, class int) (block, error) {
-	for c := class; c < blockClasses; c++ {
+	for {
 		select {
-		case b := <-p.idle[c]:
+		case b := <-p.idle[class]:
 			return b, nil
 		default:
 		}
-		if c == class {
-			for p.grow(class) == nil {
-				select {
-				case b := <-p.idle[c]:
-					return b, nil
-				default: // somebody was faster
-				}
+		if err := p.grow(class); err != nil {
+			if !p.some(class) {
+				return block{}, qverr.New(qverr.QUACDMA, "memory for the card: %w", err)
 			}
-		}
+			break
+		} // somebody may be faster: look again
 	}
 	select {
 	case b := <-p.idle[class]:
@@ -109,6 +112,13 @@ func (p *pool) get(ctx context.Context, class int) (block, error) {
 	case <-ctx.Done():
 		return block{}, qverr.New(qverr.Timeout, "waiting for DMA memory: %w", ctx.Err())
 	}
+}
+
+// some reports whether there are blocks of a class to wait for.
+func (p *pool) some(class int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.has[class]
 }
 
 func (p *pool) put(b block, used int) {

@@ -27,11 +27,13 @@ type ladder struct {
 	irqs     uint64 // interrupts as last seen
 	lostRow  int
 
+	idle   int       // rounds without work
 	qrngAt time.Time // when a failed QRNG was last restarted
 }
 
 const (
 	forgetAfter = 256  // responses after which a recovery is forgotten
+	idleRounds  = 5    // one round in so many is enough for a card with nothing to do
 	beats       = 5    // periods that the heartbeat may stand still
 	auxLowMV    = 3000 // of 3300
 	lostLimit   = 3    // lost interrupts in a row before the driver looks by itself
@@ -79,6 +81,11 @@ func (c *Card) check() {
 		return
 	}
 	l := &c.ladder
+	if c.ring.inFlight.Load() == 0 && c.ring.total.Load() == l.progress {
+		if l.idle++; l.idle%idleRounds != 0 {
+			return
+		}
+	}
 	heart, now := c.bus.Read32(regs.Heartbeat), time.Now()
 	if heart == regs.GoneWord && c.bus.Read32(regs.DevID) == regs.GoneWord {
 		c.gone()
@@ -257,6 +264,11 @@ func (c *Card) recover(err error) {
 		l.rung = 0
 	}
 	for ; l.rung < 2; l.rung++ {
+		select {
+		case <-c.stopping:
+			return
+		default:
+		}
 		if e := c.climb(l.rung); e != nil {
 			c.opts.log.Error("reset failed", "rung", l.rung, "err", e)
 			err = errors.Join(err, e)

@@ -6,6 +6,7 @@
 package direct
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -178,4 +179,16 @@ func (b *Bus) LoseInterrupts(lose bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lost = lose
+}
+
+// Holds reports whether some DMA memory has these bytes in it.
+func (b *Bus) Holds(p []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, mem := range b.memory {
+		if bytes.Contains(mem, p) {
+			return true
+		}
+	}
+	return false
 }

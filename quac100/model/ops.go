@@ -47,6 +47,15 @@ func buildOps() map[regs.Opcode]*op {
 		regs.OpVerify:        verifyOp(),
 		regs.OpAESGCMEncrypt: aesEncryptOp(),
 		regs.OpAESGCMDecrypt: aesDecryptOp(),
+	}
+	maps.Copy(ops, keyOps())
+	maps.Copy(ops, qrngOps())
+	return ops
+}
+
+// qrngOps are the opcodes of the random source.
+func qrngOps() map[regs.Opcode]*op {
+	return map[regs.Opcode]*op{
 		regs.OpQRNGRead: {
 			caps:    regs.CapQRNG,
 			feature: regs.ControlQRNG,
@@ -74,8 +83,6 @@ func buildOps() map[regs.Opcode]*op {
 			run:     runQRNGRaw,
 		},
 	}
-	maps.Copy(ops, keyOps())
-	return ops
 }
 
 func runSelfTestOp(c *Card, j *job) verdict {

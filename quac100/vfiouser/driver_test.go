@@ -31,7 +31,7 @@ func TestDriverThroughTheProtocol(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(operations())*10*time.Millisecond)
 	served := make(chan error, 1)
 	go func() { served <- vfiouser.Serve(ctx, l, card, slog.New(slog.DiscardHandler)) }()
 	for range 2 {
@@ -51,7 +51,7 @@ func drive(ctx context.Context, t *testing.T, path string) {
 	}
 	defer c.Close()
 	b := userbus.New(c)
-	d, err := quac100.Open(ctx, b)
+	d, err := quac100.Open(ctx, b, quac100.WithResetLimit(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,8 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 	}
 	defer c.Close()
 	b := userbus.New(c)
-	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond))
+	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond),
+		quac100.WithResetLimit(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
