@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/internal/qverr"
 	"quantavirt/quac100"
+	"quantavirt/quac100/regs"
 )
 
 // Options of a Service.
@@ -21,7 +22,7 @@ type Options struct {
 // Service picks the provider of each call and implements Provider itself.
 type Service struct {
 	opts     Options
-	software Provider
+	software *software
 	log      *slog.Logger
 
 	mu        sync.Mutex
@@ -29,6 +30,7 @@ type Service struct {
 	cardErr   error    // why there is none
 	onCard    bool     // which provider served last, to log each switch once
 	fallbacks atomic.Uint64
+	switches  atomic.Uint64
 	calls     [2]atomic.Uint64 // software, card
 }
 
@@ -43,27 +45,30 @@ type hardware interface {
 type Status struct {
 	Provider        string          `json:"provider"` // that would serve now: quac100, software or none
 	RequireHardware bool            `json:"require_hardware"`
-	Algorithms      []string        `json:"algorithms"`
-	SoftwareCalls   uint64          `json:"software_calls"`
+	Algorithms      []Algorithm     `json:"algorithms"`
+	CardAlgorithms  []Algorithm     `json:"card_algorithms,omitempty"` // those of them that the card has
+	SoftwareCalls   uint64          `json:"software_calls"`            // loading a key is one too
 	CardCalls       uint64          `json:"card_calls"`
-	Fallbacks       uint64          `json:"fallbacks"` // calls that the card could not serve
+	Fallbacks       uint64          `json:"fallbacks"` // calls that the card should have served and could not
+	Switches        uint64          `json:"switches"`  // changes between card and software, in both directions
 	Card            *quac100.Status `json:"card,omitempty"`
 	CardError       error           `json:"-"` // why no card serves, nil if one does
 }
 
-// Open tests the software and brings up the first card that works. A card that
-// does not is no error unless hardware is required: Status tells. PQCInit and
-// PQCSelfTest when nothing can serve.
+// Open tests the software and brings up the cards, which share the work. One that
+// does not work is no error unless hardware is required and there is no other:
+// Status tells. PQCInit and PQCSelfTest when nothing can serve.
 func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: opts, log: opts.Log.With("subsystem", "pqc")}
 	var err error
-	if s.software, err = newSoftware(); err != nil {
+	if s.software, err = newSoftware(defaultEngines()); err != nil {
 		return nil, err
 	}
 	s.cardErr = qverr.New(qverr.QUACNotFound, "no QUAC 100 is bound to vfio-pci")
+	var cards []*quac100.Card
 	for _, address := range opts.Cards {
 		card, err := quac100.OpenVFIO(ctx, address)
 		if err != nil {
@@ -71,9 +76,11 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 			s.log.Error("card "+address+" does not come up", "err", err)
 			continue
 		}
-		s.card, s.cardErr, s.onCard = cardProvider{card}, nil, true
+		cards = append(cards, card)
 		s.log.Info("card " + address + " serves")
-		break
+	}
+	if len(cards) != 0 {
+		s.card, s.cardErr, s.onCard = newCardProvider(s.software, cards...), nil, true
 	}
 	if s.card == nil && opts.RequireHardware {
 		return s, qverr.New(qverr.PQCInit, "hardware is required: %w", s.cardErr)
@@ -101,11 +108,17 @@ func (s *Service) Status(ctx context.Context) Status {
 	st := Status{
 		Provider:        "software",
 		RequireHardware: s.opts.RequireHardware,
-		Algorithms:      []string{"ML-KEM-768"},
 		SoftwareCalls:   s.calls[0].Load(),
 		CardCalls:       s.calls[1].Load(),
 		Fallbacks:       s.fallbacks.Load(),
+		Switches:        s.switches.Load(),
 		CardError:       cardErr,
+	}
+	for _, p := range table {
+		st.Algorithms = append(st.Algorithms, p.Algorithm)
+		if card != nil && card.Supports(p.Algorithm) {
+			st.CardAlgorithms = append(st.CardAlgorithms, p.Algorithm)
+		}
 	}
 	if s.opts.RequireHardware {
 		st.Provider = "none"
@@ -143,12 +156,29 @@ func (s *Service) Healthy() error {
 	return card.Healthy()
 }
 
+// forCards tells whether a QUAC 100 is made for an algorithm; 0 stands for
+// random bytes. The rest is software's, also where hardware is required.
+func forCards(a Algorithm) bool {
+	_, ok := regs.SizesOf(regs.Alg(a))
+	return ok || a == 0
+}
+
 // serve runs call on the card if it can, else in software.
-func (s *Service) serve(call func(Provider) error) error {
+func (s *Service) serve(a Algorithm, call func(Provider) error) error {
+	if !forCards(a) {
+		s.calls[0].Add(1)
+		return call(s.software)
+	}
 	s.mu.Lock()
 	card, err := s.card, s.cardErr
 	s.mu.Unlock()
-	if card != nil {
+	if card != nil && a != 0 && !card.Supports(a) {
+		if !s.opts.RequireHardware {
+			s.calls[0].Add(1)
+			return call(s.software)
+		}
+		err = qverr.New(qverr.Unsupported, "the card has no %s", a)
+	} else if card != nil {
 		if err = card.Healthy(); err == nil {
 			err = call(card)
 		}
@@ -176,6 +206,9 @@ func (s *Service) served(card bool, why error) {
 	changed := s.onCard != card
 	s.onCard = card
 	s.mu.Unlock()
+	if changed {
+		s.switches.Add(1)
+	}
 	switch {
 	case changed && card:
 		s.log.Info("the card serves again")
@@ -187,44 +220,18 @@ func (s *Service) served(card bool, why error) {
 // cardFault tells a card that cannot serve from a call that is wrong in
 // itself: the second fails in software just as well.
 func cardFault(err error) bool {
+	if ended(err) {
+		return false
+	}
 	code := qverr.CodeOf(err)
 	switch code {
-	case qverr.PQCQRNG, qverr.Again, qverr.Timeout, qverr.Unsupported, qverr.Generic, qverr.NoDev, qverr.IO, qverr.NoMem:
+	case qverr.PQCQRNG, qverr.PQCSelfTest, qverr.Again, qverr.Timeout, qverr.Unsupported, qverr.Generic, qverr.NoDev, qverr.IO, qverr.NoMem:
 		return true
 	}
 	return code <= -200 && code >= -299
 }
 
-// Random fills p.
-func (s *Service) Random(ctx context.Context, p []byte) error {
-	return s.serve(func(p2 Provider) error { return p2.Random(ctx, p) })
-}
-
-// MLKEM768 is the mechanism under the policy of the service.
-func (s *Service) MLKEM768() KEM { return policyKEM{s} }
-
-type policyKEM struct{ s *Service }
-
-func (k policyKEM) GenerateKey(ctx context.Context) (public, secret []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		public, secret, err = p.MLKEM768().GenerateKey(ctx)
-		return err
-	})
-	return public, secret, err
-}
-
-func (k policyKEM) Encapsulate(ctx context.Context, public []byte) (ciphertext, shared []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		ciphertext, shared, err = p.MLKEM768().Encapsulate(ctx, public)
-		return err
-	})
-	return ciphertext, shared, err
-}
-
-func (k policyKEM) Decapsulate(ctx context.Context, secret, ciphertext []byte) (shared []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		shared, err = p.MLKEM768().Decapsulate(ctx, secret, ciphertext)
-		return err
-	})
-	return shared, err
+// ended tells a call that its caller gave up.
+func ended(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

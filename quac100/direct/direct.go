@@ -6,6 +6,7 @@
 package direct
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -107,6 +108,12 @@ func (b *Bus) Reset() error {
 	var word [2]byte
 	binary.LittleEndian.PutUint16(word[:], regs.DevControlFLR)
 	b.card.WriteConfig(regs.CfgDevControl, word[:])
+	b.mu.Lock()
+	connected := b.handle != nil
+	b.mu.Unlock()
+	if connected { // as the kernel does for VFIO
+		b.setMSIX(regs.MSIXControlEnable)
+	}
 	return nil
 }
 
@@ -172,4 +179,16 @@ func (b *Bus) LoseInterrupts(lose bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lost = lose
+}
+
+// Holds reports whether some DMA memory has these bytes in it.
+func (b *Bus) Holds(p []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, mem := range b.memory {
+		if bytes.Contains(mem, p) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 
 	"quantavirt/quac100/regs"
 )
@@ -13,9 +14,9 @@ func always(*command) bool { return true }
 // withoutInline: the key is a handle unless it comes with the command.
 func withoutInline(m *command) bool { return m.Flags&regs.FlagKeyInline == 0 }
 
-// buildOps returns the opcodes of this model; all others answer "invalid opcode".
+// buildOps returns the opcodes of the card; all others answer "invalid opcode".
 func buildOps() map[regs.Opcode]*op {
-	return map[regs.Opcode]*op{
+	ops := map[regs.Opcode]*op{
 		regs.OpNOP: {hot: true},
 		regs.OpEcho: {
 			uses:  fixed(layout{src0: span(1, regs.EchoMax), dst0: room(1)}),
@@ -40,10 +41,25 @@ func buildOps() map[regs.Opcode]*op {
 		regs.OpKEMKeygen: kemKeygenOp(),
 		regs.OpKEMEncaps: kemEncapsOp(),
 		regs.OpKEMDecaps: kemDecapsOp(),
+
+		regs.OpSigKeygen:     sigKeygenOp(),
+		regs.OpSign:          signOp(),
+		regs.OpVerify:        verifyOp(),
+		regs.OpAESGCMEncrypt: aesEncryptOp(),
+		regs.OpAESGCMDecrypt: aesDecryptOp(),
+	}
+	maps.Copy(ops, keyOps())
+	maps.Copy(ops, qrngOps())
+	return ops
+}
+
+// qrngOps are the opcodes of the random source.
+func qrngOps() map[regs.Opcode]*op {
+	return map[regs.Opcode]*op{
 		regs.OpQRNGRead: {
 			caps:    regs.CapQRNG,
 			feature: regs.ControlQRNG,
-			aux:     func(aux uint16) bool { return aux < 4 },
+			aux:     func(m *command) regs.Detail { return badUnless(m.Aux < 4, regs.DetailBadAux) },
 			uses:    fixed(layout{dst0: span(1, regs.QRNGReadMax)}),
 			sizes:   qrngReadSizes,
 			random: func(m *command) (int, regs.Quality, bool) {
@@ -61,7 +77,7 @@ func buildOps() map[regs.Opcode]*op {
 		regs.OpQRNGRaw: {
 			caps:    regs.CapQRNG,
 			feature: regs.ControlQRNG,
-			aux:     func(aux uint16) bool { return aux < regs.QRNGSources },
+			aux:     func(m *command) regs.Detail { return badUnless(m.Aux < regs.QRNGSources, regs.DetailBadAux) },
 			uses:    fixed(layout{dst0: span(1, regs.QRNGRawMax)}),
 			denied:  always,
 			run:     runQRNGRaw,
@@ -101,10 +117,20 @@ func (c *Card) Health() regs.Health {
 		TempCore: int32(c.get(regs.TempCore)), TempMem: int32(c.get(regs.TempMem)),
 		TempBoard: int32(c.get(regs.TempBoard)), TempVRM: int32(c.get(regs.TempVRM)),
 		CoreMV: c.get(regs.VCoreMV), AuxMV: c.get(regs.VAuxMV), PowerMW: c.get(regs.PowerMW), ClockMHz: c.clock(),
-		PoolBits: uint32(len(c.qrng.pool)) * 8, SlotsTotal: c.get(regs.KeyStatus) >> 16, Uptime: c.uptimeSeconds(),
+		PoolBits: uint32(len(c.qrng.pool)) * 8, SlotsUsed: uint32(c.keys.count()), SlotsTotal: regs.KeySlots, Uptime: c.uptimeSeconds(),
 	}
-	h.Flags = regs.HealthMemoryOK | regs.HealthPCIeOK
+	h.Flags = regs.HealthPCIeOK
 	worse := func(s regs.HealthState) { h.State = max(h.State, s) }
+	switch c.faults.ecc {
+	case ECCNone:
+		h.Flags |= regs.HealthMemoryOK
+	case ECCCorrected:
+		h.Flags |= regs.HealthMemoryCorrected
+		worse(regs.HealthDegraded)
+	default:
+		h.Flags |= regs.HealthMemoryUncorrected
+		worse(regs.HealthFailed)
+	}
 	switch c.thermal.state {
 	case regs.ThermNormal:
 		h.Flags |= regs.HealthTempOK
@@ -115,10 +141,14 @@ func (c *Card) Health() regs.Health {
 		h.Flags |= regs.HealthTempCritical | regs.HealthTempThrottled
 		worse(regs.HealthCritical)
 	}
-	if c.thermal.powerHigh {
+	switch {
+	case c.get(regs.VAuxMV) < auxLow:
+		h.Flags |= regs.HealthPowerLow
+		worse(regs.HealthCritical)
+	case c.thermal.powerHigh:
 		h.Flags |= regs.HealthPowerHigh
 		worse(regs.HealthWarning)
-	} else {
+	default:
 		h.Flags |= regs.HealthPowerOK
 	}
 	switch level := c.qrngLevel(); {
