@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/internal/qverr"
 	"quantavirt/quac100"
+	"quantavirt/quac100/regs"
 )
 
 // Options of a Service.
@@ -21,7 +22,7 @@ type Options struct {
 // Service picks the provider of each call and implements Provider itself.
 type Service struct {
 	opts     Options
-	software Provider
+	software *software
 	log      *slog.Logger
 
 	mu        sync.Mutex
@@ -29,6 +30,7 @@ type Service struct {
 	cardErr   error    // why there is none
 	onCard    bool     // which provider served last, to log each switch once
 	fallbacks atomic.Uint64
+	switches  atomic.Uint64
 	calls     [2]atomic.Uint64 // software, card
 }
 
@@ -43,10 +45,12 @@ type hardware interface {
 type Status struct {
 	Provider        string          `json:"provider"` // that would serve now: quac100, software or none
 	RequireHardware bool            `json:"require_hardware"`
-	Algorithms      []string        `json:"algorithms"`
-	SoftwareCalls   uint64          `json:"software_calls"`
+	Algorithms      []Algorithm     `json:"algorithms"`
+	CardAlgorithms  []Algorithm     `json:"card_algorithms,omitempty"` // those of them that the card has
+	SoftwareCalls   uint64          `json:"software_calls"`            // loading a key is one too
 	CardCalls       uint64          `json:"card_calls"`
-	Fallbacks       uint64          `json:"fallbacks"` // calls that the card could not serve
+	Fallbacks       uint64          `json:"fallbacks"` // calls that the card should have served and could not
+	Switches        uint64          `json:"switches"`  // changes between card and software, in both directions
 	Card            *quac100.Status `json:"card,omitempty"`
 	CardError       error           `json:"-"` // why no card serves, nil if one does
 }
@@ -60,7 +64,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	}
 	s := &Service{opts: opts, log: opts.Log.With("subsystem", "pqc")}
 	var err error
-	if s.software, err = newSoftware(); err != nil {
+	if s.software, err = newSoftware(defaultEngines()); err != nil {
 		return nil, err
 	}
 	s.cardErr = qverr.New(qverr.QUACNotFound, "no QUAC 100 is bound to vfio-pci")
@@ -71,7 +75,13 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 			s.log.Error("card "+address+" does not come up", "err", err)
 			continue
 		}
-		s.card, s.cardErr, s.onCard = cardProvider{card}, nil, true
+		provider, err := newCardProvider(ctx, card, s.software)
+		if err != nil {
+			s.cardErr = errors.Join(err, card.Close())
+			s.log.Error("card "+address+" does not come up", "err", s.cardErr)
+			continue
+		}
+		s.card, s.cardErr, s.onCard = provider, nil, true
 		s.log.Info("card " + address + " serves")
 		break
 	}
@@ -101,11 +111,17 @@ func (s *Service) Status(ctx context.Context) Status {
 	st := Status{
 		Provider:        "software",
 		RequireHardware: s.opts.RequireHardware,
-		Algorithms:      []string{"ML-KEM-768"},
 		SoftwareCalls:   s.calls[0].Load(),
 		CardCalls:       s.calls[1].Load(),
 		Fallbacks:       s.fallbacks.Load(),
+		Switches:        s.switches.Load(),
 		CardError:       cardErr,
+	}
+	for _, p := range table {
+		st.Algorithms = append(st.Algorithms, p.Algorithm)
+		if card != nil && card.Supports(p.Algorithm) {
+			st.CardAlgorithms = append(st.CardAlgorithms, p.Algorithm)
+		}
 	}
 	if s.opts.RequireHardware {
 		st.Provider = "none"
@@ -143,12 +159,29 @@ func (s *Service) Healthy() error {
 	return card.Healthy()
 }
 
+// forCards tells whether a QUAC 100 is made for an algorithm; 0 stands for
+// random bytes. The rest is software's, also where hardware is required.
+func forCards(a Algorithm) bool {
+	_, ok := regs.SizesOf(regs.Alg(a))
+	return ok || a == 0
+}
+
 // serve runs call on the card if it can, else in software.
-func (s *Service) serve(call func(Provider) error) error {
+func (s *Service) serve(a Algorithm, call func(Provider) error) error {
+	if !forCards(a) {
+		s.calls[0].Add(1)
+		return call(s.software)
+	}
 	s.mu.Lock()
 	card, err := s.card, s.cardErr
 	s.mu.Unlock()
-	if card != nil {
+	if card != nil && a != 0 && !card.Supports(a) {
+		if !s.opts.RequireHardware {
+			s.calls[0].Add(1)
+			return call(s.software)
+		}
+		err = qverr.New(qverr.Unsupported, "the card has no %s", a)
+	} else if card != nil {
 		if err = card.Healthy(); err == nil {
 			err = call(card)
 		}
@@ -176,6 +209,9 @@ func (s *Service) served(card bool, why error) {
 	changed := s.onCard != card
 	s.onCard = card
 	s.mu.Unlock()
+	if changed {
+		s.switches.Add(1)
+	}
 	switch {
 	case changed && card:
 		s.log.Info("the card serves again")
@@ -189,42 +225,8 @@ func (s *Service) served(card bool, why error) {
 func cardFault(err error) bool {
 	code := qverr.CodeOf(err)
 	switch code {
-	case qverr.PQCQRNG, qverr.Again, qverr.Timeout, qverr.Unsupported, qverr.Generic, qverr.NoDev, qverr.IO, qverr.NoMem:
+	case qverr.PQCQRNG, qverr.PQCSelfTest, qverr.Again, qverr.Timeout, qverr.Unsupported, qverr.Generic, qverr.NoDev, qverr.IO, qverr.NoMem:
 		return true
 	}
 	return code <= -200 && code >= -299
-}
-
-// Random fills p.
-func (s *Service) Random(ctx context.Context, p []byte) error {
-	return s.serve(func(p2 Provider) error { return p2.Random(ctx, p) })
-}
-
-// MLKEM768 is the mechanism under the policy of the service.
-func (s *Service) MLKEM768() KEM { return policyKEM{s} }
-
-type policyKEM struct{ s *Service }
-
-func (k policyKEM) GenerateKey(ctx context.Context) (public, secret []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		public, secret, err = p.MLKEM768().GenerateKey(ctx)
-		return err
-	})
-	return public, secret, err
-}
-
-func (k policyKEM) Encapsulate(ctx context.Context, public []byte) (ciphertext, shared []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		ciphertext, shared, err = p.MLKEM768().Encapsulate(ctx, public)
-		return err
-	})
-	return ciphertext, shared, err
-}
-
-func (k policyKEM) Decapsulate(ctx context.Context, secret, ciphertext []byte) (shared []byte, err error) {
-	err = k.s.serve(func(p Provider) (err error) {
-		shared, err = p.MLKEM768().Decapsulate(ctx, secret, ciphertext)
-		return err
-	})
-	return shared, err
 }

@@ -13,7 +13,7 @@ import (
 
 // fakeCard serves as the software does until it is told to fail.
 type fakeCard struct {
-	software
+	*software
 	healthy error
 	fail    error
 }
@@ -30,6 +30,7 @@ func (f *fakeCard) Random(ctx context.Context, p []byte) error {
 	}
 	return f.software.Random(ctx, p)
 }
+func (f *fakeCard) Supports(a Algorithm) bool { return forCards(a) }
 
 func newTestService(t *testing.T, opts Options, card hardware) (*Service, *bytes.Buffer) {
 	t.Helper()
@@ -41,6 +42,9 @@ func newTestService(t *testing.T, opts Options, card hardware) (*Service, *bytes
 	}
 	if card != nil {
 		s.card, s.cardErr, s.onCard = card, nil, true
+		if fake, ok := card.(*fakeCard); ok {
+			fake.software = s.software
+		}
 	}
 	return s, &log
 }

@@ -1,100 +1,227 @@
 package pqc
 
 import (
-	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/subtle"
+	"sync"
+	"sync/atomic"
 
+	"github.com/cloudflare/circl/kem/mlkem/mlkem1024"
+	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
+	"github.com/cloudflare/circl/sign/slhdsa"
+	"golang.org/x/crypto/chacha20poly1305"
 
 	"quantavirt/internal/qverr"
 )
 
-// software is the provider without a card. circl's ML-KEM is the fastest of
-// the maintained implementations: on one core 16 µs to encapsulate and 26 to
-// decapsulate, where crypto/mlkem takes 48 and 66; the benchmark of this
-// package repeats the comparison.
-type software struct{}
-
-// newSoftware runs the known-answer test first: PQCSelfTest if it fails.
-func newSoftware() (Provider, error) {
-	if err := mlkem768KnownAnswer(); err != nil {
-		return nil, err
-	}
-	return software{}, nil
+// software is the provider without a card.
+type software struct {
+	engines engines
+	closed  atomic.Pointer[error]      // why it serves no more
+	tested  map[Algorithm]func() error // the known-answer test of each algorithm, run once
+	random  func(p []byte)             // the kernel's generator
 }
 
-func (software) Name() string   { return "software" }
-func (software) Healthy() error { return nil }
-func (software) MLKEM768() KEM  { return softwareMLKEM768{} }
+// engines are the implementations that software runs. A test replaces one by
+// one that is wrong.
+type engines struct {
+	kem  map[Algorithm]kemEngine
+	sign map[Algorithm]signEngine
+	aead map[Algorithm]func(key []byte) (cipher.AEAD, error)
+}
 
-func (software) Random(_ context.Context, p []byte) error {
-	_, _ = rand.Read(p) // never fails (crypto/rand)
+func defaultEngines() engines {
+	return engines{
+		kem: map[Algorithm]kemEngine{
+			MLKEM512:  mlkem(mlkem512.NewKeyFromSeed),
+			MLKEM768:  mlkem(mlkem768.NewKeyFromSeed),
+			MLKEM1024: mlkem(mlkem1024.NewKeyFromSeed),
+		},
+		sign: map[Algorithm]signEngine{
+			MLDSA44:    mldsa(mldsa44.NewKeyFromSeed, sign44, verify44),
+			MLDSA65:    mldsa(mldsa65.NewKeyFromSeed, sign65, verify65),
+			MLDSA87:    mldsa(mldsa87.NewKeyFromSeed, sign87, verify87),
+			SLHDSA128s: slh(slhdsa.SHA2_128s, 16),
+			SLHDSA128f: slh(slhdsa.SHA2_128f, 16),
+			SLHDSA192s: slh(slhdsa.SHA2_192s, 24),
+			SLHDSA192f: slh(slhdsa.SHA2_192f, 24),
+			SLHDSA256s: slh(slhdsa.SHA2_256s, 32),
+			SLHDSA256f: slh(slhdsa.SHA2_256f, 32),
+		},
+		aead: map[Algorithm]func([]byte) (cipher.AEAD, error){
+			AES256GCM: func(key []byte) (cipher.AEAD, error) {
+				block, err := aes.NewCipher(key)
+				if err != nil {
+					return nil, err
+				}
+				return cipher.NewGCM(block)
+			},
+			ChaCha20Poly1305: chacha20poly1305.New,
+		},
+	}
+}
+
+// newSoftware runs the power-up tests: PQCSelfTest if one fails.
+func newSoftware(e engines) (*software, error) {
+	s := &software{engines: e, tested: make(map[Algorithm]func() error), random: func(p []byte) { _, _ = rand.Read(p) }} // never fails
+	for _, answer := range answers {
+		s.tested[answer.algorithm] = sync.OnceValue(func() error { return answer.check(s) })
+	}
+	for _, answer := range answers {
+		if answer.slow {
+			continue
+		}
+		if err := s.test(answer.algorithm); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// test runs the known-answer test of an algorithm unless it has been run. A
+// failure closes the provider.
+func (s *software) test(a Algorithm) error {
+	if err := s.tested[a](); err != nil {
+		return s.fail(qverr.New(qverr.PQCSelfTest, "%s in software gives a wrong known answer: %w", a, err))
+	}
 	return nil
 }
 
-type softwareMLKEM768 struct{}
+// fail closes the provider.
+func (s *software) fail(err error) error {
+	s.closed.CompareAndSwap(nil, &err)
+	return err
+}
 
-func (softwareMLKEM768) GenerateKey(context.Context) (public, secret []byte, err error) {
-	pk, sk, err := mlkem768.GenerateKeyPair(rand.Reader)
+// Name is "software".
+func (s *software) Name() string { return "software" }
+
+// Healthy is PQCSelfTest after a failed self-test.
+func (s *software) Healthy() error {
+	if err := s.closed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Supports tells whether a is in the table.
+func (s *software) Supports(a Algorithm) bool {
+	_, err := a.Params()
+	return err == nil
+}
+
+// use is what every operation begins with: the algorithm belongs to the family
+// and its test has passed.
+func (s *software) use(f Family, a Algorithm) (Params, error) {
+	p, err := f.of(a)
 	if err != nil {
-		return nil, nil, qverr.New(qverr.PQCKeygen, "generate an ML-KEM-768 key: %w", err)
+		return p, err
 	}
-	public, secret = make([]byte, MLKEM768PublicKeySize), make([]byte, MLKEM768SecretKeySize)
-	pk.Pack(public)
-	sk.Pack(secret)
-	return public, secret, nil
+	if err := s.Healthy(); err != nil {
+		return p, err
+	}
+	return p, s.test(a)
 }
 
-func (softwareMLKEM768) Encapsulate(_ context.Context, public []byte) (ciphertext, shared []byte, err error) {
-	var pk mlkem768.PublicKey
-	if len(public) != MLKEM768PublicKeySize {
-		return nil, nil, qverr.New(qverr.PQCEncaps, "ML-KEM-768 public key of %d bytes, want %d", len(public), MLKEM768PublicKeySize)
+// Random fills p from the kernel's generator.
+func (s *software) Random(_ context.Context, p []byte) error {
+	if err := s.Healthy(); err != nil {
+		return err
 	}
-	if err := pk.Unpack(public); err != nil {
-		return nil, nil, qverr.New(qverr.PQCEncaps, "ML-KEM-768 public key: %w", err)
-	}
-	ciphertext, shared = make([]byte, MLKEM768CiphertextSize), make([]byte, MLKEM768SharedKeySize)
-	pk.EncapsulateTo(ciphertext, shared, nil)
-	return ciphertext, shared, nil
+	s.random(p)
+	return nil
 }
 
-func (softwareMLKEM768) Decapsulate(_ context.Context, secret, ciphertext []byte) ([]byte, error) {
-	if len(secret) != MLKEM768SecretKeySize || len(ciphertext) != MLKEM768CiphertextSize {
-		return nil, qverr.New(qverr.PQCDecaps, "ML-KEM-768 secret key of %d and ciphertext of %d bytes, want %d and %d",
-			len(secret), len(ciphertext), MLKEM768SecretKeySize, MLKEM768CiphertextSize)
+// GenerateKey makes a key pair.
+func (s *software) GenerateKey(ctx context.Context, a Algorithm, seed, public, secret []byte) error {
+	p, err := a.Params()
+	if err != nil {
+		return err
 	}
-	var sk mlkem768.PrivateKey
-	if err := sk.Unpack(secret); err != nil {
-		return nil, qverr.New(qverr.PQCDecaps, "ML-KEM-768 secret key: %w", err)
+	if p.Family != FamilyKEM && p.Family != FamilySignature {
+		return qverr.New(qverr.PQCAlgorithm, "%s has no key pairs", a)
 	}
-	shared := make([]byte, MLKEM768SharedKeySize)
-	sk.DecapsulateTo(shared, ciphertext)
-	return shared, nil
-}
-
-// Known answer of ML-KEM-768 for the seed 00…3f and the encapsulation
-// randomness 40…5f: SHA-256 over public key, ciphertext and shared key. A test
-// computes the public key with crypto/mlkem, an independent implementation,
-// and decapsulates there.
-const mlkem768Answer = "ecfb3b150a0cdc45e870aa1d5306d29c6454e6ce6406f6abfc884ff677a7a7e6"
-
-func mlkem768KnownAnswer() error {
-	seed := make([]byte, mlkem768.KeySeedSize+mlkem768.EncapsulationSeedSize)
-	for i := range seed {
-		seed[i] = byte(i)
+	if _, err := s.use(p.Family, a); err != nil {
+		return err
 	}
-	pk, sk := mlkem768.NewKeyFromSeed(seed[:mlkem768.KeySeedSize])
-	public := make([]byte, MLKEM768PublicKeySize)
-	pk.Pack(public)
-	ciphertext, shared, back := make([]byte, MLKEM768CiphertextSize), make([]byte, MLKEM768SharedKeySize), make([]byte, MLKEM768SharedKeySize)
-	pk.EncapsulateTo(ciphertext, shared, seed[mlkem768.KeySeedSize:])
-	sk.DecapsulateTo(back, ciphertext)
-	sum := sha256.Sum256(bytes.Join([][]byte{public, ciphertext, shared}, nil))
-	if hex.EncodeToString(sum[:]) != mlkem768Answer || !bytes.Equal(shared, back) {
-		return qverr.New(qverr.PQCSelfTest, "ML-KEM-768 in software gives a wrong known answer")
+	if seed != nil && len(seed) != p.Seed || len(public) != p.PublicKey || len(secret) != p.SecretKey {
+		return qverr.New(qverr.PQCKeygen, "%s: seed, public and secret key of %d, %d and %d bytes, want %d, %d and %d",
+			a, len(seed), len(public), len(secret), p.Seed, p.PublicKey, p.SecretKey)
+	}
+	fresh := seed == nil
+	if fresh {
+		seed = make([]byte, p.Seed)
+		defer clear(seed)
+		s.random(seed)
+	}
+	derive := s.engines.kem[a].derive
+	if p.Family == FamilySignature {
+		derive = s.engines.sign[a].derive
+	}
+	if err := derive(seed, public, secret); err != nil {
+		return qverr.New(qverr.PQCKeygen, "generate an %s key: %w", a, err)
+	}
+	if !fresh {
+		return nil
+	}
+	if err := pairwise(ctx, s, p, public, secret); err != nil {
+		clear(public)
+		clear(secret)
+		return s.fail(qverr.New(qverr.PQCSelfTest, "the halves of a new %s key do not belong together: %w", a, err))
 	}
 	return nil
+}
+
+// pairwise is the conditional test of FIPS 140-3, section 7.10.3: what one half of
+// a new key pair makes, the other opens.
+func pairwise(ctx context.Context, s Provider, p Params, public, secret []byte) error {
+	if p.Family == FamilySignature {
+		return pairwiseSign(ctx, s, p, public, secret)
+	}
+	e, err := s.Encapsulator(ctx, p.Algorithm, public)
+	if err != nil {
+		return err
+	}
+	d, err := s.Decapsulator(ctx, p.Algorithm, secret)
+	if err != nil {
+		return err
+	}
+	defer d.Destroy()
+	ciphertext, want, got := make([]byte, p.Output), make([]byte, p.Shared), make([]byte, p.Shared)
+	defer clear(want)
+	defer clear(got)
+	if err := e.Encapsulate(ctx, ciphertext, want); err != nil {
+		return err
+	}
+	if err := d.Decapsulate(ctx, got, ciphertext); err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(want, got) != 1 {
+		return qverr.New(qverr.PQCDecaps, "the shared keys differ")
+	}
+	return nil
+}
+
+func pairwiseSign(ctx context.Context, s Provider, p Params, public, secret []byte) error {
+	signer, err := s.Signer(ctx, p.Algorithm, secret)
+	if err != nil {
+		return err
+	}
+	defer signer.Destroy()
+	verifier, err := s.Verifier(ctx, p.Algorithm, public)
+	if err != nil {
+		return err
+	}
+	signature, message := make([]byte, p.Output), []byte("quantavirt: pairwise test")
+	if err := signer.Sign(ctx, signature, message, nil); err != nil {
+		return err
+	}
+	return verifier.Verify(ctx, message, signature, nil)
 }

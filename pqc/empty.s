@@ -1,0 +1,1 @@
+// The compiler wants an assembly file beside functions without a body (mldsa.go).
