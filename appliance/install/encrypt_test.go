@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/disklayout"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
 	"quantavirt/internal/ukifile"
@@ -63,7 +64,7 @@ func TestEncrypted(t *testing.T) {
 	if place != (sealed.Place{Device: d.Device, Offset: data.Offset, Size: data.Size}) || version != "quantavirt" || !closed {
 		t.Errorf("%+v, want offset %d and size %d; system %q, closed %v", place, data.Offset, data.Size, version, closed)
 	}
-	tool(t, "e2fsck", "-fn", opened)
+	hosttool.Run(t, "e2fsck", "-fn", opened)
 	m.Encrypt = func(context.Context, sealed.Place, string, *ukifile.File) (string, func() error, error) {
 		return "", nil, qverr.New(qverr.State, "not measured")
 	}

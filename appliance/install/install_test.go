@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"quantavirt/appliance/task"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/disks"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/pefile/petest"
@@ -55,19 +55,6 @@ func boots(t *testing.T) string {
 	return dir
 }
 
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
 // machine is a service whose disks are files.
 type machine struct {
 	*Service
@@ -91,11 +78,7 @@ func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, tasks: tasks}
 	var tools Tools
 	for name, argv := range map[string]*[]string{"mke2fs": &tools.Mke2fs, "e2fsck": &tools.E2fsck} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Skipf("%s is not installed", name)
-		}
-		*argv = []string{path}
+		*argv = []string{hosttool.Path(t, name)}
 	}
 	m.Service = New(Deps{
 		Log: slog.New(slog.DiscardHandler), Tasks: tasks, Spool: t.TempDir(), Tools: tools, Boots: boots(t),
@@ -165,10 +148,10 @@ func TestInstall(t *testing.T) {
 	if end.State != spec.TaskStateSucceeded || end.Progress.Phase != phaseDone || end.Progress.Done != end.Progress.Total || end.Progress.Total == 0 {
 		t.Fatalf("%+v", end)
 	}
-	if out := tool(t, "sgdisk", "-v", d.Device); !strings.Contains(out, "No problems found") {
+	if out := hosttool.Run(t, "sgdisk", "-v", d.Device); !strings.Contains(out, "No problems found") {
 		t.Error(out)
 	}
-	if out := tool(t, "sgdisk", "-p", d.Device); !strings.Contains(out, "QV-BIOS") || !strings.Contains(out, "QV-ESP") || !strings.Contains(out, "QV-DATA") {
+	if out := hosttool.Run(t, "sgdisk", "-p", d.Device); !strings.Contains(out, "QV-BIOS") || !strings.Contains(out, "QV-ESP") || !strings.Contains(out, "QV-DATA") {
 		t.Error(out)
 	}
 	parts, err := disklayout.Disk{Size: d.SizeBytes, SectorSize: 512, ESP: disklayout.ESPInstalled, Data: true}.Partitions()
@@ -176,20 +159,20 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	esp := cut(t, d.Device, parts[1])
-	tool(t, "fsck.vfat", "-n", esp)
+	hosttool.Run(t, "fsck.vfat", "-n", esp)
 	for name, want := range map[string]string{
 		"quantavirt.json": `{"hostname": "node7"}`, "EFI/Linux/qv-00000001.efi": string(uki("quantavirt")), "EFI/BOOT/BOOTX64.EFI": "MZ systemd-boot",
 	} {
-		if got := tool(t, "mtype", "-i", esp, "::/"+name); got != want {
+		if got := hosttool.Run(t, "mtype", "-i", esp, "::/"+name); got != want {
 			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
 		}
 	}
-	if got := tool(t, "mtype", "-i", esp, "::/qv/00000001/slot.json"); !strings.Contains(got, `"version": "0.9"`) || !strings.Contains(got, `"state": "good"`) {
+	if got := hosttool.Run(t, "mtype", "-i", esp, "::/qv/00000001/slot.json"); !strings.Contains(got, `"version": "0.9"`) || !strings.Contains(got, `"state": "good"`) {
 		t.Error(got)
 	}
 	data := cut(t, d.Device, parts[2])
-	tool(t, "e2fsck", "-fn", data)
-	if out := tool(t, "debugfs", "-R", "stats -h", data); !strings.Contains(out, "QV-DATA") || !strings.Contains(out, "has_journal") || !strings.Contains(out, fmt.Sprint(parts[2].Size/4096)) {
+	hosttool.Run(t, "e2fsck", "-fn", data)
+	if out := hosttool.Run(t, "debugfs", "-R", "stats -h", data); !strings.Contains(out, "QV-DATA") || !strings.Contains(out, "has_journal") || !strings.Contains(out, fmt.Sprint(parts[2].Size/4096)) {
 		t.Error(out)
 	}
 	if left, _ := os.ReadDir(m.Spool); len(left) > 0 {
@@ -201,7 +184,7 @@ func TestInstall(t *testing.T) {
 func cut(t *testing.T, disk string, p disklayout.Partition) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), p.Name)
-	tool(t, "dd", "if="+disk, "of="+out, "bs=1M", fmt.Sprintf("skip=%d", p.Offset>>20), fmt.Sprintf("count=%d", p.Size>>20), "conv=sparse", "status=none")
+	hosttool.Run(t, "dd", "if="+disk, "of="+out, "bs=1M", fmt.Sprintf("skip=%d", p.Offset>>20), fmt.Sprintf("count=%d", p.Size>>20), "conv=sparse", "status=none")
 	if err := os.Truncate(out, p.Size); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +197,7 @@ func TestInstallDataOnly(t *testing.T) {
 	if end := m.wait(m.Start(Request{Disk: "serial:SN0", DataOnly: true}, Source{}, "")); end.State != spec.TaskStateSucceeded {
 		t.Fatalf("%+v", end)
 	}
-	tool(t, "e2fsck", "-fn", d.Device)
+	hosttool.Run(t, "e2fsck", "-fn", d.Device)
 	f, err := os.Open(d.Device)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 )
 
@@ -150,12 +151,9 @@ func TestAML(t *testing.T) {
 	}
 }
 
-// TestDisassembly lets ACPICA read the tables, where it is installed.
+// TestDisassembly lets ACPICA read the tables.
 func TestDisassembly(t *testing.T) {
-	iasl, err := exec.LookPath("iasl")
-	if err != nil {
-		t.Skip("iasl (package acpica-tools) is not installed")
-	}
+	iasl := hosttool.Path(t, "iasl")
 	dir := t.TempDir()
 	for sig, b := range walk(t, build(t, machine(2, 512<<30))) {
 		path := filepath.Join(dir, sig+".aml")

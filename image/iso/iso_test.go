@@ -5,27 +5,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"quantavirt/internal/hosttool"
 )
 
 var when = time.Date(2026, 1, 15, 14, 32, 2, 0, time.UTC)
-
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 const efi = 2 << 20
 
@@ -68,7 +56,7 @@ func TestWrite(t *testing.T) {
 	if err := d.Write(f); err != nil {
 		t.Fatal(err)
 	}
-	report := tool(t, "xorriso", "-abort_on", "WARNING", "-indev", path, "-toc", "-pvd_info", "-report_el_torito", "plain", "-find", "/", "-exec", "lsdl")
+	report := hosttool.Run(t, "xorriso", "-abort_on", "WARNING", "-indev", path, "-toc", "-pvd_info", "-report_el_torito", "plain", "-find", "/", "-exec", "lsdl")
 	for _, line := range []string{
 		"Volume id    : 'QUANTAVIRT'", "El Torito catalog  : 19  1",
 		"El Torito boot img :   1  BIOS  y   none  0x0000  0x00      4 ", "El Torito boot img :   2  UEFI  y   none  0x0000  0x00      1        1024",
@@ -79,7 +67,7 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	out := t.TempDir()
-	tool(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", path, "-extract", "/", out)
+	hosttool.Run(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", path, "-extract", "/", out)
 	for name, data := range want {
 		got, err := os.ReadFile(filepath.Join(out, name))
 		if err != nil || string(got) != data {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,23 +11,11 @@ import (
 
 	"quantavirt/image"
 	"quantavirt/image/tools"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
-
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 const kernel = "the kernel"
 
@@ -89,26 +76,26 @@ func TestMake(t *testing.T) {
 	}
 	for _, name := range []string{DiskFile, ISOFile} {
 		path := filepath.Join(o.Dir, name)
-		if out := tool(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		if out := hosttool.Run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
 			t.Errorf("%s: sgdisk -v:\n%s", name, out)
 		}
 		volume := esp(t, path)
-		tool(t, "fsck.vfat", "-n", volume)
+		hosttool.Run(t, "fsck.vfat", "-n", volume)
 		for file, want := range map[string]string{
 			"EFI/BOOT/BOOTX64.EFI": "systemd-boot", "EFI/Linux/qv-00000001.efi": string(unified),
 			"qv/00000001/vmlinuz": kernel, configName: `{"hostname":"node-1"}`,
 		} {
-			if got := tool(t, "mtype", "-i", volume, "::/"+file); got != want {
+			if got := hosttool.Run(t, "mtype", "-i", volume, "::/"+file); got != want {
 				t.Errorf("%s: %s: %d bytes, want %d", name, file, len(got), len(want))
 			}
 		}
-		info, err := slot.ParseInfo([]byte(tool(t, "mtype", "-i", volume, "::/qv/00000001/slot.json")))
+		info, err := slot.ParseInfo([]byte(hosttool.Run(t, "mtype", "-i", volume, "::/qv/00000001/slot.json")))
 		if err != nil || info.Version != "1.2" || info.Build != "virtual" || info.Counter != 3 || info.State != slot.StateGood || !info.WrittenAt.Equal(o.Time) {
 			t.Errorf("%s: slot.json: %+v, %v", name, info, err)
 		}
 	}
 	out := t.TempDir()
-	tool(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", filepath.Join(o.Dir, ISOFile), "-extract", "/", out)
+	hosttool.Run(t, "xorriso", "-abort_on", "WARNING", "-osirrox", "on", "-indev", filepath.Join(o.Dir, ISOFile), "-extract", "/", out)
 	got, err := os.ReadFile(filepath.Join(out, "EFI/Linux/qv-00000001.efi"))
 	if err != nil || !bytes.Equal(got, unified) {
 		t.Errorf("the unified kernel image on the ISO: %d bytes, %v", len(got), err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"quantavirt/image/tools"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile"
 	"quantavirt/internal/pefile/petest"
 )
@@ -143,9 +144,7 @@ func TestOtherVerifiers(t *testing.T) {
 		{"osslsigncode", func(c string) []string { return []string{"verify", "-CAfile", c, program} }},
 	} {
 		t.Run(tool.name, func(t *testing.T) {
-			if _, err := exec.LookPath(tool.name); err != nil {
-				t.Skipf("%v (sbverify comes with make setup)", err)
-			}
+			hosttool.Path(t, tool.name)
 			if out, err := exec.Command(tool.name, tool.args(ours)...).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}

@@ -5,13 +5,13 @@ import (
 	"debug/pe"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"quantavirt/image/tools"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/ukifile"
 )
@@ -127,9 +127,6 @@ func TestRefused(t *testing.T) {
 
 // objdump, which is not ours, finds the sections where our reader does.
 func TestObjdump(t *testing.T) {
-	if _, err := exec.LookPath("objdump"); err != nil {
-		t.Skip("objdump is not there: make setup installs it")
-	}
 	image, err := Make(debianParts(t))
 	if err != nil {
 		t.Fatal(err)
@@ -142,13 +139,10 @@ func TestObjdump(t *testing.T) {
 	if err := os.WriteFile(path, image, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("objdump", "-h", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("objdump: %v: %s", err, out)
-	}
+	out := hosttool.Run(t, "objdump", "-h", path)
 	base := imageBase(t, image)
 	var seen []string
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		field := strings.Fields(line) // index, name, size, VMA, LMA, file offset, alignment
 		if len(field) != 7 || !strings.HasPrefix(field[1], ".") {
 			continue

@@ -11,6 +11,7 @@ import (
 
 	"quantavirt/internal/disks"
 	"quantavirt/internal/disks/disktest"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 )
 
@@ -62,11 +63,7 @@ func TestCheck(t *testing.T) {
 func TestCheckRepairs(t *testing.T) {
 	var tool [3]string
 	for i, name := range []string{"mkfs.ext4", "debugfs", "e2fsck"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Skip("no " + name + " here")
-		}
-		tool[i] = path
+		tool[i] = hosttool.Path(t, name)
 	}
 	b := Block{Device: filepath.Join(t.TempDir(), "disk")}
 	if err := os.WriteFile(b.Device, make([]byte, 4<<20), 0o600); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"quantavirt/internal/fat32"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/slot"
@@ -22,19 +22,6 @@ import (
 )
 
 var when = time.Date(2026, 1, 15, 14, 32, 2, 0, time.UTC)
-
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 // grub has the form of GRUB's files for BIOS.
 func grub() BIOS {
@@ -103,7 +90,7 @@ func TestFormat(t *testing.T) {
 		t.Run(fmt.Sprint(d.Size), func(t *testing.T) {
 			d.IDs = RandomIDs()
 			path, extents := write(t, d)
-			if out := tool(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+			if out := hosttool.Run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
 				t.Errorf("sgdisk -v:\n%s", out)
 			}
 			parts, err := d.Partitions()
@@ -111,7 +98,7 @@ func TestFormat(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, p := range parts {
-				info := tool(t, "sgdisk", "-i", fmt.Sprint(p.Number), path)
+				info := hosttool.Run(t, "sgdisk", "-i", fmt.Sprint(p.Number), path)
 				for _, want := range []string{
 					"GUID code: " + strings.ToUpper(p.Type.String()), "unique GUID: " + strings.ToUpper(p.ID.String()),
 					fmt.Sprintf("First sector: %d ", p.First), fmt.Sprintf("Last sector: %d ", p.Last), "'" + p.Name + "'",
@@ -143,7 +130,7 @@ func checkESP(t *testing.T, path string, p Partition, extents []fat32.Extent) {
 	if err != nil || out.Truncate(p.Size) != nil || out.Close() != nil {
 		t.Fatal("copy the ESP: ", err)
 	}
-	tool(t, "fsck.vfat", "-n", volume)
+	hosttool.Run(t, "fsck.vfat", "-n", volume)
 	for name, want := range map[string]string{
 		"EFI/BOOT/BOOTX64.EFI": "systemd-boot", "EFI/systemd/systemd-bootx64.efi": "systemd-boot",
 		"loader/loader.conf":        "timeout 0\neditor no\n",
@@ -153,11 +140,11 @@ func checkESP(t *testing.T, path string, p Partition, extents []fat32.Extent) {
 		"qv/12345678/cmdline":   block("cmdline=console=tty0 a=\"b c\" d=\\\\e\n"),
 		"grub/grubenv":          block("qv_default=00000007\nqv_try=\nqv_tries=0\n"),
 	} {
-		if got := tool(t, "mtype", "-i", volume, "::/"+name); got != want {
+		if got := hosttool.Run(t, "mtype", "-i", volume, "::/"+name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	info, err := slot.ParseInfo([]byte(tool(t, "mtype", "-i", volume, "::/qv/00000007/slot.json")))
+	info, err := slot.ParseInfo([]byte(hosttool.Run(t, "mtype", "-i", volume, "::/qv/00000007/slot.json")))
 	if err != nil || info.Sequence != 7 || info.State != slot.StateGood {
 		t.Errorf("slot.json: %+v, %v", info, err)
 	}

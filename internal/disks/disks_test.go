@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quantavirt/internal/disks/disktest"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 )
 
@@ -224,10 +225,7 @@ func TestSelect(t *testing.T) {
 
 // A real file system, where its tool is at hand.
 func TestRealFileSystem(t *testing.T) {
-	mkfs, err := exec.LookPath("mkfs.ext4")
-	if err != nil {
-		t.Skip("no mkfs.ext4 here")
-	}
+	mkfs := hosttool.Path(t, "mkfs.ext4")
 	file := filepath.Join(t.TempDir(), "fs")
 	if err := os.WriteFile(file, make([]byte, 4<<20), 0o600); err != nil {
 		t.Fatal(err)

@@ -7,32 +7,16 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/qverr"
 )
 
 var when = time.Date(2026, 1, 15, 14, 32, 2, 0, time.UTC)
-
-// tool runs a program that make setup installs.
-func tool(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed: make setup does it", name)
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), "TZ=UTC", "MTOOLS_SKIP_CHECK=0", "LC_ALL=C")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 // random is data that differs from place to place.
 func random(seed uint64, n int) []byte {
@@ -97,7 +81,7 @@ func TestFormat(t *testing.T) {
 		t.Run(fmt.Sprintf("%d of %d", c.size, c.sector), func(t *testing.T) {
 			v := Volume{Label: "QV-ESP", Serial: 0x12345678, Size: c.size, SectorSize: c.sector, Hidden: 4096, Time: when, Files: files()}
 			path, extents := make32(t, v)
-			report := tool(t, "fsck.vfat", "-n", "-v", path)
+			report := hosttool.Run(t, "fsck.vfat", "-n", "-v", path)
 			for _, bad := range []string{"wrong", "differ", "Free cluster", "Orphaned", "Dirty"} {
 				if strings.Contains(report, bad) {
 					t.Errorf("fsck.vfat:\n%s", report)
@@ -107,7 +91,7 @@ func TestFormat(t *testing.T) {
 				t.Errorf("fsck.vfat takes it for something else:\n%s", report)
 			}
 			checkFiles(t, path, v.Files, extents)
-			listing := tool(t, "mdir", "-i", path, "::/loader")
+			listing := hosttool.Run(t, "mdir", "-i", path, "::/loader")
 			if !strings.Contains(listing, "QV-ESP") || !strings.Contains(listing, "1234-5678") || !strings.Contains(listing, "2026-01-15  14:32") {
 				t.Errorf("label, serial or time:\n%s", listing)
 			}
@@ -118,7 +102,7 @@ func TestFormat(t *testing.T) {
 func checkFiles(t *testing.T, image string, files []File, extents []Extent) {
 	t.Helper()
 	out := t.TempDir()
-	tool(t, "mcopy", "-s", "-n", "-i", image, "::/", out)
+	hosttool.Run(t, "mcopy", "-s", "-n", "-i", image, "::/", out)
 	volume, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
