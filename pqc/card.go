@@ -80,6 +80,11 @@ func (c *cardProvider) GenerateKey(ctx context.Context, a Algorithm, seed, publi
 	return nil
 }
 
+// PublicKey is software's: the secret is here.
+func (c *cardProvider) PublicKey(ctx context.Context, a Algorithm, secret []byte) ([]byte, error) {
+	return c.soft.PublicKey(ctx, a, secret)
+}
+
 type cardEncapsulator struct {
 	c      *cardProvider
 	p      Params

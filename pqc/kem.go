@@ -1,6 +1,7 @@
 package pqc
 
 import (
+	"bytes"
 	"context"
 
 	"quantavirt/internal/qverr"
@@ -9,6 +10,7 @@ import (
 // kemEngine is an implementation of a KEM.
 type kemEngine struct {
 	derive       func(seed, public, secret []byte) error
+	public       func(secret []byte) ([]byte, error) // of the expanded form
 	encapsulator func(public []byte) (encapsulateFunc, error)
 	decapsulator func(secret []byte) (kemKey, error)
 }
@@ -40,8 +42,9 @@ type kemSecret[T any] interface {
 // kemSeed is the size of d‖z of FIPS 203, algorithm 16.
 const kemSeed = 64
 
-// mlkem makes the engine of one parameter set of circl.
-func mlkem[P, S any, PP kemPublic[P], SP kemSecret[S]](fromSeed func([]byte) (*P, *S)) kemEngine {
+// mlkem makes the engine of one parameter set of circl, whose public keys have
+// publicSize bytes.
+func mlkem[P, S any, PP kemPublic[P], SP kemSecret[S]](publicSize int, fromSeed func([]byte) (*P, *S)) kemEngine {
 	return kemEngine{
 		derive: func(seed, public, secret []byte) error {
 			pk, sk := fromSeed(seed)
@@ -49,6 +52,16 @@ func mlkem[P, S any, PP kemPublic[P], SP kemSecret[S]](fromSeed func([]byte) (*P
 			SP(sk).Pack(secret)
 			wipe(sk) // the public key shares with it, and is done with
 			return nil
+		},
+		public: func(secret []byte) ([]byte, error) {
+			sk := new(S)
+			if err := SP(sk).Unpack(secret); err != nil { // checks the hash of the public key
+				return nil, err
+			}
+			wipe(sk)
+			end := len(secret) - 64 // H(ek) and z follow ek
+			ek := secret[:end]
+			return bytes.Clone(ek[end-publicSize:]), nil
 		},
 		encapsulator: func(public []byte) (encapsulateFunc, error) {
 			pk := new(P)

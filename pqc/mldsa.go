@@ -1,6 +1,10 @@
 package pqc
 
 import (
+	"crypto"
+	"crypto/sha3"
+	"crypto/subtle"
+	"errors"
 	"io"
 	_ "unsafe" // for go:linkname
 
@@ -39,8 +43,16 @@ type binary[T any] interface {
 	Bytes() []byte
 }
 
-// mldsa makes the engine of one parameter set of circl.
-func mldsa[P, S any, PP binary[P], SP binary[S]](
+// private is a secret key that gives the public one.
+type private[T any] interface {
+	binary[T]
+	Public() crypto.PublicKey
+}
+
+// mldsa makes the engine of one parameter set of circl. The secret vectors of
+// a packed key have vectors polynomials with coefficients in [−eta, eta].
+func mldsa[P, S any, PP binary[P], SP private[S]](
+	vectors, eta int,
 	fromSeed func(*[32]byte) (*P, *S),
 	sign func(*S, func(io.Writer), [32]byte, []byte),
 	verify func(*P, func(io.Writer), []byte) bool,
@@ -55,12 +67,33 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 			wipe(sk) // the public key shares its matrix with it, and is done with
 			return nil
 		},
+		public: func(secret []byte) ([]byte, error) {
+			sk := new(S)
+			if err := SP(sk).UnmarshalBinary(secret); err != nil {
+				return nil, err
+			}
+			defer wipe(sk)
+			public := PP(any(SP(sk).Public()).(*P)).Bytes()
+			var tr [64]byte
+			h := sha3.NewSHAKE256()
+			_, _ = h.Write(public) // never fails
+			_, _ = h.Read(tr[:])
+			if !shortVectors(secret, vectors, eta) {
+				return nil, errRange
+			}
+			if subtle.ConstantTimeCompare(tr[:], secret[64:128]) != 1 {
+				return nil, errHash
+			}
+			return public, nil
+		},
 		signer: func(secret []byte) (signKey, error) {
 			sk := new(S)
 			if len(secret) == 32 {
 				_, sk = fromSeed((*[32]byte)(secret))
 			} else if err := SP(sk).UnmarshalBinary(secret); err != nil {
 				return signKey{}, err
+			} else if !shortVectors(secret, vectors, eta) {
+				return signKey{}, errRange
 			}
 			return signKey{secret: sk, sign: func(signature []byte, m encoded, rnd []byte) error {
 				var r [32]byte // all zero is the deterministic variant
@@ -78,4 +111,32 @@ func mldsa[P, S any, PP binary[P], SP binary[S]](
 		},
 		random: 32,
 	}
+}
+
+var (
+	errRange = errors.New("a coefficient of the secret vectors is out of range")
+	errHash  = errors.New("the hash of the public key in it is another")
+)
+
+// shortVectors is the check that skDecode (FIPS 204, algorithm 25) leaves to
+// its caller and circl does not make: every coefficient of s1 and s2, which
+// follow rho, K and tr, is packed as a number from 0 to 2·eta. It looks at all
+// of them, in constant time.
+func shortVectors(secret []byte, vectors, eta int) bool {
+	bits := 3
+	if eta == 4 {
+		bits = 4
+	}
+	packed := secret[32+32+64:][:vectors*256*bits/8]
+	var wrong, buffer uint32
+	have := 0
+	for _, b := range packed {
+		buffer |= uint32(b) << have
+		for have += 8; have >= bits; have -= bits {
+			coefficient := buffer & (1<<bits - 1)
+			wrong |= uint32(2*eta) - coefficient // wraps below 0
+			buffer >>= bits
+		}
+	}
+	return wrong>>31 == 0
 }

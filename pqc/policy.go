@@ -25,6 +25,11 @@ func (s *Service) GenerateKey(ctx context.Context, a Algorithm, seed, public, se
 	return s.serve(a, func(by Provider) error { return by.GenerateKey(ctx, a, nil, public, secret) })
 }
 
+// PublicKey is the public key of a secret key, by software: the secret is here.
+func (s *Service) PublicKey(ctx context.Context, a Algorithm, secret []byte) ([]byte, error) {
+	return s.software.PublicKey(ctx, a, secret)
+}
+
 // Hash is a fresh hash.
 func (s *Service) Hash(a Algorithm) (h hash.Hash, err error) {
 	err = s.serve(a, func(by Provider) (err error) { h, err = by.Hash(a); return err })

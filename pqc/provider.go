@@ -34,6 +34,10 @@ type Provider interface {
 	// tested before it is handed out. PQCKeygen: it cannot be made.
 	GenerateKey(ctx context.Context, a Algorithm, seed, public, secret []byte) error
 
+	// PublicKey is the public key of a secret key in either form. PQCKeygen: the
+	// secret key is none, or contradicts itself.
+	PublicKey(ctx context.Context, a Algorithm, secret []byte) ([]byte, error)
+
 	// Encapsulator loads a public key. PQCEncaps: it fails the check of
 	// FIPS 203, section 7.2.
 	Encapsulator(ctx context.Context, a Algorithm, public []byte) (Encapsulator, error)

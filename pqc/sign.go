@@ -10,6 +10,7 @@ import (
 // signEngine is an implementation of a signature scheme.
 type signEngine struct {
 	derive   func(seed, public, secret []byte) error
+	public   func(secret []byte) ([]byte, error) // of the expanded form
 	signer   func(secret []byte) (signKey, error)
 	verifier func(public []byte) (verifyFunc, error)
 	random   int // bytes that hedge a signature

@@ -2,6 +2,8 @@ package pqc
 
 import (
 	"bytes"
+	"crypto/subtle"
+	"errors"
 
 	"github.com/cloudflare/circl/sign/slhdsa"
 	"github.com/cloudflare/circl/xof"
@@ -18,21 +20,33 @@ func slh(id slhdsa.ID, n int) signEngine {
 		sk := &slhdsa.PrivateKey{ID: id}
 		return sk, sk.UnmarshalBinary(secret)
 	}
+	derive := func(seed, public, secret []byte) error {
+		sk, err := load(seed)
+		if err != nil {
+			return err
+		}
+		defer wipe(sk)
+		packed, err := sk.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		copy(secret, packed)
+		copy(public, packed[2*n:])
+		clear(packed)
+		return nil
+	}
 	return signEngine{
-		derive: func(seed, public, secret []byte) error {
-			sk, err := load(seed)
-			if err != nil {
-				return err
+		derive: derive,
+		public: func(secret []byte) ([]byte, error) {
+			public, again := make([]byte, 2*n), make([]byte, 4*n)
+			defer clear(again)
+			if err := derive(secret[:3*n], public, again); err != nil {
+				return nil, err
 			}
-			defer wipe(sk)
-			packed, err := sk.MarshalBinary()
-			if err != nil {
-				return err
+			if subtle.ConstantTimeCompare(again, secret) != 1 {
+				return nil, errRoot
 			}
-			copy(secret, packed)
-			copy(public, packed[2*n:])
-			clear(packed)
-			return nil
+			return public, nil
 		},
 		signer: func(secret []byte) (signKey, error) {
 			sk, err := load(secret)
@@ -67,6 +81,8 @@ func slh(id slhdsa.ID, n int) signEngine {
 		random: n,
 	}
 }
+
+var errRoot = errors.New("the root of the tree in it is another")
 
 // slh is the message as circl wants it.
 func (m encoded) slh() (*slhdsa.Message, error) {

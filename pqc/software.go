@@ -40,14 +40,14 @@ type engines struct {
 func defaultEngines() engines {
 	return engines{
 		kem: map[Algorithm]kemEngine{
-			MLKEM512:  mlkem(mlkem512.NewKeyFromSeed),
-			MLKEM768:  mlkem(mlkem768.NewKeyFromSeed),
-			MLKEM1024: mlkem(mlkem1024.NewKeyFromSeed),
+			MLKEM512:  mlkem(mlkem512.PublicKeySize, mlkem512.NewKeyFromSeed),
+			MLKEM768:  mlkem(mlkem768.PublicKeySize, mlkem768.NewKeyFromSeed),
+			MLKEM1024: mlkem(mlkem1024.PublicKeySize, mlkem1024.NewKeyFromSeed),
 		},
 		sign: map[Algorithm]signEngine{
-			MLDSA44:    mldsa(mldsa44.NewKeyFromSeed, sign44, verify44),
-			MLDSA65:    mldsa(mldsa65.NewKeyFromSeed, sign65, verify65),
-			MLDSA87:    mldsa(mldsa87.NewKeyFromSeed, sign87, verify87),
+			MLDSA44:    mldsa(4+4, 2, mldsa44.NewKeyFromSeed, sign44, verify44),
+			MLDSA65:    mldsa(6+5, 4, mldsa65.NewKeyFromSeed, sign65, verify65),
+			MLDSA87:    mldsa(8+7, 2, mldsa87.NewKeyFromSeed, sign87, verify87),
 			SLHDSA128s: slh(slhdsa.SHA2_128s, 16),
 			SLHDSA128f: slh(slhdsa.SHA2_128f, 16),
 			SLHDSA192s: slh(slhdsa.SHA2_192s, 24),
@@ -177,6 +177,40 @@ func (s *software) GenerateKey(ctx context.Context, a Algorithm, seed, public, s
 		return s.fail(qverr.New(qverr.PQCSelfTest, "the halves of a new %s key do not belong together: %w", a, err))
 	}
 	return nil
+}
+
+// PublicKey is the public key of a secret key.
+func (s *software) PublicKey(ctx context.Context, a Algorithm, secret []byte) ([]byte, error) {
+	p, err := a.Params()
+	if err != nil {
+		return nil, err
+	}
+	derive, public := s.engines.kem[a].derive, s.engines.kem[a].public
+	if p.Family == FamilySignature {
+		derive, public = s.engines.sign[a].derive, s.engines.sign[a].public
+	}
+	if derive == nil {
+		return nil, qverr.New(qverr.PQCAlgorithm, "%s has no key pairs", a)
+	}
+	if _, err := s.use(p.Family, a); err != nil {
+		return nil, err
+	}
+	switch len(secret) {
+	case p.SecretKey:
+		out, err := public(secret)
+		if err == nil && (a < SLHDSA128s || a > SLHDSA256f) { // where nothing was believed
+			err = pairwise(ctx, s, p, out, secret)
+		}
+		if err != nil {
+			return nil, qverr.New(qverr.PQCKeygen, "%s secret key: %w", a, err)
+		}
+		return out, nil
+	case p.Seed:
+		out, expanded := make([]byte, p.PublicKey), make([]byte, p.SecretKey)
+		defer clear(expanded)
+		return out, s.GenerateKey(ctx, a, secret, out, expanded)
+	}
+	return nil, qverr.New(qverr.PQCKeygen, "%s secret key of %d bytes, want %d or a seed of %d", a, len(secret), p.SecretKey, p.Seed)
 }
 
 // pairwise is the conditional test of FIPS 140-3, section 7.10.3: what one half of

@@ -2,7 +2,6 @@ package keystore
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -25,16 +24,6 @@ import (
 // FileName is that of the keystore in its directory.
 const FileName = "keys.qvk"
 
-// Provider is what the keystore needs of a pqc.Provider.
-type Provider interface {
-	GenerateKey(ctx context.Context, a pqc.Algorithm, seed, public, secret []byte) error
-	Decapsulator(ctx context.Context, a pqc.Algorithm, secret []byte) (pqc.Decapsulator, error)
-	Signer(ctx context.Context, a pqc.Algorithm, secret []byte) (pqc.Signer, error)
-	Verifier(ctx context.Context, a pqc.Algorithm, public []byte) (pqc.Verifier, error)
-	Encapsulator(ctx context.Context, a pqc.Algorithm, public []byte) (pqc.Encapsulator, error)
-	Random(ctx context.Context, p []byte) error
-}
-
 // Counter counts the generations of the file where an older file does not reach.
 type Counter interface {
 	// Name is where it is: "tpm" or "state".
@@ -49,7 +38,7 @@ type Counter interface {
 // Options of a Store.
 type Options struct {
 	Dir      string
-	Provider Provider
+	Provider pqc.Provider
 	Counter  Counter
 	Sealer   Sealer // nil: only a passphrase opens the keystore
 	Now      func() time.Time
