@@ -21,7 +21,7 @@ func (s *Service) TestCard(ctx context.Context, address string) error {
 	if !ok {
 		return qverr.New(qverr.Unsupported, "card %s has no self-test", address)
 	}
-	failed, err := c.SelfTest(ctx, regs.SelfTestAll)
+	failed, err := c.SelfTest(ctx, regs.TestsAll)
 	if err == nil && failed != 0 {
 		err = qverr.New(qverr.QUACSelfTest, "card %s failed its self-test: %s", address, strings.Join(failed.Names(), ", "))
 	}

@@ -39,6 +39,7 @@ import (
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
+	"quantavirt/internal/secret"
 	"quantavirt/internal/version"
 )
 
@@ -57,6 +58,8 @@ func Main(args []string) int {
 	if err != nil {
 		return report(os.Stderr, err)
 	}
+	// Before anything secret is read.
+	o.memory, o.memoryErr = secret.Harden()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 	if err := Run(o, os.Stderr, signals); err != nil {
@@ -168,6 +171,9 @@ func (d *daemon) openLog(to io.Writer) error {
 	}
 	d.base = qvlog.New(to, qvlog.Options{Level: level, Ring: d.ring})
 	d.log = d.logger("daemon")
+	if d.o.memoryErr != nil {
+		d.log.Warn("secrets in memory are not fully protected", "err", d.o.memoryErr)
+	}
 	return nil
 }
 
@@ -277,7 +283,12 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	if d.tasks, err = task.NewManager(d.db, d.bus, d.logger("task")); err != nil {
 		return err
 	}
-	d.crypto = crypto.New(d.logger("pqc"))
+	if err := d.openTrust(); err != nil {
+		return err
+	}
+	d.crypto = crypto.New(crypto.Deps{
+		Log: d.logger("pqc"), DB: d.db, Keystore: filepath.Join(d.o.dataDir, "keystore"), TPM: d.trust.With, Memory: d.o.memory,
+	})
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
 		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, Kernels: kernels{},
 	}); err != nil {
@@ -295,9 +306,6 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		return err
 	}
 	d.net.NameVMs(d.vms.VMOf)
-	if err := d.openTrust(); err != nil {
-		return err
-	}
 	end := d.end()
 	d.backup = d.backups(end)
 	sysDeps := system.Deps{
@@ -319,7 +327,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, Version: version.Version,
-		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.trust.ResealFor,
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.resealFor,
 	}
 	if d.init != nil {
 		updateDeps.Init = d.init
