@@ -11,7 +11,7 @@ import (
 
 // Random reads randomness of the provider that serves.
 func (s *Service) Random(ctx context.Context, n int) (spec.RandomBytes, error) {
-	p, _, err := s.current()
+	p, err := s.serving(ctx)
 	if err != nil {
 		return spec.RandomBytes{}, err
 	}
@@ -25,7 +25,7 @@ const benchTime = 100 * time.Millisecond
 
 // Bench measures operations of the provider that serves now.
 func (s *Service) Bench(ctx context.Context, in spec.BenchRequest) (spec.BenchResult, error) {
-	p, _, err := s.current()
+	p, err := s.serving(ctx)
 	if err != nil {
 		return spec.BenchResult{}, err
 	}

@@ -24,7 +24,7 @@ func (s *Service) ResetCard(ctx context.Context, address string) (spec.Card, err
 }
 
 func (s *Service) act(ctx context.Context, address string, do func(cardActions, context.Context, string) error) (spec.Card, error) {
-	p, _, err := s.current()
+	p, err := s.serving(ctx)
 	if err != nil {
 		return spec.Card{}, err
 	}

@@ -18,8 +18,8 @@ import (
 const MaxMessage = 32 << 20
 
 // ListKeys lists all keys.
-func (s *Service) ListKeys(context.Context) (spec.KeyList, error) {
-	store, _, err := s.keys()
+func (s *Service) ListKeys(ctx context.Context) (spec.KeyList, error) {
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return spec.KeyList{}, err
 	}
@@ -63,8 +63,8 @@ func orZero(t *time.Time) time.Time {
 }
 
 // one does something with the keystore that gives a key.
-func (s *Service) one(do func(*keystore.Store) (keystore.Key, error)) (spec.Key, error) {
-	store, _, err := s.keys()
+func (s *Service) one(ctx context.Context, do func(*keystore.Store) (keystore.Key, error)) (spec.Key, error) {
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return spec.Key{}, err
 	}
@@ -76,8 +76,8 @@ func (s *Service) one(do func(*keystore.Store) (keystore.Key, error)) (spec.Key,
 }
 
 // Key shows one key.
-func (s *Service) Key(_ context.Context, ref string) (spec.Key, error) {
-	return s.one(func(k *keystore.Store) (keystore.Key, error) { return k.Get(ref) })
+func (s *Service) Key(ctx context.Context, ref string) (spec.Key, error) {
+	return s.one(ctx, func(k *keystore.Store) (keystore.Key, error) { return k.Get(ref) })
 }
 
 // GenerateKey makes a key pair.
@@ -88,7 +88,7 @@ func (s *Service) GenerateKey(ctx context.Context, in spec.KeyGenerate) (spec.Ke
 	}
 	r := request(in.Label, in.Usage, in.ExpiresAt, in.Extractable)
 	r.Algorithm = a
-	return s.one(func(k *keystore.Store) (keystore.Key, error) { return k.Generate(ctx, r) })
+	return s.one(ctx, func(k *keystore.Store) (keystore.Key, error) { return k.Generate(ctx, r) })
 }
 
 func request(label string, usage []spec.KeyUsage, expires *time.Time, extractable bool) keystore.Request {
@@ -101,7 +101,7 @@ func request(label string, usage []spec.KeyUsage, expires *time.Time, extractabl
 
 // ImportKey brings a private key in.
 func (s *Service) ImportKey(ctx context.Context, in spec.KeyImport) (spec.Key, error) {
-	store, envelopes, err := s.keys()
+	store, envelopes, err := s.keys(ctx)
 	if err != nil {
 		return spec.Key{}, err
 	}
@@ -119,11 +119,11 @@ func (s *Service) ImportKey(ctx context.Context, in spec.KeyImport) (spec.Key, e
 
 // RotateKey makes a new key in the place of one.
 func (s *Service) RotateKey(ctx context.Context, ref string, in spec.KeyRotate) (spec.Key, error) {
-	return s.one(func(k *keystore.Store) (keystore.Key, error) { return k.Rotate(ctx, ref, orZero(in.ExpiresAt)) })
+	return s.one(ctx, func(k *keystore.Store) (keystore.Key, error) { return k.Rotate(ctx, ref, orZero(in.ExpiresAt)) })
 }
 
 // ExpireKey says when a key expires.
-func (s *Service) ExpireKey(_ context.Context, ref string, in spec.KeyExpire) (spec.Key, error) {
+func (s *Service) ExpireKey(ctx context.Context, ref string, in spec.KeyExpire) (spec.Key, error) {
 	if in.Never && in.At != nil {
 		return spec.Key{}, qverr.New(qverr.Inval, "a key expires at a time or never, not both")
 	}
@@ -131,12 +131,12 @@ func (s *Service) ExpireKey(_ context.Context, ref string, in spec.KeyExpire) (s
 	if in.At == nil && !in.Never {
 		at = time.Now()
 	}
-	return s.one(func(k *keystore.Store) (keystore.Key, error) { return k.Expire(ref, at) })
+	return s.one(ctx, func(k *keystore.Store) (keystore.Key, error) { return k.Expire(ref, at) })
 }
 
 // DestroyKey wipes a key.
-func (s *Service) DestroyKey(_ context.Context, ref string) error {
-	store, _, err := s.keys()
+func (s *Service) DestroyKey(ctx context.Context, ref string) error {
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *Service) DestroyKey(_ context.Context, ref string) error {
 
 // ExportKey gives a private key out, sealed for the recipient.
 func (s *Service) ExportKey(ctx context.Context, ref string, in spec.KeyExport) (spec.Envelope, error) {
-	store, _, err := s.keys()
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return spec.Envelope{}, err
 	}
@@ -174,7 +174,7 @@ func (s *Service) Sign(ctx context.Context, ref string, p spec.SignParams, messa
 			return spec.Signature{}, err
 		}
 	}
-	store, _, err := s.keys()
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return spec.Signature{}, err
 	}
@@ -198,7 +198,7 @@ func (s *Service) Sign(ctx context.Context, ref string, p spec.SignParams, messa
 
 // Decapsulate recovers a shared key, sealed for the recipient.
 func (s *Service) Decapsulate(ctx context.Context, ref string, in spec.Decapsulate) (spec.Envelope, error) {
-	store, _, err := s.keys()
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return spec.Envelope{}, err
 	}

@@ -52,8 +52,8 @@ func (c stateCounter) Count() (n uint64, err error) {
 
 // keys is the keystore, which is opened at its first use: a start of the daemon does not
 // wait for that. QV_ERR_AGAIN: it is not known yet what serves.
-func (s *Service) keys() (*keystore.Store, *envelope.Recipient, error) {
-	p, _, err := s.current()
+func (s *Service) keys(ctx context.Context) (*keystore.Store, *envelope.Recipient, error) {
+	p, err := s.serving(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,11 +90,11 @@ func (s *Service) closeKeystore() error {
 
 // ResealFor seals the keystore for one more system, which is about to be tried. What the
 // TPM does not keep needs none of that.
-func (s *Service) ResealFor(uki io.ReaderAt, size int64, name string) error {
+func (s *Service) ResealFor(ctx context.Context, uki io.ReaderAt, size int64, name string) error {
 	if s.TPM == nil {
 		return nil
 	}
-	store, _, err := s.keys()
+	store, _, err := s.keys(ctx)
 	if err != nil {
 		return err
 	}
@@ -115,8 +115,8 @@ func (s *Service) ResealFor(uki io.ReaderAt, size int64, name string) error {
 }
 
 // KeystoreStatus shows how the keystore is.
-func (s *Service) KeystoreStatus(context.Context) (spec.Keystore, error) {
-	store, envelopes, err := s.keys()
+func (s *Service) KeystoreStatus(ctx context.Context) (spec.Keystore, error) {
+	store, envelopes, err := s.keys(ctx)
 	if err != nil {
 		return spec.Keystore{}, err
 	}
@@ -130,7 +130,7 @@ func (s *Service) KeystoreStatus(context.Context) (spec.Keystore, error) {
 
 // InitKeystore makes a keystore.
 func (s *Service) InitKeystore(ctx context.Context, in spec.KeystoreInit) (spec.Keystore, error) {
-	store, envelopes, err := s.keys()
+	store, envelopes, err := s.keys(ctx)
 	if err != nil {
 		return spec.Keystore{}, err
 	}
@@ -163,7 +163,7 @@ func (s *Service) SetKeystorePassphrase(ctx context.Context, in spec.KeystorePas
 }
 
 func (s *Service) withPassphrase(ctx context.Context, sealed []byte, do func(*keystore.Store, []byte) error) (spec.Keystore, error) {
-	store, envelopes, err := s.keys()
+	store, envelopes, err := s.keys(ctx)
 	if err != nil {
 		return spec.Keystore{}, err
 	}

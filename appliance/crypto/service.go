@@ -48,6 +48,8 @@ type Service struct {
 	keystore   *keystore.Store // nil before it is asked for
 	envelopes  *envelope.Recipient
 
+	started chan struct{} // closed when it is known what serves
+
 	mu    sync.Mutex
 	cards []initapi.Card // as PID 1 found them
 	pqc   provider
@@ -78,9 +80,10 @@ func (s *Service) status(ctx context.Context, p provider) pqc.Status {
 // New makes the service; Start opens the cards.
 func New(d Deps) *Service {
 	return &Service{
-		Deps: d,
-		log:  d.Log,
-		err: qverr.New(qverr.Again, "the cards are being looked at"),
+		Deps:    d,
+		log:     d.Log,
+		started: make(chan struct{}),
+		err:     qverr.New(qverr.Again, "the cards are being looked at"),
 		open: func(ctx context.Context, opts pqc.Options) (provider, error) {
 			s, err := pqc.Open(ctx, opts)
 			if s == nil {
@@ -107,6 +110,7 @@ func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cards, s.pqc, s.err = cards, p, err
+	close(s.started)
 }
 
 // Feed gives the kernel randomness of the card until ctx ends.
@@ -126,6 +130,21 @@ func (s *Service) Close() error {
 		return err
 	}
 	return errors.Join(err, p.Close())
+}
+
+// startTime is how long a request waits until it is known what serves.
+const startTime = 20 * time.Second
+
+// serving is the provider, once it is known.
+func (s *Service) serving(ctx context.Context) (provider, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	select {
+	case <-s.started:
+	case <-ctx.Done():
+	}
+	p, _, err := s.current()
+	return p, err
 }
 
 func (s *Service) current() (provider, []initapi.Card, error) {

@@ -30,5 +30,5 @@ func (d *daemon) openTrust() (err error) {
 // resealFor seals the data volume and the keystore for a system that is about to be
 // tried.
 func (d *daemon) resealFor(uki io.ReaderAt, size int64, name string) error {
-	return errors.Join(d.trust.ResealFor(uki, size, name), d.crypto.ResealFor(uki, size, name))
+	return errors.Join(d.trust.ResealFor(uki, size, name), d.crypto.ResealFor(d.ctx, uki, size, name))
 }

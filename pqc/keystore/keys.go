@@ -148,7 +148,7 @@ func (s *Store) expand(ctx context.Context, r Request, seed, public []byte) erro
 func (s *Store) newKey(r Request, origin Origin, public []byte) Key {
 	return Key{
 		ID: uuid.NewString(), Label: r.Label, Algorithm: r.Algorithm, Usage: slices.Clone(r.Usage), Extractable: r.Extractable,
-		Origin: origin, Version: 1, CreatedAt: s.Now().UTC().Truncate(time.Second), ExpiresAt: r.ExpiresAt.UTC(), Public: public,
+		Origin: origin, Version: 1, CreatedAt: s.Now().UTC().Truncate(time.Millisecond), ExpiresAt: r.ExpiresAt.UTC(), Public: public,
 	}
 }
 

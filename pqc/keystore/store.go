@@ -273,7 +273,7 @@ func (s *Store) Create(text []byte, replace bool) error {
 	}
 	switch {
 	case s.condition == Open:
-		return qverr.New(qverr.Exist, "the node has a keystore")
+		return qverr.New(qverr.Exist, "the node has a keystore").WithHint("see it: quantavirt crypto keystore status")
 	case s.condition == Locked:
 		return qverr.New(qverr.Exist, "the node has a keystore, which is locked").WithHint("open it: quantavirt crypto keystore unlock")
 	case s.condition == Broken && !replace:
