@@ -87,12 +87,21 @@ func (v *vectors) hash(a Algorithm, message []byte, size int) []byte {
 	return out
 }
 
+// chain is what the Monte Carlo test is to give: 100 results, of which the first
+// 10 do without QV_SOAK.
+func chain(c vectorCase) []struct{ MD hexBytes } {
+	if full() {
+		return c.out.ResultsArray
+	}
+	return c.out.ResultsArray[:10]
+}
+
 // monteCarlo is the test of the ACVP specifications of SHA-2 and SHA-3: a chain
 // of 1000 hashes gives each of 100 results.
 func (v *vectors) monteCarlo(a Algorithm, c vectorCase) {
 	seed := []byte(c.in.Msg)
 	sha2 := a == SHA256 || a == SHA384 || a == SHA512
-	for i, want := range c.out.ResultsArray {
+	for i, want := range chain(c) {
 		last := [3][]byte{seed, seed, seed}
 		for range 1000 {
 			message := last[2]
@@ -112,7 +121,7 @@ func (v *vectors) monteCarloXOF(a Algorithm, c vectorCase) {
 	md := []byte(c.in.Msg)
 	least, most := c.group.MinOutLen/8, c.group.MaxOutLen/8
 	size := most
-	for i, want := range c.out.ResultsArray {
+	for i, want := range chain(c) {
 		for range 1000 {
 			message := make([]byte, 16)
 			copy(message, md)

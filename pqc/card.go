@@ -56,11 +56,14 @@ func (c *cardProvider) GenerateKey(ctx context.Context, a Algorithm, seed, publi
 	if err != nil {
 		return err
 	}
-	if seed != nil {
-		return qverr.New(qverr.Unsupported, "the card takes no seed")
+	if seed != nil && len(seed) != p.Seed {
+		return qverr.New(qverr.PQCKeygen, "%s seed of %d bytes, want %d", a, len(seed), p.Seed)
 	}
 	if len(public) != p.PublicKey || len(secret) != p.SecretKey {
 		return qverr.New(qverr.PQCKeygen, "%s: public and secret key of %d and %d bytes, want %d and %d", a, len(public), len(secret), p.PublicKey, p.SecretKey)
+	}
+	if seed != nil {
+		return qverr.New(qverr.Unsupported, "the card takes no seed")
 	}
 	pk, sk, err := c.Card.KEMGenerateKey(ctx, regs.Alg(a))
 	if err != nil {

@@ -42,9 +42,9 @@ type kemSecret[T any] interface {
 // kemSeed is the size of d‖z of FIPS 203, algorithm 16.
 const kemSeed = 64
 
-// mlkem makes the engine of one parameter set of circl, whose public keys have
+// newMLKEM makes the engine of one parameter set of circl, whose public keys have
 // publicSize bytes.
-func mlkem[P, S any, PP kemPublic[P], SP kemSecret[S]](publicSize int, fromSeed func([]byte) (*P, *S)) kemEngine {
+func newMLKEM[P, S any, PP kemPublic[P], SP kemSecret[S]](publicSize int, fromSeed func([]byte) (*P, *S)) kemEngine {
 	return kemEngine{
 		derive: func(seed, public, secret []byte) error {
 			pk, sk := fromSeed(seed)

@@ -49,9 +49,9 @@ type private[T any] interface {
 	Public() crypto.PublicKey
 }
 
-// mldsa makes the engine of one parameter set of circl. The secret vectors of
+// newMLDSA makes the engine of one parameter set of circl. The secret vectors of
 // a packed key have vectors polynomials with coefficients in [−eta, eta].
-func mldsa[P, S any, PP binary[P], SP private[S]](
+func newMLDSA[P, S any, PP binary[P], SP private[S]](
 	vectors, eta int,
 	fromSeed func(*[32]byte) (*P, *S),
 	sign func(*S, func(io.Writer), [32]byte, []byte),

@@ -9,9 +9,9 @@ import (
 	"github.com/cloudflare/circl/xof"
 )
 
-// slh makes the engine of one parameter set of circl's SLH-DSA (FIPS 205);
+// newSLHDSA makes the engine of one parameter set of circl's SLH-DSA (FIPS 205);
 // n is its security parameter in bytes.
-func slh(id slhdsa.ID, n int) signEngine {
+func newSLHDSA(id slhdsa.ID, n int) signEngine {
 	load := func(secret []byte) (*slhdsa.PrivateKey, error) {
 		if len(secret) == 3*n {
 			_, sk, err := slhdsa.GenerateKey(bytes.NewReader(secret), id)

@@ -40,20 +40,20 @@ type engines struct {
 func defaultEngines() engines {
 	return engines{
 		kem: map[Algorithm]kemEngine{
-			MLKEM512:  mlkem(mlkem512.PublicKeySize, mlkem512.NewKeyFromSeed),
-			MLKEM768:  mlkem(mlkem768.PublicKeySize, mlkem768.NewKeyFromSeed),
-			MLKEM1024: mlkem(mlkem1024.PublicKeySize, mlkem1024.NewKeyFromSeed),
+			MLKEM512:  newMLKEM(mlkem512.PublicKeySize, mlkem512.NewKeyFromSeed),
+			MLKEM768:  newMLKEM(mlkem768.PublicKeySize, mlkem768.NewKeyFromSeed),
+			MLKEM1024: newMLKEM(mlkem1024.PublicKeySize, mlkem1024.NewKeyFromSeed),
 		},
 		sign: map[Algorithm]signEngine{
-			MLDSA44:    mldsa(4+4, 2, mldsa44.NewKeyFromSeed, sign44, verify44),
-			MLDSA65:    mldsa(6+5, 4, mldsa65.NewKeyFromSeed, sign65, verify65),
-			MLDSA87:    mldsa(8+7, 2, mldsa87.NewKeyFromSeed, sign87, verify87),
-			SLHDSA128s: slh(slhdsa.SHA2_128s, 16),
-			SLHDSA128f: slh(slhdsa.SHA2_128f, 16),
-			SLHDSA192s: slh(slhdsa.SHA2_192s, 24),
-			SLHDSA192f: slh(slhdsa.SHA2_192f, 24),
-			SLHDSA256s: slh(slhdsa.SHA2_256s, 32),
-			SLHDSA256f: slh(slhdsa.SHA2_256f, 32),
+			MLDSA44:    newMLDSA(4+4, 2, mldsa44.NewKeyFromSeed, sign44, verify44),
+			MLDSA65:    newMLDSA(6+5, 4, mldsa65.NewKeyFromSeed, sign65, verify65),
+			MLDSA87:    newMLDSA(8+7, 2, mldsa87.NewKeyFromSeed, sign87, verify87),
+			SLHDSA128s: newSLHDSA(slhdsa.SHA2_128s, 16),
+			SLHDSA128f: newSLHDSA(slhdsa.SHA2_128f, 16),
+			SLHDSA192s: newSLHDSA(slhdsa.SHA2_192s, 24),
+			SLHDSA192f: newSLHDSA(slhdsa.SHA2_192f, 24),
+			SLHDSA256s: newSLHDSA(slhdsa.SHA2_256s, 32),
+			SLHDSA256f: newSLHDSA(slhdsa.SHA2_256f, 32),
 		},
 		aead: map[Algorithm]func([]byte) (cipher.AEAD, error){
 			AES256GCM: func(key []byte) (cipher.AEAD, error) {

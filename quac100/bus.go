@@ -20,7 +20,8 @@ type Bus interface {
 	// Interrupts switches MSI-X on and calls handle with the number of the
 	// vector, from any goroutine, whenever one of the first n fires.
 	Interrupts(n int, handle func(vector int)) error
-	// Reset resets the function; register state is lost, DMA memory stays.
+	// Reset resets the function; register state is lost, DMA memory and
+	// interrupts stay connected.
 	Reset() error
 	// Close stops interrupts and gives the card back.
 	Close() error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quantavirt/internal/qverr"
@@ -14,39 +15,66 @@ import (
 
 // Card is a card in service. Its methods may be called from any goroutine.
 type Card struct {
-	bus  Bus
-	caps regs.Caps
-	ring *ring
-	pool *pool
+	bus   Bus
+	opts  options
+	caps  regs.Caps
+	ring  *ring
+	pool  *pool
+	stats counters
 
-	mu     sync.Mutex
-	failed error // why no more work is taken
-	closed bool
-	known  bool // the register interface is verified: it may be written to
+	failure  atomic.Pointer[fault] // why no work is taken; nil while it is
+	degraded atomic.Pointer[fault] // why work should go elsewhere, although it is taken
+	troubles chan error            // for the supervisor
+	events   chan struct{}         // interrupts other than of responses
+	stopping chan struct{}
+	world    sync.WaitGroup
+
+	period time.Duration // of the heartbeat
+
+	reset sync.Mutex // bring-up, recovery, reset and close, one at a time
+	known bool       // the register interface is verified: it may be written to
+	done  bool       // closed
+
+	updating sync.Mutex // the firmware, one at a time
+
+	ladder ladder
 }
 
+// fault is an error behind an atomic pointer.
+type fault struct{ err error }
+
 const (
-	resetLimit     = 5 * time.Second        // section 17
-	commandTimeout = 30 * time.Second       // CMDQ_TIMEOUT_MS, section 14.3 advises it
-	stepLimit      = 500 * time.Millisecond // other short waits
+	resetLimit = 5 * time.Second        // section 17
+	stepLimit  = 500 * time.Millisecond // other short waits
 )
 
 // Open brings the card on bus up (section 20) and owns the bus from then on,
 // also when it fails. QUACNotFound: not this card or gone. QUACFWVersion: an
 // interface that this driver does not know. QUACSelfTest, QUACWatchdog,
-// QUACRingInit, QUACDMA, QUACInterrupt: the step that failed.
-func Open(ctx context.Context, bus Bus) (*Card, error) {
-	c := &Card{bus: bus}
+// QUACMMIO, QUACPower, QUACRingInit, QUACDMA, QUACInterrupt: the step that
+// failed.
+func Open(ctx context.Context, bus Bus, opts ...Option) (*Card, error) {
+	c := &Card{
+		bus: bus, opts: defaults(), troubles: make(chan error, 1), events: make(chan struct{}, 1), stopping: make(chan struct{}),
+	}
+	for _, o := range opts {
+		o(&c.opts)
+	}
+	c.reset.Lock()
+	defer c.reset.Unlock()
 	if err := c.bringUp(ctx); err != nil {
 		return nil, errors.Join(err, bus.Close())
 	}
+	now := time.Now()
+	c.ladder.heartAt, c.ladder.movedAt = now, now
+	c.world.Go(c.supervise)
 	return c, nil
 }
 
 func (c *Card) bringUp(ctx context.Context) error {
 	steps := []func(context.Context) error{
 		c.identify, c.enableBus, c.awaitReset, c.checkInterface, c.softReset, c.testRegisters,
-		c.startRings, c.startInterrupts, c.run, c.tryOut,
+		c.makeRings, c.connectInterrupts, c.startInterrupts, c.enable, c.tryOut,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -107,7 +135,7 @@ func (c *Card) checkInterface(context.Context) error {
 		return qverr.New(qverr.QUACFWVersion, "card %s is not the simulator and its register map is not verified", c.bus.Address())
 	}
 	caps2 := regs.Caps2(c.bus.Read32(regs.DevCaps2))
-	if caps2.CommandSize() != regs.CommandSize || caps2.ResponseSize() != regs.ResponseSize || caps2.MaxRing() < ringSize {
+	if caps2.CommandSize() != regs.CommandSize || caps2.ResponseSize() != regs.ResponseSize || caps2.MaxRing() < c.opts.ring {
 		return qverr.New(qverr.QUACFWVersion, "card %s has entries of %d and %d bytes and rings of at most %d",
 			c.bus.Address(), caps2.CommandSize(), caps2.ResponseSize(), caps2.MaxRing())
 	}
@@ -160,7 +188,10 @@ func (c *Card) testRegisters(ctx context.Context) error {
 		}
 	}
 	c.bus.Write32(regs.ErrStatus, c.bus.Read32(regs.ErrStatus))
-	c.bus.Write32(regs.CMDQTimeoutMS, uint32(commandTimeout.Milliseconds()))
+	c.bus.Write32(regs.CMDQTimeoutMS, uint32(c.opts.timeout.Milliseconds()))
+	if mv := c.bus.Read32(regs.VAuxMV); mv < auxLowMV {
+		return qverr.New(qverr.QUACPower, "card %s has %d mV of auxiliary power, needs %d", c.bus.Address(), mv, auxLowMV)
+	}
 	return c.heartbeat(ctx)
 }
 
@@ -168,79 +199,96 @@ func (c *Card) testRegisters(ctx context.Context) error {
 // periods.
 func (c *Card) heartbeat(ctx context.Context) error {
 	first := c.bus.Read32(regs.Heartbeat)
-	limit := 3 * time.Duration(min(c.bus.Read32(regs.HBPeriodMS), 1000)) * time.Millisecond
-	err := c.poll(ctx, limit, func() (bool, error) { return c.bus.Read32(regs.Heartbeat) != first, nil })
+	c.period = time.Duration(min(c.bus.Read32(regs.HBPeriodMS), 1000)) * time.Millisecond
+	err := c.poll(ctx, 3*c.period, func() (bool, error) { return c.bus.Read32(regs.Heartbeat) != first, nil })
 	if errors.Is(err, errPoll) {
 		return qverr.New(qverr.QUACWatchdog, "card %s: the firmware's heartbeat stands still", c.bus.Address())
 	}
 	return err
 }
 
-// startRings is step 8.
-func (c *Card) startRings(context.Context) (err error) {
-	if c.ring, err = newRing(c.bus); err != nil {
-		return qverr.New(qverr.QUACRingInit, "rings of card %s: %w", c.bus.Address(), err)
-	}
-	if c.pool, err = newPool(c.bus); err != nil {
+// makeRings is step 8: memory that lasts as long as the card is open.
+func (c *Card) makeRings(context.Context) (err error) {
+	if c.pool, err = newPool(c.bus, c.opts.poolLimit); err != nil {
 		return qverr.New(qverr.QUACDMA, "buffers of card %s: %w", c.bus.Address(), err)
 	}
+	if c.ring, err = newRing(c.bus, &c.opts, c.pool, &c.stats, c.trouble); err != nil {
+		return qverr.New(qverr.QUACRingInit, "rings of card %s: %w", c.bus.Address(), err)
+	}
+	c.pool.ring = c.ring
 	return nil
 }
 
-// startInterrupts is step 9. Vector 1 tells of responses; the others of
-// events that Status shows.
-func (c *Card) startInterrupts(context.Context) error {
-	err := c.bus.Interrupts(regs.MSIXVectors, func(vector int) {
+// connectInterrupts lets vector 1 tell of responses, the others of events.
+func (c *Card) connectInterrupts(context.Context) error {
+	return c.bus.Interrupts(regs.MSIXVectors, func(vector int) {
 		if vector == regs.VectorResponses {
+			c.stats.interrupts.Add(1)
 			c.ring.wake()
 			return
 		}
-		c.event()
+		select {
+		case c.events <- struct{}{}:
+		default: // it is already going to look
+		}
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// wanted are the causes that the driver acts on.
+var wanted = regs.CauseRspAvail.Mask() | regs.CauseError.Mask() | regs.CauseFatal.Mask() | regs.CauseCMDQHalt.Mask() |
+	regs.CauseDMAError.Mask() | regs.CauseCryptoError.Mask() | regs.CauseTemp.Mask() | regs.CausePower.Mask() | regs.CauseThrottle.Mask() |
+	regs.CauseTamper.Mask() | regs.CauseKeyEvent.Mask() | regs.CauseQRNGHealth.Mask() | regs.CauseSelfTestDone.Mask()
+
+// startInterrupts is step 9.
+func (c *Card) startInterrupts(context.Context) error {
 	c.bus.Write32(regs.IntCause, ^uint32(0))
-	c.bus.Write32(regs.IntEnable, regs.CauseRspAvail.Mask()|regs.CauseError.Mask()|regs.CauseFatal.Mask()|regs.CauseCMDQHalt.Mask())
+	c.bus.Write32(regs.IntEnable, wanted)
 	c.bus.Write32(regs.IntMask, 0)
 	return nil
 }
 
-// event looks at what an interrupt of errors says: a halted ring or a fatal
-// error ends the card's service, so that callers go elsewhere.
-func (c *Card) event() {
-	cause := c.bus.Read32(regs.IntCause)
-	c.bus.Write32(regs.IntCause, cause)
-	status := c.bus.Read32(regs.CMDQStatus)
-	fatal := cause&regs.CauseFatal.Mask() != 0
-	if cause != regs.GoneWord && !fatal && status&regs.CMDQHalted == 0 {
-		return
-	}
-	reason, _ := regs.SplitCMDQStatus(status)
-	c.fail(qverr.New(qverr.QUACWatchdog, "card %s stopped (cause %#x, halt reason %d)", c.bus.Address(), cause, reason))
-}
-
-// run is step 10.
-func (c *Card) run(context.Context) error {
+// enable is step 10.
+func (c *Card) enable(context.Context) error {
 	c.bus.Write32(regs.DMAControl, regs.DMAEnable|regs.DMASG)
 	c.bus.Write32(regs.DevControl, uint32(regs.ControlRun))
 	return c.ring.start()
 }
 
-// tryOut is step 11: only a card that moves data and gives randomness works.
+// tryOut is step 11: only a card that says by interrupts that it answers, moves
+// data and gives randomness works.
 func (c *Card) tryOut(ctx context.Context) error {
-	if _, err := c.do(ctx, &regs.Command{Opcode: regs.OpNOP}, nil); err != nil {
+	if err := c.tryInterrupt(ctx); err != nil {
 		return err
 	}
 	sent := []byte("quantavirt: echo through the IOMMU")
 	got := make([]byte, len(sent))
-	if _, err := c.do(ctx, &regs.Command{Opcode: regs.OpEcho}, &transfer{src0: sent, dst0: got}); err != nil {
+	q := request{cmd: regs.Command{Opcode: regs.OpEcho}, dst0: got, own: true}
+	q.src0[0] = sent
+	if err := c.run(ctx, &q); err != nil {
 		return err
 	}
 	if string(got) != string(sent) {
 		return qverr.New(qverr.QUACDMA, "card %s echoed other bytes than it was sent", c.bus.Address())
 	}
-	return c.Random(ctx, make([]byte, 32))
+	return c.run(ctx, &request{cmd: regs.Command{Opcode: regs.OpQRNGRead}, dst0: make([]byte, 32), own: true})
+}
+
+// tryInterrupt sends a NOP and wants an interrupt for it. A response without
+// one is found by looking.
+func (c *Card) tryInterrupt(ctx context.Context) error {
+	before := c.stats.interrupts.Load()
+	look := time.AfterFunc(stepLimit, c.ring.wake)
+	defer look.Stop()
+	limited, cancel := context.WithTimeout(ctx, 2*stepLimit)
+	defer cancel()
+	err := c.run(limited, &request{cmd: regs.Command{Opcode: regs.OpNOP}, own: true})
+	if qverr.CodeOf(err) == qverr.Timeout && ctx.Err() == nil {
+		return qverr.New(qverr.QUACWatchdog, "card %s does not answer its first command: %w", c.bus.Address(), err)
+	}
+	if err == nil && c.stats.interrupts.Load() == before && c.opts.completion != Polling {
+		return qverr.New(qverr.QUACInterrupt, "card %s answers, but its interrupt does not arrive", c.bus.Address())
+	}
+	return err
 }
 
 var errPoll = errors.New("time is over")
@@ -265,41 +313,45 @@ func (c *Card) poll(ctx context.Context, limit time.Duration, done func() (bool,
 	}
 }
 
-// Healthy is nil while the card takes work.
+// Healthy is nil while the card takes work and works as it should. A card that
+// is too hot to work says so here.
 func (c *Card) Healthy() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed
+	for _, p := range []*atomic.Pointer[fault]{&c.failure, &c.degraded} {
+		if f := p.Load(); f != nil {
+			return f.err
+		}
+	}
+	return nil
 }
 
-// fail ends the service with a reason; what is in flight is answered with it.
+// fail ends the taking of work with a reason; what is in flight is answered
+// with it.
 func (c *Card) fail(err error) {
-	c.mu.Lock()
-	if c.failed == nil {
-		c.failed = err
-	}
-	c.mu.Unlock()
-	if c.ring != nil {
-		c.ring.abort(err)
-	}
+	c.failure.Store(&fault{err})
+	c.ring.abort(err)
 }
 
 // Close stops the card in order: no new work, what is in flight ends, then
 // queues, interrupts and memory go.
 func (c *Card) Close() error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	c.reset.Lock()
+	defer c.reset.Unlock()
+	if c.done {
 		return nil
 	}
-	c.closed = true
-	if c.failed == nil {
-		c.failed = qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
+	c.done = true
+	gone := qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
+	dead := !c.failure.CompareAndSwap(nil, &fault{gone})
+	close(c.stopping)
+	if !dead {
+		c.ring.drained(stepLimit)
 	}
-	c.mu.Unlock()
-	c.ring.drain(stepLimit)
 	c.stopHardware()
-	return c.bus.Close()
+	err := c.bus.Close()
+	c.reset.Unlock()
+	c.world.Wait()
+	c.reset.Lock()
+	return err
 }
 
 // stopHardware quiesces a card in any state and frees what it could write to.

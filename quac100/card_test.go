@@ -28,10 +28,10 @@ func plug(t *testing.T, cfg model.Config) (*model.Card, *direct.Bus) {
 }
 
 // open brings a card up and checks after the test that nothing is left behind.
-func open(t *testing.T, cfg model.Config) (*quac100.Card, *model.Card, *direct.Bus) {
+func open(t *testing.T, cfg model.Config, opts ...quac100.Option) (*quac100.Card, *model.Card, *direct.Bus) {
 	t.Helper()
 	m, bus := plug(t, cfg)
-	c, err := quac100.Open(t.Context(), bus)
+	c, err := quac100.Open(t.Context(), bus, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestRefused(t *testing.T) {
 		want qverr.Code
 	}{
 		{"short key", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, public[1:]); return err }, qverr.Inval},
-		{"key out of range", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, notReduced); return err }, qverr.PQCDecrypt},
+		{"key out of range", func() error { _, _, err := c.KEMEncapsulate(ctx, regs.MLKEM768, notReduced); return err }, qverr.PQCEncaps},
 		{"short ciphertext", func() error { _, err := c.KEMDecapsulate(ctx, regs.MLKEM768, secret, []byte{1}); return err }, qverr.Inval},
 		{"no KEM", func() error { _, _, err := c.KEMGenerateKey(ctx, regs.MLDSA44); return err }, qverr.PQCAlgorithm},
 	} {

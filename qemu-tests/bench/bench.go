@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Out  io.Writer
 	Runs int // of each measurement
-	// Part is "image", "boot" or "vmm"; "" measures all and stores the report.
+	// Part is "image", "boot", "vmm" or "crypto"; "" measures all and stores the report.
 	Part string
 }
 
@@ -27,6 +27,7 @@ type Report struct {
 	Boot    Boot            `json:"boot"`
 	IdleMiB float64         `json:"idle_memory_mib"`
 	Monitor Monitors        `json:"monitor"`
+	Crypto  []Crypto        `json:"crypto"`
 }
 
 // run is one bench under way.
@@ -51,7 +52,7 @@ func Run(ctx context.Context, opts Options) error {
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context) error
-	}{{"image", r.image}, {"boot", r.boot}, {"vmm", r.monitors}} {
+	}{{"image", r.image}, {"boot", r.boot}, {"vmm", r.monitors}, {"crypto", r.crypto}} {
 		if opts.Part != "" && opts.Part != part.name {
 			continue
 		}

@@ -107,6 +107,12 @@ func (b *Bus) Reset() error {
 	var word [2]byte
 	binary.LittleEndian.PutUint16(word[:], regs.DevControlFLR)
 	b.card.WriteConfig(regs.CfgDevControl, word[:])
+	b.mu.Lock()
+	connected := b.handle != nil
+	b.mu.Unlock()
+	if connected { // as the kernel does for VFIO
+		b.setMSIX(regs.MSIXControlEnable)
+	}
 	return nil
 }
 

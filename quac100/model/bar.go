@@ -145,5 +145,7 @@ func (c *Card) write32(off uint64, v uint32) {
 		c.writeQRNG(info.Reg, v)
 	case regs.RegionPerf:
 		c.writePerf(info.Reg, v)
+	case regs.RegionFirmware:
+		c.writeFirmware(info.Reg, v)
 	}
 }

@@ -34,6 +34,13 @@ type Config struct {
 	HostMSIX bool
 	// Workers is the number of commands executed at once, 0 for the number of processors, at least 2.
 	Workers int
+	// KeyFile holds the persistent keys; empty: they live as long as the Card. It is made with mode 0600, and has the keys
+	// in clear text, as the flash memory of a real card may.
+	KeyFile string
+	// FWKey is the public ML-DSA-87 key that firmware images must be signed with; without one none is accepted.
+	FWKey []byte
+	// FWTrialTime is how long an image runs without a commit; 0 for 10 minutes.
+	FWTrialTime time.Duration
 	// FailSelfTest names self-tests that fail from power-up on.
 	FailSelfTest regs.SelfTest
 }
@@ -65,6 +72,9 @@ func (c *Config) setDefaults() {
 	if c.Entropy == nil {
 		c.Entropy = rand.Reader
 	}
+	if c.FWTrialTime == 0 {
+		c.FWTrialTime = fwTrialTime
+	}
 	if c.Workers <= 0 {
 		c.Workers = max(2, runtime.GOMAXPROCS(0))
 	}
@@ -95,8 +105,8 @@ type Card struct {
 	world sync.WaitGroup
 	stop  bool
 
-	// Conditions on mu: work for the fetcher, the workers, the poster, the manager and the filler; any progress.
-	fetchC, jobC, postC, manageC, fillC, progress *sync.Cond
+	// Conditions on mu: work for the fetcher, the workers, the poster, the manager, the filler and the saver; any progress.
+	fetchC, jobC, postC, manageC, fillC, saveC, fwC, progress *sync.Cond
 
 	config [regs.CfgSize]byte
 	reg    [regWords]uint32 // registers that are plain storage
@@ -111,6 +121,8 @@ type Card struct {
 	dma     dmaState
 	manager manager
 	qrng    *qrng
+	keys    keyStore
+	fw      firmware
 	perf    perf
 	thermal thermal
 	faults  faults
@@ -121,17 +133,21 @@ type Card struct {
 func New(cfg Config) (*Card, error) {
 	cfg.setDefaults()
 	c := &Card{cfg: cfg, ops: buildOps(), host: nobody{}}
-	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.progress} {
+	for _, p := range []**sync.Cond{&c.fetchC, &c.jobC, &c.postC, &c.manageC, &c.fillC, &c.saveC, &c.fwC, &c.progress} {
 		*p = sync.NewCond(&c.mu)
 	}
 	c.queue.running = make(map[*command]struct{})
 	c.faults.selfTest = cfg.FailSelfTest
 	c.qrng = newQRNG(cfg.Entropy)
+	if err := c.loadKeys(); err != nil {
+		return nil, err
+	}
+	c.initFirmware()
 	c.lock()
 	c.resetConfig()
 	c.reset(resetPower)
 	c.unlock()
-	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop} {
+	for _, run := range []func(){c.fetchLoop, c.postLoop, c.manageLoop, c.fillLoop, c.saveLoop, c.fwLoop} {
 		c.world.Go(run)
 	}
 	for range cfg.Workers {
@@ -185,7 +201,8 @@ func (c *Card) Close() error {
 	c.stop = true
 	c.dropAll()
 	c.irq.stopTimers()
-	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.progress} {
+	c.stopTrial()
+	for _, p := range []*sync.Cond{c.fetchC, c.jobC, c.postC, c.manageC, c.fillC, c.saveC, c.fwC, c.progress} {
 		p.Broadcast()
 	}
 	c.unlock()

@@ -6,9 +6,8 @@ import (
 	"quantavirt/quac100/regs"
 )
 
-// Capabilities of this model.
-const modelCaps = regs.CapMLKEM | regs.CapQRNG | regs.CapAsync | regs.CapBatch | regs.CapDMA | regs.CapFIPS | regs.CapFLR |
-	regs.CapPerf | regs.CapSG | regs.CapSimulator
+// Capabilities of this model: all of version 1.
+const modelCaps = regs.CapsFull | regs.CapSimulator
 
 const (
 	heartbeatPeriod  = 100 * time.Millisecond
@@ -50,6 +49,10 @@ func (c *Card) readControl(r regs.Reg) (v uint32, ok bool) {
 		return v, true
 	case regs.DMAStatus:
 		return c.dmaStatus(), true
+	case regs.FWStatus:
+		return c.fwStatus(), true
+	case regs.FWCtrl:
+		return c.fw.task, true
 	}
 	return 0, false
 }
@@ -113,6 +116,9 @@ func (c *Card) status() regs.Status {
 	set(regs.StatusHalted, c.queue.halted != regs.HaltNone)
 	set(regs.StatusThrottled, c.thermal.throttled)
 	set(regs.StatusZeroized, c.phase == phaseZeroized)
+	set(regs.StatusKeyStoreFull, c.keys.full())
+	set(regs.StatusFWBusy, c.fw.task != 0)
+	set(regs.StatusFWPending, c.fw.next != c.fw.running)
 	return s
 }
 
@@ -165,9 +171,6 @@ func (c *Card) writeDevControl(v regs.Control) {
 	c.wakeAll()
 	c.evaluate()
 }
-
-// zeroize destroys every key. This model stores none, so only the event remains.
-func (c *Card) zeroize() { c.raise(regs.CauseKeyEvent) }
 
 func (c *Card) writeReset(token uint32) {
 	switch token {

@@ -17,6 +17,6 @@
 //	card.WriteConfig(regs.CfgMSIXControl, []byte{0, 0x80}) // MSI-X on
 //	err = card.WaitReady(ctx)
 //
-// Capabilities that the model does not have yet (signatures, AES, key store, firmware update) are clear in DEV_CAPS, and
-// their opcodes answer "invalid opcode".
+// The cryptography is that of circl and the standard library; the pre-hash and hedged forms of ML-DSA, which circl does
+// not let a caller's randomness into, are the package's own and tested against circl.
 package model

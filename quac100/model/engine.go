@@ -115,17 +115,32 @@ func (c *Card) writeNTT(r regs.Reg, v uint32) {
 // 256 coefficients, seven layers, 64 butterflies at a time.
 const nttCycles = 256 * 7 / 2 / 64
 
+// signTries is the average number of rounds of ML-DSA's rejection loop (FIPS 204, table 1), taken for every signature.
+var signTries = map[regs.Alg]uint64{regs.MLDSA44: 4, regs.MLDSA65: 5, regs.MLDSA87: 4}
+
 // countNTT adds the transforms of an operation to the counters.
 func (c *Card) countNTT(op regs.Opcode, alg regs.Alg) {
-	k := map[regs.Alg]uint64{regs.MLKEM512: 2, regs.MLKEM768: 3, regs.MLKEM1024: 4}[alg]
+	k := map[regs.Alg]uint64{regs.MLKEM512: 2, regs.MLKEM768: 3, regs.MLKEM1024: 4, regs.MLDSA44: 4, regs.MLDSA65: 6, regs.MLDSA87: 8}[alg]
+	l := map[regs.Alg]uint64{regs.MLDSA44: 4, regs.MLDSA65: 5, regs.MLDSA87: 7}[alg]
+	if k == 0 {
+		return
+	}
 	var fwd, inv uint64
-	switch op {
+	switch tries := signTries[alg]; op {
 	case regs.OpKEMKeygen: // s and e
 		fwd = 2 * k
 	case regs.OpKEMEncaps: // r; u and v
 		fwd, inv = k, k+1
 	case regs.OpKEMDecaps: // u and back, then encapsulation again
 		fwd, inv = 2*k, k+2
+	case regs.OpSigKeygen: // s1; t
+		fwd, inv = l, k
+	case regs.OpSign: // s1, s2 and t0; in each round y and c; w, z, c*s2 and c*t0
+		fwd, inv = l+2*k+tries*(l+1), tries*(l+3*k)
+	case regs.OpVerify: // z, c and t1; w
+		fwd, inv = l+1+k, k
+	default:
+		return
 	}
 	c.lock()
 	defer c.unlock()
@@ -139,6 +154,7 @@ type perf struct {
 	since     time.Time // PERF counters begin
 	ops       [regs.HistClasses]uint64
 	qrngBytes uint64
+	aesBytes  uint64
 	ok, bad   uint64
 	irqSent   uint64
 	irqMerged uint64
@@ -159,7 +175,12 @@ type perf struct {
 
 var perfClass = map[regs.Opcode]int{
 	regs.OpKEMKeygen: regs.HistKEMKeygen, regs.OpKEMEncaps: regs.HistEncaps, regs.OpKEMDecaps: regs.HistDecaps,
+	regs.OpSigKeygen: regs.HistSigKeygen, regs.OpSign: regs.HistSign, regs.OpVerify: regs.HistVerify,
 	regs.OpQRNGRead: regs.HistQRNG, regs.OpQRNGRaw: regs.HistQRNG,
+	regs.OpAESGCMEncrypt: regs.HistAES, regs.OpAESGCMDecrypt: regs.HistAES,
+	regs.OpKeyImport: regs.HistKeyOps, regs.OpKeyExport: regs.HistKeyOps, regs.OpKeyDelete: regs.HistKeyOps,
+	regs.OpKeyInfo: regs.HistKeyOps, regs.OpKeyList: regs.HistKeyOps, regs.OpKeyGenSym: regs.HistKeyOps,
+	regs.OpKeyZeroizeAll: regs.HistKeyOps,
 }
 
 // account counts one response.
@@ -186,6 +207,9 @@ func (p *perf) account(r *result, on bool) {
 	}
 	if class == regs.HistQRNG {
 		p.qrngBytes += uint64(r.resp.Out0Len)
+	}
+	if class == regs.HistAES {
+		p.aesBytes += uint64(r.cmd.Src0Len)
 	}
 }
 
@@ -244,6 +268,8 @@ func (c *Card) showPerf() {
 	for r, v := range map[regs.Reg]uint64{
 		regs.PerfKEMKeygenLo: p.ops[regs.HistKEMKeygen], regs.PerfEncapsLo: p.ops[regs.HistEncaps],
 		regs.PerfDecapsLo: p.ops[regs.HistDecaps], regs.PerfQRNGBytesLo: p.qrngBytes,
+		regs.PerfSigKeygenLo: p.ops[regs.HistSigKeygen], regs.PerfSignLo: p.ops[regs.HistSign], regs.PerfVerifyLo: p.ops[regs.HistVerify],
+		regs.PerfAESOpsLo: p.ops[regs.HistAES], regs.PerfAESBytesLo: p.aesBytes, regs.PerfKeyOpsLo: p.ops[regs.HistKeyOps],
 		regs.PerfCmdsOKLo: p.ok, regs.PerfCmdsFailedLo: p.bad, regs.PerfIRQSentLo: p.irqSent, regs.PerfIRQMergedLo: p.irqMerged,
 		regs.PerfDMARdLo: 0, regs.PerfDMAWrLo: 0, regs.PerfBusyNSLo: 0, regs.PerfStallNSLo: 0,
 	} {

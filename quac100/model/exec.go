@@ -16,19 +16,27 @@ const (
 	ruleExact           // equal to lo
 	ruleRoom            // at least lo
 	ruleRange           // lo to hi
+	ruleOption          // lo or 0
 )
 
 type rule struct {
 	kind   ruleKind
 	lo, hi uint32
+	ok     func(n uint32) bool // if there is more to it
 }
 
-func exact(n int) rule     { return rule{ruleExact, uint32(n), 0} }
-func room(n int) rule      { return rule{ruleRoom, uint32(n), 0} }
-func span(lo, hi int) rule { return rule{ruleRange, uint32(lo), uint32(hi)} }
+func exact(n int) rule     { return rule{kind: ruleExact, lo: uint32(n)} }
+func room(n int) rule      { return rule{kind: ruleRoom, lo: uint32(n)} }
+func option(n int) rule    { return rule{kind: ruleOption, lo: uint32(n)} }
+func span(lo, hi int) rule { return rule{kind: ruleRange, lo: uint32(lo), hi: uint32(hi)} }
 
 func (r rule) allows(n uint32) bool {
+	if r.ok != nil && !r.ok(n) {
+		return false
+	}
 	switch r.kind {
+	case ruleOption:
+		return n == 0 || n == r.lo
 	case ruleExact:
 		return n == r.lo
 	case ruleRoom:
@@ -55,28 +63,40 @@ type feature = regs.Control
 
 // op describes how an opcode is checked and done.
 type op struct {
-	caps    regs.Caps  // one of them must be present; 0 for none
-	flags   regs.Flags // allowed besides FENCE, IRQ and SG
-	fence   bool
-	hot     bool // allowed when the card is too hot
-	feature feature
-	alg     bool // PARAM holds an algorithm
-	aux     func(aux uint16) bool
-	key     func(m *command) bool // whether KEY_ID is used
-	uses    func(f regs.Flags) layout
-	sizes   func(m *command) layout // nil if uses says it all
-	denied  func(m *command) bool   // in FIPS mode
-	random  func(m *command) (n int, q regs.Quality, own bool)
-	run     func(c *Card, j *job) verdict
+	caps     regs.Caps               // one of them must be present; 0 for none
+	flags    regs.Flags              // allowed besides FENCE, IRQ and SG
+	badFlags func(f regs.Flags) bool // combinations that are not allowed
+	fence    bool                    //
+	hot      bool                    // allowed when the card is too hot
+	feature  feature                 //
+	alg      func(m *command) bool   // whether PARAM is right; nil: must be 0
+	aux      func(m *command) regs.Detail
+	key      func(m *command) bool         // whether KEY_ID is used
+	need     func(m *command) keyNeed      // what of the key that it names; nil: it is an argument
+	key2     func(c *Card, j *job) verdict // what else steps 12 and 13 check; called with the lock
+	src1Arg  func(m *command) bool         // whether SRC1 is an argument
+	stores   func(m *command) bool         // whether a key slot is needed
+	uses     func(f regs.Flags) layout
+	usesOf   func(m *command) layout // instead of uses, if it depends on more than flags
+	sizes    func(m *command) layout // nil if uses says it all
+	inPlace  bool                    // DST0 may be exactly SRC0
+	denied   func(m *command) bool   // in FIPS mode
+	random   func(m *command) (n int, q regs.Quality, own bool)
+	run      func(c *Card, j *job) verdict
 }
 
 // job is a command being executed.
 type job struct {
 	*command
-	lists [buffers][]segment
-	in    [2][]byte
-	grant *grant
-	fips  bool
+	lists    [buffers][]segment
+	in       [2][]byte
+	grant    *grant
+	fips     bool
+	key      *storedKey // that KEY_ID names, a copy
+	keySlot  int
+	wrap     *storedKey // that wraps it
+	slot     int        // for a new key
+	reserved bool
 }
 
 // verdict is what an operation came to. Outputs are written only if status is 0.
@@ -85,7 +105,9 @@ type verdict struct {
 	detail regs.Detail
 	out    [2][]byte
 	flags  regs.RespFlags
-	secret bool // outputs are wiped after writing
+	secret bool       // outputs are wiped after writing
+	store  *storedKey // goes into the reserved slot
+	needed uint32     // OUT0_LEN of a refusal
 }
 
 func refuse(s regs.RespStatus, d regs.Detail) verdict { return verdict{status: s, detail: d} }
@@ -94,37 +116,61 @@ func refuse(s regs.RespStatus, d regs.Detail) verdict { return verdict{status: s
 func (c *Card) execute(m *command) regs.Response {
 	begin := time.Now()
 	j := &job{command: m}
+	defer c.endJob(j)
 	v := c.check(j)
 	if v.status == 0 {
 		v = c.perform(j)
 	}
+	defer v.wipe()
 	c.linger(m, begin)
 	if v.status == 0 && !c.claim(m) {
-		v.wipe()
 		return regs.Response{Status: regs.RespTimeout} // never seen: the command has its answer
 	}
-	r := regs.Response{Status: v.status, Detail: v.detail, Flags: v.flags}
-	if v.status == 0 {
-		for i, out := range v.out {
-			if err := c.store(m, j.lists[dst0+i], out); err != nil {
-				v.wipe()
-				return regs.Response{Status: regs.RespDMAError, Detail: regs.DetailDstFault}
-			}
-		}
-		r.Out0Len, r.Out1Len = uint32(len(v.out[0])), uint32(len(v.out[1]))
-		if m.op.alg {
-			r.KeyID = m.KeyID
-		}
-		c.countNTT(m.Opcode, m.Param)
+	r := regs.Response{Status: v.status, Detail: v.detail, Flags: v.flags, Out0Len: v.needed}
+	if v.status != 0 {
+		return r
 	}
-	v.wipe()
+	for i, out := range v.out {
+		if err := c.store(m, j.lists[dst0+i], out); err != nil {
+			return regs.Response{Status: regs.RespDMAError, Detail: regs.DetailDstFault}
+		}
+	}
+	r.Out0Len, r.Out1Len = uint32(len(v.out[0])), uint32(len(v.out[1]))
+	if j.key != nil {
+		r.KeyID = m.KeyID
+	}
+	if v.store != nil {
+		handle, ok := c.keep(j, v.store)
+		if !ok {
+			return regs.Response{Status: regs.RespTimeout, Detail: regs.DetailResetting} // never seen
+		}
+		r.KeyID = handle
+		v.store = nil
+	}
+	if !c.keysSaved() {
+		return regs.Response{Status: regs.RespUnknown}
+	}
+	c.countNTT(m.Opcode, m.Param)
 	return r
+}
+
+// endJob gives back what the job has, and wipes its keys.
+func (c *Card) endJob(j *job) {
+	c.unreserve(j)
+	for _, k := range []*storedKey{j.key, j.wrap} {
+		if k != nil {
+			k.wipe()
+		}
+	}
 }
 
 func (v *verdict) wipe() {
 	if v.secret {
 		clear(v.out[0])
 		clear(v.out[1])
+	}
+	if v.store != nil {
+		v.store.wipe()
 	}
 }
 
@@ -141,7 +187,7 @@ func (c *Card) linger(m *command, begin time.Time) {
 	if throttled {
 		d *= 2
 	}
-	if m.op != nil && m.op.alg {
+	if m.op != nil && m.op.alg != nil {
 		d = d * regs.NTTEngines / time.Duration(engines)
 	}
 	if d -= time.Since(begin); d <= 0 {
@@ -165,7 +211,10 @@ func (c *Card) check(j *job) verdict {
 		return refuse(regs.RespInvalidOpcode, 0)
 	}
 	var l layout
-	if m.op.uses != nil {
+	switch {
+	case m.op.usesOf != nil:
+		l = m.op.usesOf(m)
+	case m.op.uses != nil:
 		l = m.op.uses(m.Flags)
 	}
 	if v := checkFields(m, l); v.status != 0 {
@@ -214,28 +263,45 @@ func checkFields(m *command, l layout) verdict {
 			allowed |= regs.FlagSGSrc0 << i
 		}
 	}
-	if m.Flags&^allowed != 0 {
+	if m.Flags&^allowed != 0 || m.op.badFlags != nil && m.op.badFlags(m.Flags) {
 		return refuse(regs.RespInvalidParam, regs.DetailUnknownFlag)
 	}
 	addrs := [buffers]uint64{m.Src0, m.Src1, m.Dst0, m.Dst1}
 	lens := [buffers]uint32{m.Src0Len, m.Src1Len, m.Dst0Len, m.Dst1Len}
-	dirty := !m.op.alg && m.Param != 0 || m.op.aux == nil && m.Aux != 0 || (m.op.key == nil || !m.op.key(m)) && m.KeyID != 0
+	if m.op.src1Arg != nil && m.op.src1Arg(m) {
+		addrs[src1] = 0
+	}
+	dirty := m.op.alg == nil && m.Param != 0 || m.op.aux == nil && m.Aux != 0 || (m.op.key == nil || !m.op.key(m)) && m.KeyID != 0
 	for i, r := range l {
 		dirty = dirty || r.kind == ruleUnused && (addrs[i] != 0 || lens[i] != 0)
 	}
 	if dirty {
 		return refuse(regs.RespInvalidParam, regs.DetailReservedNonzero)
 	}
-	if m.op.alg {
-		if s, ok := regs.SizesOf(m.Param); !ok || s.Cap&m.op.caps == 0 || s.Cap&modelCaps == 0 {
-			return refuse(regs.RespInvalidParam, regs.DetailBadParamSet)
-		}
+	if m.op.alg != nil && !m.op.alg(m) {
+		return refuse(regs.RespInvalidParam, regs.DetailBadParamSet)
 	}
-	if m.op.aux != nil && !m.op.aux(m.Aux) {
-		return refuse(regs.RespInvalidParam, regs.DetailBadAux)
+	if m.op.aux != nil {
+		if d := m.op.aux(m); d != 0 {
+			return refuse(regs.RespInvalidParam, d)
+		}
 	}
 	return verdict{}
 }
+
+// inFamily accepts the algorithms that one of the capabilities stands for, as far as the card has them.
+func inFamily(caps regs.Caps) func(m *command) bool {
+	return func(m *command) bool {
+		s, ok := regs.SizesOf(m.Param)
+		return ok && s.Cap&caps != 0 && s.Cap&modelCaps != 0
+	}
+}
+
+// storing: a key is to be kept.
+func storing(m *command) bool { return m.Flags&regs.FlagKeyStore != 0 }
+
+// persistAlone: only a stored key can be persistent.
+func persistAlone(f regs.Flags) bool { return f&regs.FlagPersist != 0 && f&regs.FlagKeyStore == 0 }
 
 // checkLengths does step 10.
 func checkLengths(m *command, l layout) verdict {
@@ -247,7 +313,7 @@ func checkLengths(m *command, l layout) verdict {
 	return verdict{}
 }
 
-// checkPolicy does steps 11 and 12. Without a key store no handle is known.
+// checkPolicy does steps 11 to 14.
 func (c *Card) checkPolicy(j *job) verdict {
 	m := j.command
 	c.lock()
@@ -259,8 +325,22 @@ func (c *Card) checkPolicy(j *job) verdict {
 		return refuse(regs.RespInvalidParam, regs.DetailFeatureOff)
 	case j.fips && (m.Flags&regs.FlagSeed != 0 || m.op.denied != nil && m.op.denied(m)):
 		return refuse(regs.RespInvalidParam, regs.DetailFIPSDenied)
-	case m.op.alg && m.op.key != nil && m.op.key(m):
-		return refuse(regs.RespKeyNotFound, 0)
+	}
+	if m.op.need != nil && m.op.key(m) {
+		var v verdict
+		if j.key, j.keySlot, v = c.take(m.KeyID, m.op.need(m), m.Param); v.status != 0 {
+			return v
+		}
+	}
+	if m.op.key2 != nil {
+		if v := m.op.key2(c, j); v.status != 0 {
+			return v
+		}
+	}
+	if m.op.stores != nil && m.op.stores(m) {
+		if j.slot, j.reserved = c.keys.reserve(); !j.reserved {
+			return refuse(regs.RespBusy, regs.DetailKeyStoreFull)
+		}
 	}
 	return verdict{}
 }
@@ -276,6 +356,9 @@ func overlaps(m *command, l layout) bool {
 	}
 	meet := func(x, y area) bool {
 		return x.n > 0 && y.n > 0 && (x.from-y.from < y.n || y.from-x.from < x.n)
+	}
+	if m.op.inPlace && a[dst0].from == a[src0].from && a[dst0].n > 0 {
+		a[src0] = area{}
 	}
 	return meet(a[dst0], a[dst1]) || meet(a[dst0], a[src0]) || meet(a[dst0], a[src1]) || meet(a[dst1], a[src0]) || meet(a[dst1], a[src1])
 }

@@ -46,6 +46,7 @@ func (c *Card) inject(f func()) {
 	c.wakeAll()
 	c.manageC.Signal()
 	c.fillC.Signal()
+	c.fwC.Signal()
 	c.evaluate()
 }
 
@@ -66,6 +67,7 @@ func (c *Card) FailFirmware() {
 			c.phase = phaseError
 		}
 		c.fail(regs.ErrFirmware, uint16(regs.FWStatus), 0, 0)
+		c.revert() // an image on trial does not survive it
 	})
 }
 
@@ -127,6 +129,7 @@ func (c *Card) SetPower(mw uint32) {
 func (c *Card) Tamper() {
 	c.inject(func() {
 		c.faults.tampered = true
+		c.destroy(anyKey)
 		if c.phase == phaseOK || c.phase == phaseError {
 			c.phase = phaseZeroized
 		}

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"bytes"
 	"crypto/sha3"
 	"crypto/subtle"
 
@@ -9,6 +8,7 @@ import (
 	"github.com/cloudflare/circl/kem/mlkem/mlkem1024"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
+	"github.com/cloudflare/circl/sign/slhdsa"
 
 	"quantavirt/quac100/regs"
 )
@@ -29,22 +29,21 @@ func sizesOf(m *command) regs.Sizes {
 }
 
 func kemKeygenOp() *op {
-	uses := func(f regs.Flags) layout {
-		l := layout{dst0: room(1), dst1: room(1)}
-		if f&regs.FlagSeed != 0 {
-			l[src0] = exact(64)
-		}
-		return l
-	}
+	uses := func(f regs.Flags) layout { return keygenLayout(f, 64, 64) }
 	return &op{
-		caps: regs.CapMLKEM, flags: regs.FlagSeed, feature: regs.ControlCrypto, alg: true, uses: uses,
+		caps: regs.CapMLKEM, flags: regs.FlagSeed | regs.FlagKeyStore | regs.FlagPersist, badFlags: persistAlone,
+		feature: regs.ControlCrypto, alg: inFamily(regs.CapMLKEM), uses: uses,
 		sizes: func(m *command) layout {
 			s, l := sizesOf(m), uses(m.Flags)
-			l[dst0], l[dst1] = room(s.Public), room(s.Secret)
+			l[dst0] = room(s.Public)
+			if l[dst1].kind != ruleUnused {
+				l[dst1] = room(s.Secret)
+			}
 			return l
 		},
+		stores: storing,
 		random: func(m *command) (int, regs.Quality, bool) { return unseeded(m, sizesOf(m).Seed) },
-		run:    runKEMKeygen,
+		run:    func(c *Card, j *job) verdict { return c.generate(j, regs.KeyKEMPair) },
 	}
 }
 
@@ -65,11 +64,19 @@ func kemEncapsOp() *op {
 		if f&regs.FlagSeed != 0 {
 			l[src1] = exact(32)
 		}
+		if f&regs.FlagKeyStore != 0 {
+			l[src1], l[dst1] = option(regs.AttributesSize), rule{}
+		}
 		return l
 	}
 	return &op{
-		caps: regs.CapMLKEM, flags: regs.FlagKeyInline | regs.FlagSeed, feature: regs.ControlCrypto, alg: true,
+		caps: regs.CapMLKEM, flags: regs.FlagKeyInline | regs.FlagSeed | regs.FlagKeyStore,
+		badFlags: func(f regs.Flags) bool { return f&regs.FlagSeed != 0 && f&regs.FlagKeyStore != 0 },
+		feature:  regs.ControlCrypto, alg: inFamily(regs.CapMLKEM),
 		key: withoutInline, uses: uses,
+		need: func(*command) keyNeed {
+			return keyNeed{usage: regs.UsageEncrypt, types: kemPublic, alg: true, uses: true}
+		},
 		sizes: func(m *command) layout {
 			s, l := sizesOf(m), uses(m.Flags)
 			if l[src0].kind != ruleUnused {
@@ -78,6 +85,7 @@ func kemEncapsOp() *op {
 			l[dst0] = room(s.Output)
 			return l
 		},
+		stores: storing,
 		random: func(m *command) (int, regs.Quality, bool) { return unseeded(m, 32) },
 		run:    runKEMEncaps,
 	}
@@ -89,11 +97,17 @@ func kemDecapsOp() *op {
 		if f&regs.FlagKeyInline != 0 {
 			l[src1] = room(1)
 		}
+		if f&regs.FlagKeyStore != 0 {
+			l[dst0] = rule{}
+		}
 		return l
 	}
 	return &op{
-		caps: regs.CapMLKEM, flags: regs.FlagKeyInline, feature: regs.ControlCrypto, alg: true,
+		caps: regs.CapMLKEM, flags: regs.FlagKeyInline | regs.FlagKeyStore, feature: regs.ControlCrypto, alg: inFamily(regs.CapMLKEM),
 		key: withoutInline, uses: uses,
+		need: func(*command) keyNeed {
+			return keyNeed{usage: regs.UsageDecrypt, types: kemSecret, alg: true, uses: true}
+		},
 		sizes: func(m *command) layout {
 			s, l := sizesOf(m), uses(m.Flags)
 			l[src0] = exact(s.Output)
@@ -102,8 +116,30 @@ func kemDecapsOp() *op {
 			}
 			return l
 		},
-		run: runKEMDecaps,
+		stores: storing,
+		run:    runKEMDecaps,
 	}
+}
+
+// sharedKey turns a shared key into one of the key store, if the command asks for that.
+func sharedKey(j *job, v verdict, at int) verdict {
+	if v.status != 0 || j.Flags&regs.FlagKeyStore == 0 {
+		return v
+	}
+	k := &storedKey{secret: v.out[at], attrs: regs.Attributes{
+		Version: regs.AttributesVersion, Alg: regs.AES256GCM, Type: regs.KeySymmetric, State: regs.KeyActive,
+		Usage: regs.UsageEncrypt | regs.UsageDecrypt, Flags: regs.AttrDestroyable,
+	}}
+	if j.Opcode == regs.OpKEMEncaps && len(j.in[1]) > 0 {
+		a, bad := attributesFor(j.in[1], regs.AES256GCM, regs.KeySymmetric, false)
+		if bad.status != 0 {
+			return bad
+		}
+		k.attrs = a
+	}
+	named(k)
+	v.out[at], v.store = nil, k
+	return v
 }
 
 func approved(j *job) regs.RespFlags {
@@ -113,42 +149,12 @@ func approved(j *job) regs.RespFlags {
 	return 0
 }
 
-func runKEMKeygen(c *Card, j *job) verdict {
-	seed := j.in[0]
-	if j.grant != nil {
-		seed = c.random(j.grant)
-		defer clear(seed)
-	}
-	if v := c.faultCheck(); v.status != 0 {
-		return v
-	}
-	scheme := kemScheme(j.Param)
-	pk, sk := scheme.DeriveKeyPair(seed)
-	ek, err := pk.MarshalBinary()
-	if err != nil {
-		return refuse(regs.RespUnknown, 0)
-	}
-	dk, err := sk.MarshalBinary()
-	if err != nil {
-		return refuse(regs.RespUnknown, 0)
-	}
-	if j.fips && !c.pairwise(scheme, pk, sk) {
-		clear(dk)
-		return refuse(regs.RespSelfTestFail, 0)
-	}
-	return verdict{out: [2][]byte{ek, dk}, flags: approved(j), secret: true}
-}
-
-// pairwise encapsulates to a new key and opens it again. If that fails the card goes to its error state.
-func (c *Card) pairwise(scheme kem.Scheme, pk kem.PublicKey, sk kem.PrivateKey) bool {
-	ct, want, err := scheme.EncapsulateDeterministically(pk, make([]byte, scheme.EncapsulationSeedSize()))
-	var got []byte
-	if err == nil {
-		got, err = scheme.Decapsulate(sk, ct)
-	}
+// pairwise uses a new key pair once. If that fails the card goes to its error state.
+func (c *Card) pairwise(alg regs.Alg, public, secret []byte) bool {
+	good := pairWorks(alg, public, secret)
 	c.lock()
 	defer c.unlock()
-	if err == nil && subtle.ConstantTimeCompare(got, want) == 1 && !c.faults.pairwise {
+	if good && !c.faults.pairwise {
 		return true
 	}
 	if c.phase == phaseOK {
@@ -157,6 +163,31 @@ func (c *Card) pairwise(scheme kem.Scheme, pk kem.PublicKey, sk kem.PrivateKey) 
 	c.fail(regs.ErrSelfTest, uint16(regs.OpKEMKeygen), regs.DetailSelfTestRequired, 0)
 	c.fail(regs.ErrFatal, uint16(regs.OpKEMKeygen), regs.DetailSelfTestRequired, 0)
 	return false
+}
+
+func pairWorks(alg regs.Alg, public, secret []byte) bool {
+	if s, _ := regs.SizesOf(alg); s.Family == regs.FamilySignature {
+		msg := []byte("pairwise")
+		j := &job{command: &command{Command: regs.Command{Param: alg}}}
+		if id, slh := slhIDs[alg]; slh {
+			key := slhdsa.PublicKey{ID: id}
+			sig := slhSign(j, secret, nil, nil, msg)
+			return sig != nil && key.UnmarshalBinary(public) == nil && slhdsa.Verify(&key, slhdsa.NewMessage(msg), sig, nil)
+		}
+		return circlVerify(alg, public, nil, msg, circlSign(alg, secret, nil, msg))
+	}
+	scheme := kemScheme(alg)
+	pk, err1 := scheme.UnmarshalBinaryPublicKey(public)
+	sk, err2 := scheme.UnmarshalBinaryPrivateKey(secret)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	ct, want, err := scheme.EncapsulateDeterministically(pk, make([]byte, scheme.EncapsulationSeedSize()))
+	if err != nil {
+		return false
+	}
+	got, err := scheme.Decapsulate(sk, ct)
+	return err == nil && subtle.ConstantTimeCompare(got, want) == 1
 }
 
 // faultCheck finds an injected mismatch of redundant computations. Two in a row are more than an accident.
@@ -182,13 +213,14 @@ func runKEMEncaps(c *Card, j *job) verdict {
 		seed = c.random(j.grant)
 		defer clear(seed)
 	}
-	scheme := kemScheme(j.Param)
-	pk, err := scheme.UnmarshalBinaryPublicKey(j.in[0])
-	if err != nil {
-		return refuse(regs.RespCryptoFail, regs.DetailKeyCheck)
+	public := j.in[0]
+	if j.key != nil {
+		public = j.key.public
 	}
+	scheme := kemScheme(j.Param)
+	pk, err := scheme.UnmarshalBinaryPublicKey(public)
 	// The modulus check of FIPS 203, section 7.2: decoding and encoding again must give the same bytes.
-	if again, err := pk.MarshalBinary(); err != nil || !bytes.Equal(again, j.in[0]) {
+	if err != nil || !publicOK(j.Param, public) {
 		return refuse(regs.RespCryptoFail, regs.DetailKeyCheck)
 	}
 	if v := c.faultCheck(); v.status != 0 {
@@ -198,15 +230,19 @@ func runKEMEncaps(c *Card, j *job) verdict {
 	if err != nil {
 		return refuse(regs.RespUnknown, 0)
 	}
-	return verdict{out: [2][]byte{ct, k}, flags: approved(j), secret: true}
+	return sharedKey(j, verdict{out: [2][]byte{ct, k}, flags: approved(j), secret: true}, 1)
 }
 
 func runKEMDecaps(c *Card, j *job) verdict {
-	if !hashCheck(j.Param, j.in[1]) {
+	secret := j.in[1]
+	if j.key != nil {
+		secret = j.key.secret
+	}
+	if !hashCheck(j.Param, secret) {
 		return refuse(regs.RespCryptoFail, regs.DetailKeyCheck)
 	}
 	scheme := kemScheme(j.Param)
-	sk, err := scheme.UnmarshalBinaryPrivateKey(j.in[1])
+	sk, err := scheme.UnmarshalBinaryPrivateKey(secret)
 	if err != nil {
 		return refuse(regs.RespCryptoFail, regs.DetailKeyCheck)
 	}
@@ -217,7 +253,7 @@ func runKEMDecaps(c *Card, j *job) verdict {
 	if err != nil {
 		return refuse(regs.RespUnknown, 0)
 	}
-	return verdict{out: [2][]byte{k}, flags: approved(j), secret: true}
+	return sharedKey(j, verdict{out: [2][]byte{k}, flags: approved(j), secret: true}, 0)
 }
 
 // hashCheck is the check of FIPS 203, section 7.3: dk holds the hash of the encapsulation key in it.

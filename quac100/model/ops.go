@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 
 	"quantavirt/quac100/regs"
 )
@@ -13,9 +14,9 @@ func always(*command) bool { return true }
 // withoutInline: the key is a handle unless it comes with the command.
 func withoutInline(m *command) bool { return m.Flags&regs.FlagKeyInline == 0 }
 
-// buildOps returns the opcodes of this model; all others answer "invalid opcode".
+// buildOps returns the opcodes of the card; all others answer "invalid opcode".
 func buildOps() map[regs.Opcode]*op {
-	return map[regs.Opcode]*op{
+	ops := map[regs.Opcode]*op{
 		regs.OpNOP: {hot: true},
 		regs.OpEcho: {
 			uses:  fixed(layout{src0: span(1, regs.EchoMax), dst0: room(1)}),
@@ -40,10 +41,16 @@ func buildOps() map[regs.Opcode]*op {
 		regs.OpKEMKeygen: kemKeygenOp(),
 		regs.OpKEMEncaps: kemEncapsOp(),
 		regs.OpKEMDecaps: kemDecapsOp(),
+
+		regs.OpSigKeygen:     sigKeygenOp(),
+		regs.OpSign:          signOp(),
+		regs.OpVerify:        verifyOp(),
+		regs.OpAESGCMEncrypt: aesEncryptOp(),
+		regs.OpAESGCMDecrypt: aesDecryptOp(),
 		regs.OpQRNGRead: {
 			caps:    regs.CapQRNG,
 			feature: regs.ControlQRNG,
-			aux:     func(aux uint16) bool { return aux < 4 },
+			aux:     func(m *command) regs.Detail { return badUnless(m.Aux < 4, regs.DetailBadAux) },
 			uses:    fixed(layout{dst0: span(1, regs.QRNGReadMax)}),
 			sizes:   qrngReadSizes,
 			random: func(m *command) (int, regs.Quality, bool) {
@@ -61,12 +68,14 @@ func buildOps() map[regs.Opcode]*op {
 		regs.OpQRNGRaw: {
 			caps:    regs.CapQRNG,
 			feature: regs.ControlQRNG,
-			aux:     func(aux uint16) bool { return aux < regs.QRNGSources },
+			aux:     func(m *command) regs.Detail { return badUnless(m.Aux < regs.QRNGSources, regs.DetailBadAux) },
 			uses:    fixed(layout{dst0: span(1, regs.QRNGRawMax)}),
 			denied:  always,
 			run:     runQRNGRaw,
 		},
 	}
+	maps.Copy(ops, keyOps())
+	return ops
 }
 
 func runSelfTestOp(c *Card, j *job) verdict {
@@ -101,7 +110,7 @@ func (c *Card) Health() regs.Health {
 		TempCore: int32(c.get(regs.TempCore)), TempMem: int32(c.get(regs.TempMem)),
 		TempBoard: int32(c.get(regs.TempBoard)), TempVRM: int32(c.get(regs.TempVRM)),
 		CoreMV: c.get(regs.VCoreMV), AuxMV: c.get(regs.VAuxMV), PowerMW: c.get(regs.PowerMW), ClockMHz: c.clock(),
-		PoolBits: uint32(len(c.qrng.pool)) * 8, SlotsTotal: c.get(regs.KeyStatus) >> 16, Uptime: c.uptimeSeconds(),
+		PoolBits: uint32(len(c.qrng.pool)) * 8, SlotsUsed: uint32(c.keys.count()), SlotsTotal: regs.KeySlots, Uptime: c.uptimeSeconds(),
 	}
 	h.Flags = regs.HealthMemoryOK | regs.HealthPCIeOK
 	worse := func(s regs.HealthState) { h.State = max(h.State, s) }

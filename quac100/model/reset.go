@@ -54,6 +54,7 @@ func (c *Card) reset(kind resetKind) {
 	m := &c.manager
 	m.todo |= kind
 	if kind == resetFIPS {
+		c.destroy(volatileKey)
 		c.phase = phaseInit
 		m.fipsTested = false
 		c.manageC.Signal()
@@ -245,6 +246,7 @@ func (c *Card) clearFor(kinds resetKind) {
 		c.irq.stopTimers()
 		c.irq.sent = 0
 		c.manager.fipsTested = false
+		c.destroy(volatileKey)
 	}
 	if kinds&resetHard != 0 {
 		c.perf = perf{since: now}
@@ -257,7 +259,20 @@ func (c *Card) clearFor(kinds resetKind) {
 		c.powerUp = now
 		c.powerUpRegs()
 	}
-	c.setResetCause(causeOf(kinds))
+	c.showKeys()
+	cause := causeOf(kinds)
+	if kinds&resetDevice != 0 {
+		c.dropStage()
+		if f := &c.fw; kinds&(resetFull|resetPower) == 0 && f.state != regs.FWTrial && f.state != regs.FWActivated {
+			f.state = regs.FWIdle
+		}
+	}
+	if kinds&(resetFull|resetPower) != 0 {
+		if special := c.bootFirmware(); special != 0 {
+			cause = special
+		}
+	}
+	c.setResetCause(cause)
 	c.superviseHeat()
 }
 
@@ -308,17 +323,19 @@ func keeps(r regs.Reg, kinds resetKind) bool {
 
 // powerUpRegs sets the registers that come from the configuration.
 func (c *Card) powerUpRegs() {
+	keep := map[regs.Reg]uint32{} // what the flash memory holds
+	for _, r := range []regs.Reg{regs.FWMinSecVer, regs.FWBootTries, regs.FWError} {
+		keep[r] = c.get(r)
+	}
 	for _, info := range regs.Registers() {
 		c.set(info.Reg, info.Reset)
 	}
 	g := &c.cfg
 	c.set(regs.DevCaps, uint32(modelCaps))
-	c.set(regs.FWVersion, g.FWVersion)
-	c.set(regs.FWBuild, g.FWBuild)
-	c.set(regs.FWSecVer, g.FWSecVer)
-	c.set(regs.FWAVersion, g.FWVersion)
-	c.set(regs.FWASecVer, g.FWSecVer)
-	c.set(regs.FWMinSecVer, g.FWSecVer)
+	for r, v := range keep {
+		c.set(r, v)
+	}
+	c.set(regs.FWMinSecVer, max(c.get(regs.FWMinSecVer), g.FWSecVer))
 	c.set64(regs.SerialLo, g.Serial)
 	c.set(regs.TempCore, uint32(g.TempCore))
 	c.set(regs.TempMem, uint32(g.TempMem))

@@ -34,6 +34,9 @@ const (
 	AESKeySize         = 32
 	GCMMaxAAD          = 64 << 10
 	MaxContextSize     = 255
+
+	// GCMDeviceNonce is AUX of AES_GCM_ENC when the card makes the nonce.
+	GCMDeviceNonce uint16 = 1
 )
 
 // Family groups algorithms that share opcodes.

@@ -1,5 +1,7 @@
 package regs
 
+import "fmt"
+
 // Bits of FW_CTRL; one at a time, each starts a step.
 const (
 	FWBegin    uint32 = 1 << 0
@@ -67,3 +69,15 @@ const (
 	FWErrFlash     FWErrorCode = 10
 	FWErrOrder     FWErrorCode = 11
 )
+
+var fwErrorNames = [...]string{
+	"no error", "locked", "wrong length", "bad header", "not for this product or hardware", "wrong digest", "wrong signature",
+	"unknown signer", "security version too low", "DMA error", "flash error", "wrong order",
+}
+
+func (e FWErrorCode) String() string {
+	if int(e) < len(fwErrorNames) {
+		return fwErrorNames[e]
+	}
+	return fmt.Sprintf("firmware error %d", uint32(e))
+}

@@ -1,5 +1,7 @@
 package regs
 
+import "fmt"
+
 // Cause is a bit number of INT_CAUSE, INT_ENABLE, INT_MASK, INT_FORCE and INT_AUTOCLR.
 type Cause uint8
 
@@ -25,6 +27,21 @@ const (
 	CauseQRNGHealth   Cause = 25
 	CauseFatal        Cause = 31
 )
+
+var causeNames = map[Cause]string{
+	CauseDMAError: "DMA error", CauseCMDQHalt: "ring halted", CauseRSPQFull: "response ring full", CauseRspAvail: "responses",
+	CauseCryptoError: "crypto error", CauseCMDQEmpty: "ring empty", CauseEntropyLow: "entropy low", CauseEntropyReady: "entropy ready",
+	CauseSelfTestDone: "self-test done", CauseTemp: "temperature", CausePower: "power", CauseThrottle: "throttle",
+	CauseTamper: "tamper", CauseKeyEvent: "keys", CauseFWEvent: "firmware", CauseError: "error", CauseQRNGHealth: "QRNG health",
+	CauseFatal: "fatal",
+}
+
+func (c Cause) String() string {
+	if n, ok := causeNames[c]; ok {
+		return n
+	}
+	return fmt.Sprintf("cause %d", uint8(c))
+}
 
 // Mask is the cause's bit.
 func (c Cause) Mask() uint32 { return 1 << c }
