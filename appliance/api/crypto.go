@@ -36,6 +36,22 @@ func (s *Server) ResetQUAC100(w http.ResponseWriter, r *http.Request, address st
 	s.answer(w, r, http.StatusOK, c, err)
 }
 
+// GetQUAC100Stats shows what the driver counted.
+func (s *Server) GetQUAC100Stats(w http.ResponseWriter, r *http.Request, address string) {
+	st, err := s.Crypto.CardStats(r.Context(), address)
+	s.answer(w, r, http.StatusOK, st, err)
+}
+
+// UpdateQUAC100 gives a card new firmware.
+func (s *Server) UpdateQUAC100(w http.ResponseWriter, r *http.Request, address string, params spec.UpdateQUAC100Params) {
+	body, err := s.upload(w, r)
+	var t spec.Task
+	if err == nil {
+		t, err = s.Crypto.UpdateCard(r.Context(), address, body, requestOf(r).id)
+	}
+	s.accepted(w, r, t, params.Wait, err)
+}
+
 // BenchCrypto measures the provider.
 func (s *Server) BenchCrypto(w http.ResponseWriter, r *http.Request) {
 	var in spec.BenchRequest

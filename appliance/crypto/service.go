@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/appliance/task"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/secret"
@@ -32,6 +33,7 @@ type provider interface {
 type Deps struct {
 	Log      *slog.Logger
 	DB       *store.DB
+	Tasks    *task.Manager
 	Keystore string // its directory
 	// TPM calls what it is given with the open TPM; nil where there can be none.
 	TPM    func(use func(*tpm.Device) error) error

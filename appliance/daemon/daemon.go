@@ -287,7 +287,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		return err
 	}
 	d.crypto = crypto.New(crypto.Deps{
-		Log: d.logger("pqc"), DB: d.db, Keystore: filepath.Join(d.o.dataDir, "keystore"), TPM: d.trust.With, Memory: d.o.memory,
+		Log: d.logger("pqc"), DB: d.db, Tasks: d.tasks, Keystore: filepath.Join(d.o.dataDir, "keystore"), TPM: d.trust.With, Memory: d.o.memory,
 	})
 	if d.storage, err = storage.Open(d.db, d.o.dataDir, storage.Deps{
 		Log: d.logger("storage"), Users: d.usersOf, RAM: d.ramLeft, Kernels: kernels{},

@@ -23,6 +23,7 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/pqc/attest"
+	"quantavirt/quac100"
 
 	"github.com/oapi-codegen/runtime"
 )
@@ -987,6 +988,9 @@ type Card struct {
 
 // CardSelfTest defines model for Card.SelfTest.
 type CardSelfTest string
+
+// CardStats counters by name; objects count by what happened
+type CardStats = quac100.Stats
 
 // Clock defines model for Clock.
 type Clock struct {
@@ -2155,6 +2159,12 @@ type ReadRandomParams struct {
 	Bytes int `form:"bytes,omitempty" json:"bytes,omitempty,omitzero"`
 }
 
+// UpdateQUAC100Params defines parameters for UpdateQUAC100.
+type UpdateQUAC100Params struct {
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // CreateDiskParams defines parameters for CreateDisk.
 type CreateDiskParams struct {
 	// Name the disk's name (upload only)
@@ -2649,6 +2659,15 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/crypto/quac100 (the `GetQUAC100` operationId).
 	GetQUAC100(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// UpdateQUAC100WithBody Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	//
+	// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+	UpdateQUAC100WithBody(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
 	//
 	// Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
@@ -2658,6 +2677,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
 	TestQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQUAC100Stats What the driver counted since it opened a card
+	//
+	// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+	GetQUAC100Stats(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDisks All disks
 	//
@@ -3520,6 +3544,25 @@ func (c *Client) GetQUAC100(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
+// UpdateQUAC100WithBody Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+//
+// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+func (c *Client) UpdateQUAC100WithBody(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateQUAC100RequestWithBody(c.Server, address, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
 //
 // Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
@@ -3540,6 +3583,21 @@ func (c *Client) ResetQUAC100(ctx context.Context, address CardAddress, reqEdito
 // Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
 func (c *Client) TestQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestQUAC100Request(c.Server, address)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQUAC100Stats What the driver counted since it opened a card
+//
+// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+func (c *Client) GetQUAC100Stats(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQUAC100StatsRequest(c.Server, address)
 	if err != nil {
 		return nil, err
 	}
@@ -5313,6 +5371,65 @@ func NewGetQUAC100Request(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewUpdateQUAC100RequestWithBody constructs an http.Request for the UpdateQUAC100 method, with any body, and a specified content type
+func NewUpdateQUAC100RequestWithBody(server string, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/firmware", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewResetQUAC100Request constructs an http.Request for the ResetQUAC100 method
 func NewResetQUAC100Request(server string, address CardAddress) (*http.Request, error) {
 	var err error
@@ -5374,6 +5491,40 @@ func NewTestQUAC100Request(server string, address CardAddress) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQUAC100StatsRequest constructs an http.Request for the GetQUAC100Stats method
+func NewGetQUAC100StatsRequest(server string, address CardAddress) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/stats", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -7875,6 +8026,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/crypto/quac100 (the `GetQUAC100` operationId).
 	GetQUAC100WithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetQUAC100Response, error)
 
+	// UpdateQUAC100WithBodyWithResponse Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	//
+	// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+	UpdateQUAC100WithBodyWithResponse(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateQUAC100Response, error)
+
 	// ResetQUAC100WithResponse Reset a card; what it was doing is done elsewhere or fails
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7888,6 +8048,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
 	TestQUAC100WithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*TestQUAC100Response, error)
+
+	// GetQUAC100StatsWithResponse What the driver counted since it opened a card
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+	GetQUAC100StatsWithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*GetQUAC100StatsResponse, error)
 
 	// ListDisksWithResponse All disks
 	//
@@ -9217,6 +9384,61 @@ func (r GetQUAC100Response) ContentType() string {
 	return ""
 }
 
+// UpdateQUAC100Response202Headers the declared response headers of an HTTP 202 response for UpdateQUAC100
+type UpdateQUAC100Response202Headers struct {
+	Location string
+}
+
+type UpdateQUAC100Response struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *UpdateQUAC100Response202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UpdateQUAC100Response) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateQUAC100Response) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateQUAC100Response) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateQUAC100Response) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateQUAC100Response) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ResetQUAC100Response struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9307,6 +9529,54 @@ func (r TestQUAC100Response) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r TestQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQUAC100StatsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CardStats
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQUAC100StatsResponse) GetJSON200() *CardStats {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetQUAC100StatsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQUAC100StatsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQUAC100StatsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQUAC100StatsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQUAC100StatsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12198,6 +12468,21 @@ func (c *ClientWithResponses) GetQUAC100WithResponse(ctx context.Context, reqEdi
 	return ParseGetQUAC100Response(rsp)
 }
 
+// UpdateQUAC100WithBodyWithResponse Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+//
+// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+func (c *ClientWithResponses) UpdateQUAC100WithBodyWithResponse(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateQUAC100Response, error) {
+	rsp, err := c.UpdateQUAC100WithBody(ctx, address, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateQUAC100Response(rsp)
+}
+
 // ResetQUAC100WithResponse Reset a card; what it was doing is done elsewhere or fails
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12222,6 +12507,19 @@ func (c *ClientWithResponses) TestQUAC100WithResponse(ctx context.Context, addre
 		return nil, err
 	}
 	return ParseTestQUAC100Response(rsp)
+}
+
+// GetQUAC100StatsWithResponse What the driver counted since it opened a card
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+func (c *ClientWithResponses) GetQUAC100StatsWithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*GetQUAC100StatsResponse, error) {
+	rsp, err := c.GetQUAC100Stats(ctx, address, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQUAC100StatsResponse(rsp)
 }
 
 // ListDisksWithResponse All disks
@@ -13668,6 +13966,52 @@ func ParseGetQUAC100Response(rsp *http.Response) (*GetQUAC100Response, error) {
 	return response, nil
 }
 
+// ParseUpdateQUAC100Response parses an HTTP response from a UpdateQUAC100WithResponse call
+func ParseUpdateQUAC100Response(rsp *http.Response) (*UpdateQUAC100Response, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateQUAC100Response{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers UpdateQUAC100Response202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseResetQUAC100Response parses an HTTP response from a ResetQUAC100WithResponse call
 func ParseResetQUAC100Response(rsp *http.Response) (*ResetQUAC100Response, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13717,6 +14061,39 @@ func ParseTestQUAC100Response(rsp *http.Response) (*TestQUAC100Response, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Card
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQUAC100StatsResponse parses an HTTP response from a GetQUAC100StatsWithResponse call
+func ParseGetQUAC100StatsResponse(rsp *http.Response) (*GetQUAC100StatsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQUAC100StatsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CardStats
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -15596,12 +15973,18 @@ type ServerInterface interface {
 	// GetQUAC100 The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 	// (GET /api/v1/crypto/quac100)
 	GetQUAC100(w http.ResponseWriter, r *http.Request)
+	// UpdateQUAC100 Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	// (POST /api/v1/crypto/quac100/{address}/firmware)
+	UpdateQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress, params UpdateQUAC100Params)
 	// ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
 	// (POST /api/v1/crypto/quac100/{address}/reset)
 	ResetQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress)
 	// TestQUAC100 Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
 	// (POST /api/v1/crypto/quac100/{address}/self-test)
 	TestQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress)
+	// GetQUAC100Stats What the driver counted since it opened a card
+	// (GET /api/v1/crypto/quac100/{address}/stats)
+	GetQUAC100Stats(w http.ResponseWriter, r *http.Request, address CardAddress)
 	// ListDisks All disks
 	// (GET /api/v1/disks)
 	ListDisks(w http.ResponseWriter, r *http.Request)
@@ -16166,6 +16549,48 @@ func (siw *ServerInterfaceWrapper) GetQUAC100(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// UpdateQUAC100 operation middleware
+func (siw *ServerInterfaceWrapper) UpdateQUAC100(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateQUAC100Params
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateQUAC100(w, r, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ResetQUAC100 operation middleware
 func (siw *ServerInterfaceWrapper) ResetQUAC100(w http.ResponseWriter, r *http.Request) {
 
@@ -16209,6 +16634,32 @@ func (siw *ServerInterfaceWrapper) TestQUAC100(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.TestQUAC100(w, r, address)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetQUAC100Stats operation middleware
+func (siw *ServerInterfaceWrapper) GetQUAC100Stats(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetQUAC100Stats(w, r, address)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -17892,6 +18343,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/qrng/random", wrapper.ReadRandom)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/self-test", wrapper.TestQUAC100)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/reset", wrapper.ResetQUAC100)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/stats", wrapper.GetQUAC100Stats)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/firmware", wrapper.UpdateQUAC100)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/bench", wrapper.BenchCrypto)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/keystore", wrapper.GetKeystore)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keystore/init", wrapper.InitKeystore)

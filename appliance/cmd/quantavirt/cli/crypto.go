@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,7 +109,69 @@ func (a *app) quac100Cmd() *cobra.Command {
 	reset := a.cardAction("reset", "Reset a card; its work is done elsewhere meanwhile", func(cmd *cobra.Command, c *client, address string) (*http.Response, error) {
 		return c.ResetQUAC100(cmd.Context(), address)
 	})
-	return group("quac100", "QUAC 100 cards", list, status, test, reset)
+	return group("quac100", "QUAC 100 cards", list, status, test, reset, a.cardStatsCmd(), a.cardUpdateCmd())
+}
+
+func (a *app) cardStatsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "stats [ADDRESS]", Short: "Show what the driver of a card counted", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			address, err := a.cardAddress(cmd, args)
+			if err != nil {
+				return err
+			}
+			ans, err := call[map[string]any](a, func(c *client) (*http.Response, error) { return c.GetQUAC100Stats(cmd.Context(), address) })
+			if err != nil {
+				return err
+			}
+			return a.print(ans.raw, func(w io.Writer) { counterTable(w, "", ans.value) })
+		},
+	}
+}
+
+// counterTable prints counters by name, and those below a name behind it.
+func counterTable(w io.Writer, prefix string, counters map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(counters)) {
+		switch v := counters[name].(type) {
+		case map[string]any:
+			counterTable(w, prefix+name+".", v)
+		case float64:
+			row(w, prefix+name, fmt.Sprintf("%.0f", v))
+		default:
+			row(w, prefix+name, v)
+		}
+	}
+}
+
+func (a *app) cardUpdateCmd() *cobra.Command {
+	var address string
+	cmd := a.addNoWait(&cobra.Command{
+		Use: "fw-update IMAGE [--card ADDRESS]", Short: "Give a card new firmware", Args: exactArgs(1),
+		Long: `Writes the image beside the firmware that runs, resets the card, runs its self-tests and keeps the image. A card whose
+new firmware does not start or fails a test goes back to the old one. Software serves meanwhile.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var list []string
+			if address != "" {
+				list = []string{address}
+			}
+			card, err := a.cardAddress(cmd, list)
+			if err != nil {
+				return err
+			}
+			up, err := a.openUpload(args[0], "firmware")
+			if err != nil {
+				return err
+			}
+			defer up.close()
+			return a.act(cmd.Context(), "firmware of card "+card, func(c *client) (*http.Response, error) {
+				resp, err := c.UpdateQUAC100WithBody(cmd.Context(), card, &spec.UpdateQUAC100Params{}, "application/octet-stream", up.body, up.edit)
+				up.bar.end()
+				return resp, err
+			})
+		},
+	})
+	cmd.Flags().StringVar(&address, "card", "", "address of the card, if the node has several")
+	return cmd
 }
 
 // cardAction is a verb for the card at an address, or the only one of the node.
