@@ -128,6 +128,44 @@ func (f Family) of(a Algorithm) (Params, error) {
 	return p, err
 }
 
+// pair is Params of an algorithm that has key pairs.
+func (a Algorithm) pair() (Params, error) {
+	p, err := a.Params()
+	if err == nil && p.PublicKey == 0 {
+		err = qverr.New(qverr.PQCAlgorithm, "%s has no key pairs", a)
+	}
+	return p, err
+}
+
+// checkPair checks the sizes of what GenerateKey gets.
+func (p Params) checkPair(seed, public, secret []byte) error {
+	if seed == nil || len(seed) == p.Seed {
+		if len(public) == p.PublicKey && len(secret) == p.SecretKey {
+			return nil
+		}
+	}
+	return qverr.New(qverr.PQCKeygen, "%s: seed, public and secret key of %d, %d and %d bytes, want %d, %d and %d",
+		p.Name, len(seed), len(public), len(secret), p.Seed, p.PublicKey, p.SecretKey)
+}
+
+// checkEncapsulate checks the sizes of what Encapsulate gets.
+func (p Params) checkEncapsulate(ciphertext, shared []byte) error {
+	if len(ciphertext) == p.Output && len(shared) == p.Shared {
+		return nil
+	}
+	return qverr.New(qverr.PQCEncaps, "%s: room for ciphertext and shared key of %d and %d bytes, want %d and %d",
+		p.Name, len(ciphertext), len(shared), p.Output, p.Shared)
+}
+
+// checkDecapsulate checks the sizes of what Decapsulate gets.
+func (p Params) checkDecapsulate(shared, ciphertext []byte) error {
+	if len(ciphertext) == p.Output && len(shared) == p.Shared {
+		return nil
+	}
+	return qverr.New(qverr.PQCDecaps, "%s: ciphertext of %d bytes and room for a shared key of %d, want %d and %d",
+		p.Name, len(ciphertext), len(shared), p.Output, p.Shared)
+}
+
 func (f Family) String() string {
 	names := [...]string{FamilyKEM: "key encapsulation mechanism", FamilySignature: "signature scheme", FamilyAEAD: "authenticated cipher",
 		FamilyHash: "hash function", FamilyXOF: "extendable-output function", FamilyKDF: "key derivation function"}

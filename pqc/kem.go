@@ -116,9 +116,8 @@ func (e *softEncapsulator) encapsulateWith(_ context.Context, m, ciphertext, sha
 	if err := e.s.Healthy(); err != nil {
 		return err
 	}
-	if len(ciphertext) != e.p.Output || len(shared) != e.p.Shared {
-		return qverr.New(qverr.PQCEncaps, "%s: room for ciphertext and shared key of %d and %d bytes, want %d and %d",
-			e.p.Name, len(ciphertext), len(shared), e.p.Output, e.p.Shared)
+	if err := e.p.checkEncapsulate(ciphertext, shared); err != nil {
+		return err
 	}
 	e.encapsulate(ciphertext, shared, m)
 	return nil
@@ -153,9 +152,8 @@ func (d *softDecapsulator) Decapsulate(_ context.Context, shared, ciphertext []b
 	if d.key.decapsulate == nil {
 		return destroyed(qverr.PQCDecaps)
 	}
-	if len(ciphertext) != d.p.Output || len(shared) != d.p.Shared {
-		return qverr.New(qverr.PQCDecaps, "%s ciphertext of %d bytes and room for %d, want %d and %d",
-			d.p.Name, len(ciphertext), len(shared), d.p.Output, d.p.Shared)
+	if err := d.p.checkDecapsulate(shared, ciphertext); err != nil {
+		return err
 	}
 	d.key.decapsulate(shared, ciphertext)
 	return nil

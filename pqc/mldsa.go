@@ -57,7 +57,14 @@ func newMLDSA[P, S any, PP binary[P], SP private[S]](
 	sign func(*S, func(io.Writer), [32]byte, []byte),
 	verify func(*P, func(io.Writer), []byte) bool,
 ) signEngine {
+	check := func(secret []byte) error {
+		if !shortVectors(secret, vectors, eta) {
+			return errRange
+		}
+		return nil
+	}
 	return signEngine{
+		check: check,
 		derive: func(seed, public, secret []byte) error {
 			pk, sk := fromSeed((*[32]byte)(seed))
 			packed := SP(sk).Bytes()
@@ -78,8 +85,8 @@ func newMLDSA[P, S any, PP binary[P], SP private[S]](
 			h := sha3.NewSHAKE256()
 			_, _ = h.Write(public) // never fails
 			_, _ = h.Read(tr[:])
-			if !shortVectors(secret, vectors, eta) {
-				return nil, errRange
+			if err := check(secret); err != nil {
+				return nil, err
 			}
 			if subtle.ConstantTimeCompare(tr[:], secret[64:128]) != 1 {
 				return nil, errHash
@@ -92,8 +99,8 @@ func newMLDSA[P, S any, PP binary[P], SP private[S]](
 				_, sk = fromSeed((*[32]byte)(secret))
 			} else if err := SP(sk).UnmarshalBinary(secret); err != nil {
 				return signKey{}, err
-			} else if !shortVectors(secret, vectors, eta) {
-				return signKey{}, errRange
+			} else if err := check(secret); err != nil {
+				return signKey{}, err
 			}
 			return signKey{secret: sk, sign: func(signature []byte, m encoded, rnd []byte) error {
 				var r [32]byte // all zero is the deterministic variant

@@ -35,11 +35,7 @@ func testCard(t testing.TB, cfg model.Config) (*cardProvider, *model.Card) {
 			t.Error(err)
 		}
 	})
-	p, err := newCardProvider(t.Context(), card, testSoftware(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p, m
+	return newCardProvider(card, testSoftware(t)), m
 }
 
 // forProviders runs vectors on each provider that has an algorithm and prints

@@ -75,13 +75,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 			s.log.Error("card "+address+" does not come up", "err", err)
 			continue
 		}
-		provider, err := newCardProvider(ctx, card, s.software)
-		if err != nil {
-			s.cardErr = errors.Join(err, card.Close())
-			s.log.Error("card "+address+" does not come up", "err", s.cardErr)
-			continue
-		}
-		s.card, s.cardErr, s.onCard = provider, nil, true
+		s.card, s.cardErr, s.onCard = newCardProvider(card, s.software), nil, true
 		s.log.Info("card " + address + " serves")
 		break
 	}
@@ -223,10 +217,18 @@ func (s *Service) served(card bool, why error) {
 // cardFault tells a card that cannot serve from a call that is wrong in
 // itself: the second fails in software just as well.
 func cardFault(err error) bool {
+	if ended(err) {
+		return false
+	}
 	code := qverr.CodeOf(err)
 	switch code {
 	case qverr.PQCQRNG, qverr.PQCSelfTest, qverr.Again, qverr.Timeout, qverr.Unsupported, qverr.Generic, qverr.NoDev, qverr.IO, qverr.NoMem:
 		return true
 	}
 	return code <= -200 && code >= -299
+}
+
+// ended tells a call that its caller gave up.
+func ended(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -11,6 +11,7 @@ import (
 type signEngine struct {
 	derive   func(seed, public, secret []byte) error
 	public   func(secret []byte) ([]byte, error) // of the expanded form
+	check    func(secret []byte) error           // of the expanded form, beyond its size
 	signer   func(secret []byte) (signKey, error)
 	verifier func(public []byte) (verifyFunc, error)
 	random   int // bytes that hedge a signature

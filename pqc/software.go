@@ -141,19 +141,15 @@ func (s *software) Random(_ context.Context, p []byte) error {
 
 // GenerateKey makes a key pair.
 func (s *software) GenerateKey(ctx context.Context, a Algorithm, seed, public, secret []byte) error {
-	p, err := a.Params()
+	p, err := a.pair()
 	if err != nil {
 		return err
-	}
-	if p.Family != FamilyKEM && p.Family != FamilySignature {
-		return qverr.New(qverr.PQCAlgorithm, "%s has no key pairs", a)
 	}
 	if _, err := s.use(p.Family, a); err != nil {
 		return err
 	}
-	if seed != nil && len(seed) != p.Seed || len(public) != p.PublicKey || len(secret) != p.SecretKey {
-		return qverr.New(qverr.PQCKeygen, "%s: seed, public and secret key of %d, %d and %d bytes, want %d, %d and %d",
-			a, len(seed), len(public), len(secret), p.Seed, p.PublicKey, p.SecretKey)
+	if err := p.checkPair(seed, public, secret); err != nil {
+		return err
 	}
 	fresh := seed == nil
 	if fresh {
@@ -181,16 +177,13 @@ func (s *software) GenerateKey(ctx context.Context, a Algorithm, seed, public, s
 
 // PublicKey is the public key of a secret key.
 func (s *software) PublicKey(ctx context.Context, a Algorithm, secret []byte) ([]byte, error) {
-	p, err := a.Params()
+	p, err := a.pair()
 	if err != nil {
 		return nil, err
 	}
-	derive, public := s.engines.kem[a].derive, s.engines.kem[a].public
+	public := s.engines.kem[a].public
 	if p.Family == FamilySignature {
-		derive, public = s.engines.sign[a].derive, s.engines.sign[a].public
-	}
-	if derive == nil {
-		return nil, qverr.New(qverr.PQCAlgorithm, "%s has no key pairs", a)
+		public = s.engines.sign[a].public
 	}
 	if _, err := s.use(p.Family, a); err != nil {
 		return nil, err
