@@ -50,7 +50,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
-test: images lint unit ## all checks and all tests, those under QEMU included
+test: keys images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
 .PHONY: soak
@@ -64,7 +64,7 @@ unit: setup ## tests that need no QEMU; those of the network need root
 	@$(STEP) "Tests without QEMU" env QV_DEMAND_TOOLS=1 $(GO) test -timeout 10m $(UNIT)
 
 .PHONY: bench
-bench: image ## measure and store the numbers of SPECIFICATION.md
+bench: images ## measure and store the numbers of SPECIFICATION.md
 	@$(STEP) "The benchmark" $(GO) build -o $(BIN)/benchmark ./qemu-tests/cmd/bench
 	@$(BIN)/benchmark
 
@@ -79,7 +79,7 @@ keys: setup ## build/keys: the builder's keys and their enrolment files, made on
 
 .PHONY: media
 media: image ## the same, and USB disk, ISO and network boot files of it
-	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD)
+	@$(STEP) "Media, $(BUILD) build" $(BIN)/mkimage media --build $(BUILD) --keys $(KEYS)
 
 .PHONY: images
 images: ## both builds with their media, as the tests need them

@@ -75,6 +75,18 @@ func (b *build) bill(ctx context.Context, a *archive) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// ExtendBill adds the Debian packages of more files to the bill of materials of an
+// image, for a medium that holds them beside it.
+func ExtendBill(root tools.Root, bill []byte, files ...string) ([]byte, error) {
+	found, err := debianComponents(root, sbom.DebianPackage, nil, files)
+	if err != nil {
+		return nil, fmt.Errorf("image: bill of materials: %w", err)
+	}
+	var out bytes.Buffer
+	err = sbom.Extend(&out, bytes.NewReader(bill), found)
+	return out.Bytes(), err
+}
+
 // debianFiles are those of the root that are in the image in another form.
 func (b *build) debianFiles() []string {
 	files := []string{

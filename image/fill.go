@@ -91,6 +91,10 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 		return nil, err
 	}
 	records = append(records, updateKeyRecords(keys)...)
+	signer, err := LoadSigner(b.Keys)
+	if err != nil {
+		return nil, err
+	}
 	certificates, err := b.root.Certificates()
 	if err != nil {
 		return nil, err
@@ -100,7 +104,7 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 	records = append(records, cpio.StaticFile(bundle, string(certificates), 0o644))
 	for _, make := range []func() ([]cpio.Record, map[string]string, error){
 		func() ([]cpio.Record, map[string]string, error) { return foreignRecords(b.root) },
-		func() ([]cpio.Record, map[string]string, error) { return loaderRecords(ctx, b.root) },
+		func() ([]cpio.Record, map[string]string, error) { return loaderRecords(ctx, b.root, signer) },
 	} {
 		more, groups, err := make()
 		if err != nil {

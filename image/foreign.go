@@ -97,9 +97,13 @@ func foreignFile(root tools.Root, name string) (data []byte, needs []string, err
 // installed on (package appliance/install reads them).
 const bootDir = "lib/quantavirt/boot"
 
-// loaderRecords returns systemd-boot for UEFI and GRUB for BIOS.
-func loaderRecords(ctx context.Context, root tools.Root) (records []cpio.Record, groups map[string]string, err error) {
+// loaderRecords returns systemd-boot for UEFI, signed like that of the media, and
+// GRUB for BIOS.
+func loaderRecords(ctx context.Context, root tools.Root, signer Signer) (records []cpio.Record, groups map[string]string, err error) {
 	systemdBoot, err := os.ReadFile(efiProgram(root, LoaderFile))
+	if err == nil {
+		systemdBoot, err = signer.Sign(systemdBoot)
+	}
 	bios, grubErr := grub.BIOS(ctx, root)
 	if err := errors.Join(err, grubErr); err != nil {
 		return nil, nil, fmt.Errorf("image: boot loaders: %w", err)

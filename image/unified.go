@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -95,23 +93,20 @@ func UKI(ctx context.Context, o UKIOptions) error {
 
 // sign replaces the programs by signed ones if the builder has keys.
 func (o UKIOptions) sign(programs ...*[]byte) error {
-	key, err := secureboot.Load(o.Keys, secureboot.DB)
-	if o.Keys == "" || errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(o.Progress, "  not signed for Secure Boot: no %s.key in %q (mkimage keys makes one)\n", secureboot.DB, o.Keys)
-		return nil
-	}
+	signer, err := LoadSigner(o.Keys)
 	if err != nil {
-		return fmt.Errorf("image: %w", err)
+		return err
 	}
 	for _, program := range programs {
-		if *program, err = key.Sign(*program); err != nil {
-			return fmt.Errorf("image: %w", err)
-		}
-		if err := secureboot.Verify(*program, key.Certificate); err != nil {
-			return fmt.Errorf("image: %w", err)
+		if *program, err = signer.Sign(*program); err != nil {
+			return err
 		}
 	}
-	fmt.Fprintf(o.Progress, "  signed for Secure Boot by %q\n", key.Certificate.Subject.CommonName)
+	if name := signer.Name(); name != "" {
+		fmt.Fprintf(o.Progress, "  signed for Secure Boot by %q\n", name)
+	} else {
+		fmt.Fprintf(o.Progress, "  not signed for Secure Boot: no %s.key in %q (mkimage keys makes one)\n", secureboot.DB, o.Keys)
+	}
 	return nil
 }
 

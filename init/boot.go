@@ -27,8 +27,10 @@ func (n *node) sequence() []seq.Step {
 		{Name: "command-line", After: []string{"mounts"}, Run: n.readCommandLine},
 
 		{Name: "module-index", After: []string{"command-line"}, Run: n.openModules},
+		{Name: "watchdog", Needs: []string{"module-index"}, Run: n.earlyWatchdog},
 		{Name: "disks", Needs: []string{"module-index"}, Run: n.loadForDisks},
-		{Name: "boot-medium", After: []string{"disks"}, Limit: 40 * time.Second, Run: n.findMedium},
+		{Name: "boot-loader", After: []string{"module-index"}, Run: n.askLoader},
+		{Name: "boot-medium", After: []string{"boot-loader", "disks"}, Limit: 40 * time.Second, Run: n.findMedium},
 		{Name: dataStep, After: []string{"disks"}, Limit: dataLimit + checkLimit, Run: n.mountData},
 		{Name: "network-cards", Needs: []string{"module-index"}, After: []string{"disks"}, Run: n.loadForNetwork},
 		{Name: "network", Needs: []string{"module-index"}, Run: n.loadNetwork},
@@ -49,7 +51,7 @@ func (n *node) sequence() []seq.Step {
 		{Name: "cards", After: []string{"iommu"}, Quiet: true, Run: n.bindCards},
 		{Name: "kvm", After: []string{"modules"}, Limit: time.Minute, Quiet: true, Run: n.checkKVM},
 		{Name: "devices", Needs: []string{"module-index"}, After: []string{"modules"}, Limit: time.Minute, Quiet: true, Run: n.loadForDevices},
-		{Name: "watchdog", After: []string{"devices"}, Run: n.startWatchdog},
+		{Name: "late-watchdog", After: []string{"watchdog", "devices"}, Run: n.startWatchdog},
 		{Name: "power-button", After: []string{"devices"}, Quiet: true, Run: n.watchPowerButton},
 		{Name: "controllers", After: []string{"own-group", "cards", "kvm", "devices"}, Quiet: true, Run: n.controllers},
 	}

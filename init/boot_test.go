@@ -42,6 +42,10 @@ func TestSequence(t *testing.T) {
 			t.Errorf("the daemon waits for %s", other)
 		}
 	}
+	// A driver that hangs the machine does so under the watchdog.
+	if i := slices.IndexFunc(steps, func(s seq.Step) bool { return s.Name == "watchdog" }); len(steps[i].After) > 0 || !slices.Equal(steps[i].Needs, []string{"module-index"}) {
+		t.Errorf("the watchdog waits for %v, %v", steps[i].After, steps[i].Needs)
+	}
 	// What the daemon waits for by name is not slowed down by what it does not.
 	for _, name := range []string{"data-volume", "network"} {
 		visit(name)

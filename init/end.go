@@ -43,6 +43,9 @@ const (
 // Reboot implements control.Node.
 func (n *node) Reboot() { n.end(reboot, "request") }
 
+// Kexec implements control.Node.
+func (n *node) Kexec() { n.end(kexec, "request") }
+
 // PowerOff implements control.Node.
 func (n *node) PowerOff() { n.end(powerOff, "request") }
 

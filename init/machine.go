@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"quantavirt/init/power"
 	"quantavirt/init/uevent"
 	"quantavirt/init/volume"
-	"quantavirt/init/watchdog"
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
 )
@@ -150,41 +147,6 @@ func (n *node) bindCards(context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// turning is how old the supervisor's last turn may be for the watchdog to be
-// fed.
-const turning = 30 * time.Second
-
-// startWatchdog feeds the first watchdog; to have none is no problem.
-func (n *node) startWatchdog(context.Context) error {
-	timeout := watchdog.DefaultTimeout
-	if v, ok := n.line.Option(cmdline.OptWatchdog); ok {
-		if v == "off" {
-			return nil
-		}
-		s, err := strconv.Atoi(v)
-		if err != nil || s < 10 || s > 3600 {
-			return qverr.New(qverr.Config, "quantavirt.watchdog=%.20s is neither off nor a number of seconds from 10 to 3600", v)
-		}
-		timeout = time.Duration(s) * time.Second
-	}
-	for _, path := range []string{"/dev/watchdog0", "/dev/watchdog"} {
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		dog, err := watchdog.Open(path, timeout)
-		if err != nil {
-			return err
-		}
-		n.set(func(b *wire.Boot) { b.Watchdog = path })
-		n.log.Info("watchdog", "device", path, "timeout", dog.Timeout)
-		guard.Loop(n.ctx, n.log, "watchdog", func(ctx context.Context) {
-			watchdog.Feed(ctx, n.log, dog.Timeout, func() bool { return n.pulse.Within(turning) }, dog.Feed1)
-		})
-		return nil
-	}
-	return nil
 }
 
 // watchPowerButton watches every input device with a power key, and those that

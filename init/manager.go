@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 
+	"quantavirt/init/guard"
 	"quantavirt/init/manage"
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
@@ -33,6 +34,10 @@ func (n *node) managerDied(e wire.Exit, deaths int) {
 		n.show("quantavirt: the rescue listener takes its place")
 	case changed:
 		n.log.Info("the daemon is tried again")
+		if e.Status != 0 && n.Boot().Trial {
+			why := qverr.New(qverr.Generic, "%s; the rescue listener does not live either", n.manager.Rescue().Reason)
+			guard.Go(n.log, "trial", func() { n.giveUpTrial(why) })
+		}
 	case next == manage.Daemon:
 		n.complain(e, deaths)
 	}

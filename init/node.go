@@ -18,6 +18,7 @@ import (
 	"quantavirt/init/kmod"
 	"quantavirt/init/logring"
 	"quantavirt/init/manage"
+	"quantavirt/init/medium"
 	"quantavirt/init/reap"
 	"quantavirt/init/seq"
 	"quantavirt/init/supervise"
@@ -45,6 +46,7 @@ type node struct {
 	pulse  watchdog.Pulse
 
 	line     cmdline.Line
+	loader   medium.Loader
 	events   *uevent.Listener
 	modules  *kmod.Loader
 	quiet    *kmod.Loader // the same, for what nobody waits for
@@ -191,7 +193,7 @@ func (n *node) Banner(lines []string) {
 
 // Ready implements control.Node: the first time it is the last step of the boot.
 func (n *node) Ready() {
-	n.manager.Ready()
+	n.manager.Ready(sinceStart())
 	n.mu.Lock()
 	first := !n.ready
 	n.ready = true

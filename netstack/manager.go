@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack/dhcp"
 	"quantavirt/netstack/rtnl"
@@ -149,7 +151,7 @@ func (m *Manager) startUplink() {
 	ctx, cancel := context.WithCancel(m.ctx)
 	up := &runningUplink{cfg: want, cancel: cancel, done: make(chan struct{})}
 	up.Uplink = uplink.New(want, uplink.Options{Logger: m.log, ResolvConf: m.opts.ResolvConf, LeaseFile: file,
-		Hostname: m.opts.Hostname, OnChange: func(UplinkStatus) { m.wake(m.kick); m.wake(m.news) }})
+		Hostname: m.opts.Hostname, BootCard: m.opts.BootCard, OnChange: func(UplinkStatus) { m.wake(m.kick); m.wake(m.news) }})
 	m.up = up
 	m.shown.Store(up.Uplink)
 	go func() {
@@ -302,6 +304,15 @@ func (m *Manager) Uplink() UplinkStatus {
 		return up.Status()
 	}
 	return UplinkStatus{}
+}
+
+// Inform is uplink.Inform on the uplink of the moment.
+func (m *Manager) Inform(ctx context.Context, options []dhcpv4.Option, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+	up := m.shown.Load()
+	if up == nil {
+		return nil, qverr.New(qverr.State, "the network has no wanted state yet")
+	}
+	return up.Inform(ctx, options, match)
 }
 
 // Status is what the node's network really is.

@@ -51,6 +51,9 @@ type Options struct {
 	RunDir string
 	// Hostname goes to the uplink's DHCP server; empty: not sent.
 	Hostname string
+	// BootCard is the network card that the node was booted from, which becomes
+	// the uplink unless State says otherwise; zero: from none.
+	BootCard MAC
 	// OnChange is called after the status changed, one call at a time, never
 	// while the manager holds a lock. It must not block. May be nil.
 	OnChange func(Status)

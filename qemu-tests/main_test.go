@@ -114,6 +114,9 @@ func rounds(reduced, full int) int {
 	return reduced
 }
 
+// soaking is true under make soak.
+func soaking() bool { return rounds(0, 1) == 1 }
+
 // outsideServer is a page outside the appliance. QEMU's user network shows the
 // machine's loopback address as 10.0.2.2.
 type outsideServer struct {

@@ -27,6 +27,7 @@ type trustInfo struct {
 		Problem    *problem `json:"problem"`
 	} `json:"data_volume"`
 	Trust struct {
+		SecureBoot string    `json:"secure_boot"`
 		TPM        bool      `json:"tpm"`
 		PCR11      string    `json:"pcr11"`
 		Events     int       `json:"events"`
@@ -143,15 +144,16 @@ func (s *sealing) opensByItself(n *lab.Node) {
 		t.Fatal(err)
 	}
 	s.identity = i.Trust.Identity
-	out, exit := s.verify(n)
+	out, exit := s.verify(n, "--uki", imageFile(image.UKIFile))
 	if exit != 0 || strings.Contains(out, "WRONG") {
 		t.Errorf("the good boot was refused, exit %d:\n%s", exit, out)
 	}
 	s.reboot(n) // in order, before the power is cut
 }
 
-// verify asks for a report, and checks it without the node.
-func (s *sealing) verify(n *lab.Node) (out string, exit int) {
+// verify asks for a report, and checks it without the node against the system that
+// the arguments name.
+func (s *sealing) verify(n *lab.Node, system ...string) (out string, exit int) {
 	t := s.t
 	t.Helper()
 	report, stderr, exit := cli(t, n, "system", "attest", "--nonce", nonce)
@@ -163,7 +165,7 @@ func (s *sealing) verify(n *lab.Node) (out string, exit int) {
 		t.Fatal(err)
 	}
 	away := &lab.Node{}
-	out, stderr, exit = cli(t, away, "attest", "verify", "--uki", imageFile(image.UKIFile), "--nonce", nonce, "--identity", s.identity, file)
+	out, stderr, exit = cli(t, away, append([]string{"attest", "verify", "--nonce", nonce, "--identity", s.identity, file}, system...)...)
 	t.Logf("$ quantavirt attest verify …\n%s%s", out, stderr)
 	return out + stderr, exit
 }
@@ -215,7 +217,7 @@ func (s *sealing) staysShut(n *lab.Node) {
 	if text := lab.Tail(n.ConsoleLog, 1000); !strings.Contains(text, "stays shut") || !strings.Contains(text, why) {
 		t.Errorf("the console does not say so:\n%s", text)
 	}
-	out, exit := s.verify(n)
+	out, exit := s.verify(n, "--uki", imageFile(image.UKIFile))
 	if exit == 0 || !strings.Contains(out, "PQC_ERR_ATTESTATION") || !strings.Contains(out, ".cmdline is ") || strings.Contains(out, ".linux is ") {
 		t.Errorf("the other boot, exit %d:\n%s", exit, out)
 	}

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,48 +18,63 @@ import (
 	"quantavirt/image"
 	"quantavirt/image/media"
 	"quantavirt/image/tools"
-	"quantavirt/image/uki"
+	"quantavirt/internal/disklayout"
+	"quantavirt/internal/disks"
+	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 	"quantavirt/qemu-tests/lab"
 )
 
-// installed boots a node from a disk of its own, with a data volume.
-func installed(t *testing.T, firmware, as string) *lab.Node {
-	t.Helper()
-	from, err := os.Open(medium(t, "virtual", media.DiskFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	disk := filepath.Join(t.TempDir(), "disk.img")
-	to, err := os.Create(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(to, from); err != nil {
-		t.Fatal(err)
-	}
-	if err := to.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return boot(t, lab.Options{
-		Name: "update-" + firmware, Memory: 2048, DataDisk: 1024, Firmware: firmware, IOMMU: lab.IOMMUNone,
-		Medium: lab.Medium{File: disk, As: as, Keep: true},
-	})
+// Ways to install the node of an update.
+const (
+	oneDisk  = true  // system and data on a disk
+	twoDisks = false // the data on another
+)
+
+// machine is an installed node, and what its disk was before it was booted first.
+type machine struct {
+	*lab.Node
+	firmware string
+	oneDisk  bool
+	first    string // version that is installed
+	disk     string
+	sum      string     // of what the guest of VM "kept" wrote to its disk
+	writes   *recording // nil: none
+	journal  *journal   // where none are
 }
 
-// bundleOf makes a bundle of the image that is built, with another version and
-// words more on its kernel command line.
-func bundleOf(t *testing.T, version string, counter uint64, words string) []byte {
+// installed boots a node from a disk of its own, with a data volume and a
+// hardware watchdog.
+func installed(t *testing.T, firmware string, oneDisk bool) *machine {
 	t.Helper()
-	root, err := tools.Ensure(t.Context(), io.Discard)
-	if err != nil {
-		t.Fatal(err)
+	m := &machine{firmware: firmware, oneDisk: oneDisk, disk: filepath.Join(t.TempDir(), "disk.img")}
+	copyFile(t, medium(t, "virtual", media.DiskFile), m.disk)
+	o := lab.Options{
+		Name: "update-" + firmware, Memory: 2048, Firmware: firmware, IOMMU: lab.IOMMUNone, Extra: []string{"-device", "i6300esb"},
+		Medium: lab.Medium{File: m.disk, As: lab.MediumNVMe, Keep: true},
 	}
-	stub, err := os.ReadFile(root.Path("usr", "lib", "systemd", "boot", "efi", "linuxx64.efi.stub"))
-	if err != nil {
-		t.Fatal(err)
+	if firmware == lab.FirmwareUEFI {
+		o.Cmdline = shellWord
+	} else {
+		addWord(t, m.disk, shellWord)
 	}
+	if oneDisk {
+		addData(t, m.disk, 1<<30)
+		m.writes = record(t, m.disk, firmware)
+		o.Medium.Log = m.writes.log
+	} else {
+		o.DataDisk = 1024
+	}
+	m.Node = boot(t, o)
+	return m
+}
+
+// shellWord has the first system run a shell on its console.
+const shellWord = "quantavirt.rescue"
+
+// addWord adds to the kernel command line that GRUB reads for the first slot.
+func addWord(t *testing.T, disk, word string) {
+	t.Helper()
 	file, err := os.Open(imageFile(image.UKIFile))
 	if err != nil {
 		t.Fatal(err)
@@ -71,186 +88,205 @@ func bundleOf(t *testing.T, version string, counter uint64, words string) []byte
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := func(section string) string {
-		r, err := built.Section(section)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
-	}
-	made, err := uki.Make(uki.Parts{
-		Stub: stub, Kernel: []byte(text(ukifile.Linux)), Initrd: []byte(text(ukifile.Initrd)),
-		Cmdline: strings.TrimSpace(text(ukifile.Cmdline) + " " + words), OSRelease: text(ukifile.OSRelease), Uname: text(ukifile.Uname),
-	})
+	line, err := built.Text(ukifile.Cmdline)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	path := filepath.Join(dir, "virtual.efi")
-	if err := os.WriteFile(path, made, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(dir, "x.qvu")
-	_, err = image.Bundle(image.BundleOptions{
-		Out: out, Keys: filepath.Join(shared.root, "build", "keys"), UKIs: map[string]string{"virtual": path},
-		Version: version, Counter: counter, Created: time.Now(),
-	})
+	block, err := disklayout.GRUBCmdline(line + " " + word)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
+	path := filepath.Join(t.TempDir(), slot.Cmdline)
+	place(t, path, block)
+	at := fmt.Sprintf("%s@@%d", disk, partition(t, disk, partESP).offset)
+	if out, err := exec.CommandContext(t.Context(), "mcopy", "-o", "-i", at, path, "::/qv/00000001/"+slot.Cmdline).CombinedOutput(); err != nil {
+		t.Fatalf("mcopy: %v: %s", err, out)
 	}
-	return data
 }
 
-// sendUpdate uploads a bundle and waits until the node is up again after its
-// reboot. The system has good seconds to show that all is well.
-func sendUpdate(t *testing.T, n *lab.Node, data []byte, good int) {
+// addData makes a disk larger by a data volume.
+func addData(t *testing.T, disk string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(info.Size() + size); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "sgdisk", "-e", "-n", "3:0:0", "-c", "3:"+disks.LabelData, disk).CombinedOutput(); err != nil {
+		t.Fatalf("sgdisk: %v: %s", err, out)
+	}
+	p := partition(t, disk, partData)
+	root, err := tools.Ensure(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mkfs := root.Command("mkfs.ext4", "-q", "-F", "-L", disks.LabelData, "-E", fmt.Sprintf("offset=%d", p.offset), disk, fmt.Sprint(p.size>>10)+"k")
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+}
+
+// Numbers of the partitions.
+const (
+	partESP  = 2
+	partData = 3
+)
+
+// extent is where something lies on a disk, in bytes.
+type extent struct{ offset, size int64 }
+
+var sectorsOf = regexp.MustCompile(`(?s)First sector: (\d+) .*Last sector: (\d+) `)
+
+// partition is where the one with a number lies.
+func partition(t *testing.T, disk string, number int) extent {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sgdisk", "-i", fmt.Sprint(number), disk).CombinedOutput()
+	m := sectorsOf.FindSubmatch(out)
+	if err != nil || m == nil {
+		t.Fatalf("sgdisk: %v: %s", err, out)
+	}
+	first, _ := strconv.ParseInt(string(m[1]), 10, 64) // digits
+	last, _ := strconv.ParseInt(string(m[2]), 10, 64)
+	return extent{first * 512, (last - first + 1) * 512}
+}
+
+// window is how long all must be well, and within how much of the boot, in
+// seconds.
+type window struct{ good, limit int }
+
+// short blesses a system almost at once.
+var short = window{3, 240}
+
+// sendUpdate uploads a bundle. It returns when it is verified, with the place on the
+// console where that was.
+func (m *machine) sendUpdate(t *testing.T, data []byte, w window) (mark int64) {
 	t.Helper()
 	begin := time.Now()
-	mark := n.ConsoleMark()
-	path := fmt.Sprintf("/api/v1/system/update?good=%d&limit=240", good)
-	if err := n.Call(t.Context(), http.MethodPost, path, io.Reader(bytes.NewReader(data)), nil); err != nil {
+	mark = m.ConsoleMark()
+	m.writes.mark(t, "receive")
+	path := fmt.Sprintf("/api/v1/system/update?good=%d&limit=%d", w.good, w.limit)
+	if err := m.Call(t.Context(), http.MethodPost, path, io.Reader(bytes.NewReader(data)), nil); err != nil {
 		t.Fatal(err)
 	}
+	m.writes.mark(t, "write")
 	t.Logf("%.1f s: the bundle is received and verified", time.Since(begin).Seconds())
-	if err := n.WaitReadyAfter(t.Context(), mark); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%.1f s: the API is back", time.Since(begin).Seconds())
+	m.waitLine(t, mark, "quantavirt: reboot")
+	m.writes.mark(t, "boot")
+	t.Logf("%.1f s: written, and the node goes down", time.Since(begin).Seconds())
+	return mark
 }
 
-func slotsOf(t *testing.T, n *lab.Node) spec.SlotList {
-	t.Helper()
-	var l spec.SlotList
-	if err := n.Call(t.Context(), http.MethodGet, "/api/v1/system/slots", nil, &l); err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// slotState waits until the slot with a version has a state.
-func slotState(t *testing.T, n *lab.Node, version string, state spec.SlotState) spec.Slot {
+func (m *machine) waitLine(t *testing.T, mark int64, text string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		l := slotsOf(t, n)
-		for _, s := range l.Items {
-			if s.Version == version && s.State == state {
-				return s
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("no slot with version %s is %s: %+v", version, state, l)
-		}
+	if _, err := m.WaitLineAfter(ctx, mark, text); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // An installed node is updated, by both firmwares: the new system is tried and
-// blessed, its VM runs again. Rolled back by hand, the first system runs again. A
-// system whose kernel panics falls back, says why, and is refused from then on.
+// blessed, its VM runs again. Rolled back by hand, the first system runs again.
+// Then it goes through the matrix of what can be wrong with an update: the first
+// system runs again each time.
 func TestUpdate(t *testing.T) {
-	t.Run("UEFI", func(t *testing.T) {
-		n := installed(t, lab.FirmwareUEFI, lab.MediumVirtio)
-		first := updateAndBack(t, n)
-		// Its kernel panics when all is loaded: the firmware's variables keep that.
-		sendUpdate(t, n, bundleOf(t, "9.2", 2, "quantavirt.rescue"), 200)
-		slotState(t, n, "9.2", spec.SlotStateTry)
-		mark := n.ConsoleMark()
-		crash(t, n)
-		again(t, n, mark)
-		failedUpdate(t, n, first, "9.2", "Kernel panic - not syncing: sysrq triggered crash")
-	})
-	t.Run("BIOS", func(t *testing.T) {
-		n := installed(t, lab.FirmwareBIOS, lab.MediumNVMe)
-		first := updateAndBack(t, n)
-		sendUpdate(t, n, bundleOf(t, "9.2", 2, "rdinit=/nonexistent"), 3)
-		failedUpdate(t, n, first, "9.2", "")
-	})
+	for _, c := range []struct {
+		firmware string
+		oneDisk  bool
+	}{{lab.FirmwareUEFI, oneDisk}, {lab.FirmwareBIOS, twoDisks}} {
+		t.Run(c.firmware, func(t *testing.T) {
+			m := installed(t, c.firmware, c.oneDisk)
+			if c.firmware == lab.FirmwareUEFI || soaking() {
+				m.fillPartition(t)
+			}
+			m.updateAndBack(t)
+			if c.firmware == lab.FirmwareBIOS || soaking() {
+				m.refuseBundles(t)
+			}
+			for _, f := range failing() {
+				if f.in[c.firmware] || soaking() {
+					t.Run(f.name, func(t *testing.T) { m.fails(t, f) })
+				}
+			}
+			if m.writes == nil {
+				return
+			}
+			if err := m.Down(); err != nil {
+				t.Fatal(err)
+			}
+			t.Run("power cuts", func(t *testing.T) { m.cutPower(t, rounds(3, 30)) })
+		})
+	}
 }
 
-// updateAndBack updates a node under a VM, and rolls it back. It returns the
-// version that runs before and after.
-func updateAndBack(t *testing.T, n *lab.Node) (first string) {
+// updateAndBack updates a node under a VM, and rolls it back.
+func (m *machine) updateAndBack(t *testing.T) {
 	t.Helper()
-	l := slotsOf(t, n)
+	l := slotsOf(t, m.Node)
 	if len(l.Items) != 1 || !l.Items[0].Running || !l.Items[0].Next || l.Items[0].State != spec.SlotStateGood {
 		t.Fatalf("slots of a new disk: %+v", l)
 	}
-	first = l.Items[0].Version
-	defineVM(t, n, "kept", nil)
-	act(t, n, "kept", "start")
-	ready(t, attach(t, n, "kept"))
-	begin := time.Now()
-	sendUpdate(t, n, bundleOf(t, "9.1", 2, "quantavirt.hostname=updated"), 3)
-	runs(t, n, "9.1")
-	t.Logf("%.1f s: blessed, and the VM runs", time.Since(begin).Seconds())
-	refusedUpdate(t, n, bundleOf(t, "9.0", 1, ""), "QV_ERR_VERSION")
-	mark := n.ConsoleMark()
-	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/rollback", nil, nil); err != nil {
+	m.first = l.Items[0].Version
+	m.keep(t)
+	bundle := bundleOf(t, "9.1", 2, "quantavirt.hostname=updated")
+	if m.writes != nil {
+		m.recordedUpdate(t, bundle)
+	} else {
+		t.Log(timedUpdate(t, m.Node, m.journal, "9.1", bundle, short.good))
+	}
+	m.runs(t, "9.1", "RUNNING")
+	m.writes.mark(t, "end")
+	mark := m.ConsoleMark()
+	if err := m.Call(t.Context(), http.MethodPost, "/api/v1/system/rollback", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	again(t, n, mark)
-	runs(t, n, first)
-	return first
+	again(t, m.Node, mark)
+	m.runs(t, m.first, "RUNNING")
 }
 
-// runs wants a blessed system and its VM to run.
-func runs(t *testing.T, n *lab.Node, version string) {
+// recordedUpdate updates a node whose writes are recorded.
+func (m *machine) recordedUpdate(t *testing.T, bundle []byte) {
 	t.Helper()
-	if s := slotState(t, n, version, spec.SlotStateGood); !s.Running || !s.Next {
+	begin := time.Now()
+	mark := m.sendUpdate(t, bundle, short)
+	again(t, m.Node, mark)
+	m.writes.mark(t, "bless")
+	slotState(t, m.Node, "9.1", spec.SlotStateGood)
+	t.Logf("%.1f s: blessed", time.Since(begin).Seconds())
+}
+
+// keep makes VM "kept", runs it, and has it write to its disk; where no writes are
+// recorded it also keeps a journal.
+func (m *machine) keep(t *testing.T) {
+	t.Helper()
+	if err := m.Call(t.Context(), http.MethodPost, "/api/v1/disks", map[string]any{"name": "kept", "size": "4M"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var console *lab.Console
+	if m.writes == nil {
+		m.journal = startJournal(t, m.Node, "kept", "kept")
+		console = m.journal.console
+	} else {
+		defineVM(t, m.Node, "kept", func(c map[string]any) { c["storage"] = []any{map[string]any{"disk": "kept"}} })
+		act(t, m.Node, "kept", "start")
+		console = attach(t, m.Node, "kept")
+		ready(t, console)
+	}
+	m.sum = ask(t, console, "write vda 2 kept")
+}
+
+// runs wants a blessed system to run, and its VM to be in a state.
+func (m *machine) runs(t *testing.T, version, vm string) {
+	t.Helper()
+	if s := slotState(t, m.Node, version, spec.SlotStateGood); !s.Running || !s.Next {
 		t.Errorf("the slot that should run: %+v", s)
 	}
-	waitState(t, n, "kept", "RUNNING", 60*time.Second)
-}
-
-// again waits until the node is ready once more since a mark.
-func again(t *testing.T, n *lab.Node, mark int64) {
-	t.Helper()
-	if err := n.WaitReadyAfter(t.Context(), mark); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// crash has the node's kernel panic.
-func crash(t *testing.T, n *lab.Node) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if out, err := n.Shell(ctx, "echo c > /proc/sysrq-trigger"); err == nil {
-		t.Fatalf("the node survived: %s", out)
-	}
-}
-
-// failedUpdate wants a version to have failed, and the one before to run.
-func failedUpdate(t *testing.T, n *lab.Node, first, version, lastWords string) {
-	t.Helper()
-	s := slotState(t, n, version, spec.SlotStateFailed)
-	if s.Running || s.Next || s.Reason == "" || !strings.Contains(s.Panic, lastWords) {
-		t.Errorf("the system that panicked: %+v", s)
-	}
-	runs(t, n, first)
-	refusedUpdate(t, n, bundleOf(t, version, 2, "quantavirt.debug"), "QV_ERR_STATE")
-}
-
-func refusedUpdate(t *testing.T, n *lab.Node, data []byte, name string) {
-	t.Helper()
-	a, err := n.Do(t.Context(), http.MethodPost, "/api/v1/system/update", io.Reader(bytes.NewReader(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(a.Body), fmt.Sprintf("%q", name)) {
-		t.Errorf("status %d, %s; want %s", a.Status, a.Body, name)
-	}
+	waitState(t, m.Node, "kept", vm, 60*time.Second)
 }

@@ -43,3 +43,13 @@ func (s *Server) Reseal(w http.ResponseWriter, r *http.Request) {
 	sealing, err := s.Trust.Reseal(r.Context(), in.RecoveryKey)
 	s.answer(w, r, http.StatusOK, sealing, err)
 }
+
+// SetRecoveryKey has a recovery key open the data volume.
+func (s *Server) SetRecoveryKey(w http.ResponseWriter, r *http.Request) {
+	var in spec.RecoveryKeyRequest
+	err := s.decode(w, r, "RecoveryKeyRequest", false, &in)
+	if err == nil {
+		err = s.Trust.SetRecoveryKey(r.Context(), in.RecoveryKey)
+	}
+	s.answer(w, r, http.StatusNoContent, nil, err)
+}

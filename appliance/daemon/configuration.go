@@ -32,6 +32,9 @@ func (d *daemon) openConfiguration(boot initapi.Boot) error {
 		}
 		o.URL = cmp.Or(boot.Options["config"], o.URL)
 		o.Machine = nodeconfig.Machine{Sys: "/sys"}
+		if boot.Medium == mediumPXE {
+			o.Ask = d.net.AskConfiguration
+		}
 		if boot.ESPDevice != "" {
 			o.Medium = func() (*nodeconfig.Found, error) { return onMedium(boot.ESPDevice) }
 		}
@@ -46,6 +49,9 @@ func (d *daemon) openConfiguration(boot initapi.Boot) error {
 	d.useHostname(boot.Options)
 	return nil
 }
+
+// mediumPXE is PXE and HTTP boot, as PID 1 calls it.
+const mediumPXE = "pxe"
 
 // configurationFile is the document on an ordinary host, or where the node has
 // no boot medium.

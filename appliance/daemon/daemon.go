@@ -36,11 +36,13 @@ import (
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/secret"
 	"quantavirt/internal/version"
+	"quantavirt/netstack"
 )
 
 const (
@@ -270,11 +272,24 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	}
 	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
+		BootCard: d.bootCard(),
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
 		d.net.Connect(boot.Options)
 	}
+}
+
+// bootCard is the network card that the node was booted from, zero for none.
+func (d *daemon) bootCard() netstack.MAC {
+	if d.init == nil {
+		return netstack.MAC{}
+	}
+	boot, err := d.init.BootStep(d.ctx, "boot-loader")
+	if err != nil {
+		d.log.Warn("PID 1 does not say what the node was booted from", "err", err)
+	}
+	return network.Card(boot)
 }
 
 func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }
@@ -319,11 +334,6 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	if d.sys, err = system.New(d.db, sysDeps); err != nil {
 		return err
 	}
-	d.install = install.New(install.Deps{
-		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
-		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free,
-		CanEncrypt: d.trust.CanEncrypt, Encrypt: d.trust.Encrypt,
-	})
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, Version: version.Version,
@@ -333,7 +343,21 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		updateDeps.Init = d.init
 	}
 	d.update = update.New(updateDeps)
+	d.install = install.New(install.Deps{
+		Log: d.logger("install"), Tasks: d.tasks, Disks: d.sys.Disks, Boot: d.sys.Boot, Config: d.config.Bytes,
+		Spool: filepath.Join(d.o.dataDir, "updates"), Free: d.storage.Free, Build: d.update.Build(), Keys: d.update.Keys,
+		CanEncrypt: d.trust.CanEncrypt, Encrypt: d.trust.Encrypt, Firmware: d.firmware(),
+	})
 	return nil
+}
+
+// firmware are the variables of the machine's UEFI, nil if the node was not booted
+// by one.
+func (d *daemon) firmware() efivar.Variables {
+	if _, err := os.Stat(filepath.Dir(efivar.Dir)); err != nil || d.init == nil {
+		return nil
+	}
+	return efivar.Files{Dir: efivar.Dir, Vendor: efivar.Global}
 }
 
 // answers asks the API on its local socket whether it is ready.

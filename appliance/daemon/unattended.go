@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"quantavirt/appliance/api/spec"
@@ -28,11 +29,12 @@ func (d *daemon) installConfigured() (down bool) {
 	switch {
 	case doc.Install != nil && !installed(all):
 		i := doc.Install
-		r := install.Request{Disk: i.Disk, WipeSerial: i.WipeSerial}
+		r := install.Request{Disk: i.Disk, WipeSerial: i.WipeSerial, Encrypt: i.Encrypt}
 		err = d.installNow(r, install.Source{URL: i.Source, SHA256: i.SHA256})
 		return d.then(place("install", err), i.Then)
 	case doc.Install == nil && !slices.ContainsFunc(all, holdsData):
-		err = d.installNow(install.Request{Disk: doc.Data.Disk, WipeSerial: doc.Data.WipeSerial, DataOnly: true}, install.Source{})
+		r := install.Request{Disk: doc.Data.Disk, WipeSerial: doc.Data.WipeSerial, DataOnly: true, Encrypt: doc.Data.Encrypt}
+		err = d.installNow(r, install.Source{})
 		return d.then(place("data", err), nodeconfig.ThenReboot)
 	}
 	return false
@@ -66,6 +68,12 @@ func (d *daemon) installNow(r install.Request, src install.Source) error {
 	}
 	if t.State != spec.TaskStateSucceeded {
 		return t.Error.Err()
+	}
+	for _, w := range t.Warnings {
+		d.say(fmt.Sprintf("quantavirt: %s (%d): %s", w.Name, w.Code, w.Message))
+	}
+	if r.Encrypt {
+		d.say("quantavirt: the encrypted data volume has no recovery key yet; have one made when the node is up: quantavirt system recovery-key")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"log/slog"
@@ -28,6 +29,7 @@ func document(hostname string) []byte { return []byte(`{"hostname": "` + hostnam
 type setup struct {
 	medium, url, smbios, fwcfg bool
 	urlGone                    bool
+	told                       string // by the network: a path of the server, "none" or a URL; "": it is not asked
 	mediumErr                  error
 }
 
@@ -60,6 +62,19 @@ func (c setup) options(t *testing.T, server string) Options {
 	}
 	if c.urlGone {
 		o.URL = server + "/gone"
+	}
+	switch c.told {
+	case "":
+	case "none":
+		o.Ask = func(context.Context) (string, error) { return "", nil }
+	case "broken":
+		o.Ask = func(context.Context) (string, error) { return "", qverr.New(qverr.NoDev, "the uplink is gone") }
+	default:
+		told := c.told
+		if strings.HasPrefix(told, "/") {
+			told = server + told
+		}
+		o.Ask = func(context.Context) (string, error) { return told, nil }
 	}
 	return o
 }
@@ -103,6 +118,14 @@ func TestOrderOfSources(t *testing.T) {
 		"SMBIOS before fw_cfg":           {setup{smbios: true, fwcfg: true}, false, "smbios", 0},
 		"fw_cfg":                         {setup{fwcfg: true}, false, "fwcfg", 0},
 		"a medium that cannot be read":   {setup{mediumErr: qverr.New(qverr.StrIO, "bad"), fwcfg: true}, false, "fwcfg", 1},
+		"the network tells of one":       {setup{told: "/url", smbios: true}, true, "url", 0},
+		"the network tells of none":      {setup{told: "none", smbios: true}, true, "smbios", 0},
+		"nor do we have one":             {setup{told: "none"}, true, "", 0},
+		"the network lies":               {setup{told: "/gone", fwcfg: true}, true, "fwcfg", 1},
+		"the network tells nonsense":     {setup{told: "file:///etc/passwd", fwcfg: true}, true, "fwcfg", 1},
+		"the network is broken":          {setup{told: "broken", fwcfg: true}, true, "fwcfg", 1},
+		"command line, not the network":  {setup{url: true, told: "/gone"}, true, "url", 0},
+		"medium, not the network":        {setup{medium: true, told: "/gone"}, false, "medium", 0},
 		"medium, and a server that asks": {setup{medium: true, urlGone: true}, false, "medium", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +169,7 @@ func TestURLOfSMBIOS(t *testing.T) {
 // The first configuration holds when its source is gone or says something else.
 func TestTakenOnce(t *testing.T) {
 	db, server := newDB(t), newServer(t)
-	for i, c := range []setup{{fwcfg: true}, {}, {medium: true}, {url: true}} {
+	for i, c := range []setup{{fwcfg: true}, {}, {told: "/url"}, {medium: true}, {url: true}} {
 		s, err := Open(db, c.options(t, server))
 		if err != nil || s.Pending() {
 			t.Fatal(i, err)
@@ -154,7 +177,7 @@ func TestTakenOnce(t *testing.T) {
 		if changed, err := s.Fetch(t.Context()); changed || err != nil {
 			t.Errorf("%d: %v %v", i, changed, err)
 		}
-		if got := s.Info(); s.Document().Hostname != "fwcfg" || got.Source != "fw_cfg" || (got.Message != "") != (i >= 2) {
+		if got := s.Info(); s.Document().Hostname != "fwcfg" || got.Source != "fw_cfg" || (got.Message != "") != (i >= 3) {
 			t.Errorf("%d: %+v", i, got)
 		}
 	}

@@ -14,9 +14,14 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// fetchLimit is how long a server that the command line names is waited for
-// before another source is taken.
-const fetchLimit = 5 * time.Minute
+const (
+	// fetchLimit is how long a server that the command line names is waited for
+	// before another source is taken.
+	fetchLimit = 5 * time.Minute
+	// toldLimit is the same for one that the network has just told of: who answers
+	// DHCP answers HTTP too, or is not to be waited for.
+	toldLimit = 20 * time.Second
+)
 
 const recordKey = "configuration"
 
@@ -41,6 +46,9 @@ type Options struct {
 	// URL of a document, from the kernel command line; it wins over that of
 	// SMBIOS.
 	URL string
+	// Ask asks the network from which the node was booted for the URL of a
+	// document, "" if there is none. Nil: the node was booted from something else.
+	Ask func(ctx context.Context) (string, error)
 }
 
 // Service is the configuration of the node.
@@ -58,7 +66,9 @@ type Service struct {
 }
 
 // Open reads what the node has and looks at what needs no network: the boot
-// medium, and unless a URL is to be asked first, SMBIOS and fw_cfg.
+// medium, and unless the network is to be asked first, SMBIOS and fw_cfg. The
+// network is asked where a document is only by a node that has none, whose command
+// line names none either: nobody there changes what a node has.
 func Open(db *store.DB, o Options) (*Service, error) {
 	s := &Service{Options: o, db: db}
 	var rec record
@@ -68,15 +78,18 @@ func Open(db *store.DB, o Options) (*Service, error) {
 	case qverr.CodeOf(err) != qverr.NoEnt:
 		return nil, err
 	}
+	if s.URL != "" || s.rec != nil {
+		s.Ask = nil
+	}
 	found, err := o.Medium()
 	s.note(err)
 	if found == nil {
 		found = s.machine()
-		if s.URL != "" {
+		if s.URL != "" || s.Ask != nil {
 			s.fallback, found = found, nil
 		}
 	} else {
-		s.URL = ""
+		s.URL, s.Ask = "", nil
 	}
 	return s, s.consider(found)
 }
@@ -111,29 +124,55 @@ func (s *Service) note(err error) {
 func (s *Service) Pending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.URL != "" && s.rec == nil
+	return (s.URL != "" || s.Ask != nil) && s.rec == nil
 }
 
 // Fetch asks the server, when the network is up, and says whether the node has
-// taken another configuration. It may take minutes. Without a URL it does
-// nothing.
+// taken another configuration. It may take minutes. Without a server to ask it
+// does nothing.
 func (s *Service) Fetch(ctx context.Context) (changed bool, err error) {
-	if s.URL == "" {
+	if s.URL == "" && s.Ask == nil {
 		return false, nil
 	}
 	before := s.SHA256()
-	limited, cancel := context.WithTimeout(ctx, fetchLimit)
-	defer cancel()
-	found, err := nodeconfig.Fetch(limited, s.Log, s.URL)
+	found := s.told(ctx)
+	if found == nil && s.URL != "" {
+		found = s.fetch(ctx, s.URL, fetchLimit)
+	}
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	s.note(err)
 	if found == nil {
 		found = s.fallback
 	}
 	err = s.consider(found)
 	return s.SHA256() != before, err
+}
+
+// told is the document that the network tells of.
+func (s *Service) told(ctx context.Context) *nodeconfig.Found {
+	if s.Ask == nil {
+		return nil
+	}
+	url, err := s.Ask(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.note(err)
+	}
+	if url == "" || err != nil {
+		return nil
+	}
+	s.Log.Info("the network says where the configuration is", "url", url)
+	return s.fetch(ctx, url, toldLimit)
+}
+
+func (s *Service) fetch(ctx context.Context, url string, limit time.Duration) *nodeconfig.Found {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	found, err := nodeconfig.Fetch(limited, s.Log, url)
+	if ctx.Err() == nil {
+		s.note(err)
+	}
+	return found
 }
 
 // consider takes a document if the node has none, or if the document wants to

@@ -25,6 +25,9 @@ func TestEncryptionIsRefusedInTime(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
+	if _, err := m.Start(Request{Disk: "serial:SN0", DataOnly: true, Encrypt: true}, Source{}, ""); !errors.Is(err, qverr.NoDev) {
+		t.Errorf("without a recovery key: %v", err)
+	}
 	wantBlank(t, d)
 }
 
@@ -65,10 +68,16 @@ func TestEncrypted(t *testing.T) {
 		t.Errorf("%+v, want offset %d and size %d; system %q, closed %v", place, data.Offset, data.Size, version, closed)
 	}
 	hosttool.Run(t, "e2fsck", "-fn", opened)
+	given := key
+	key, closed = "", false
+	m.disk(4*gib, nil)
+	if end := m.wait(m.Start(Request{Disk: "serial:SN1", Encrypt: true}, m.upload(uki("quantavirt")), "")); end.State != spec.TaskStateSucceeded || !closed {
+		t.Errorf("without a recovery key: %+v, closed %v", end, closed)
+	}
 	m.Encrypt = func(context.Context, sealed.Place, string, *ukifile.File) (string, func() error, error) {
 		return "", nil, qverr.New(qverr.State, "not measured")
 	}
-	if end := m.wait(m.Start(Request{Disk: "serial:SN0", RecoveryKey: key}, m.upload(uki("quantavirt")), "")); end.State != spec.TaskStateFailed || end.Error.Code != qverr.State {
+	if end := m.wait(m.Start(Request{Disk: "serial:SN0", RecoveryKey: given}, m.upload(uki("quantavirt")), "")); end.State != spec.TaskStateFailed || end.Error.Code != qverr.State {
 		t.Errorf("%+v", end)
 	}
 }

@@ -14,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
+
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/internal/bundle"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/disks"
 	"quantavirt/internal/hosttool"
@@ -25,6 +28,7 @@ import (
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/slot"
 	"quantavirt/internal/ukifile"
 )
 
@@ -62,6 +66,7 @@ type machine struct {
 	tasks *task.Manager
 	all   []disks.Disk
 	boot  initapi.Boot
+	key   *mldsa87.PrivateKey // of the builder
 }
 
 func newMachine(t *testing.T) *machine {
@@ -76,6 +81,12 @@ func newMachine(t *testing.T) *machine {
 	}
 	t.Cleanup(func() { tasks.Close(t.Context()); _ = db.Close() })
 	m := &machine{t: t, tasks: tasks}
+	var public *mldsa87.PublicKey
+	public, m.key = mldsa87.NewKeyFromSeed(&[mldsa87.SeedSize]byte{1})
+	keys := make(bundle.Keys)
+	if err := keys.Add(public.Bytes()); err != nil {
+		t.Fatal(err)
+	}
 	var tools Tools
 	for name, argv := range map[string]*[]string{"mke2fs": &tools.Mke2fs, "e2fsck": &tools.E2fsck} {
 		*argv = []string{hosttool.Path(t, name)}
@@ -86,6 +97,7 @@ func newMachine(t *testing.T) *machine {
 		Boot:   func() initapi.Boot { return m.boot },
 		Config: func() []byte { return []byte(`{"hostname": "node7"}`) },
 		Free:   func() (int64, error) { return gib, nil },
+		Build:  "virtual", Keys: func() (bundle.Keys, error) { return keys, nil },
 	})
 	return m
 }
@@ -370,9 +382,46 @@ func TestRunningSystem(t *testing.T) {
 		}
 	}
 	for booted, want := range map[string]string{"": "qv-00000002.efi", "00000001": "qv-00000001.efi", "00000003": "qv-00000003+0-1.efi", "00000009": "qv-00000002.efi"} {
-		if got, err := runningSystem(dir, booted); err != nil || filepath.Base(got) != want {
-			t.Errorf("%q: %s %v, want %s", booted, got, err, want)
+		if got, err := runningSystem(dir, booted); err != nil || filepath.Base(got.path) != want {
+			t.Errorf("%q: %+v %v, want %s", booted, got, err, want)
 		}
+	}
+}
+
+// What the medium says of its slot holds for the installed one.
+func TestRunningSystemIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := (slot.Info{Sequence: 7, Version: "1.4", Counter: 12, SHA256: nodeconfig.Sum(uki("quantavirt")), State: slot.StateGood}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("EFI/Linux/qv-00000007.efi", uki("quantavirt"))
+	write("qv/00000007/slot.json", info)
+	got, err := runningSystem(dir, "00000007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys, err := openSystem(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = sys.f.Close()
+	if sys.info.Version != "1.4" || sys.info.Counter != 12 || sys.info.Sequence != 1 {
+		t.Errorf("%+v", sys.info)
+	}
+	write("EFI/Linux/qv-00000007.efi", append(uki("quantavirt"), 0))
+	if _, err := openSystem(got); !errors.Is(err, qverr.IO) {
+		t.Errorf("another file than slot.json says: %v", err)
 	}
 }
 

@@ -22,10 +22,14 @@ type Request struct {
 	Disk       string // selector, see disks.Select
 	WipeSerial string // its serial number, if what is on it may be lost
 	DataOnly   bool   // make a data volume, and install nothing
-	// RecoveryKey has the data volume encrypted and sealed to the TPM; it opens
-	// the volume too. "" leaves it open to who has the disk.
+	// Encrypt has the data volume encrypted, with a key sealed to the TPM.
+	// RecoveryKey does so too, and opens the volume as well; without one there is
+	// none until trust.SetRecoveryKey.
+	Encrypt     bool
 	RecoveryKey string
 }
+
+func (r Request) encrypts() bool { return r.Encrypt || r.RecoveryKey != "" }
 
 // least is the size of the smallest disk for a request.
 func (r Request) least() int64 {

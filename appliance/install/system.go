@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -29,13 +30,13 @@ type system struct {
 }
 
 // openSystem reads a unified kernel image that may be any file. QV_ERR_INVAL: it
-// is none of QuantaVirt.
-func openSystem(path string) (*system, error) {
-	f, err := os.Open(path)
+// is none of QuantaVirt; QV_ERR_IO: it is not what was received.
+func openSystem(got received) (*system, error) {
+	f, err := os.Open(got.path)
 	if err != nil {
 		return nil, qverr.New(qverr.CodeOf(err), "open the system to install: %w", err)
 	}
-	s, err := readSystem(f)
+	s, err := readSystem(f, got)
 	if err != nil {
 		_ = f.Close()
 		return nil, err
@@ -43,7 +44,7 @@ func openSystem(path string) (*system, error) {
 	return s, nil
 }
 
-func readSystem(f *os.File) (*system, error) {
+func readSystem(f *os.File, got received) (*system, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, qverr.New(qverr.IO, "%w", err)
@@ -63,10 +64,50 @@ func readSystem(f *os.File) (*system, error) {
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, info.Size())); err != nil {
 		return nil, qverr.New(qverr.IO, "read the system to install: %w", err)
 	}
+	digest := hex.EncodeToString(sum.Sum(nil))
+	if got.sum != "" && digest != got.sum {
+		return nil, qverr.New(qverr.IO, "the system to install has the SHA-256 %s, not %s: it changed after it was received or written", digest, got.sum)
+	}
 	return &system{f: f, size: info.Size(), uki: uki, info: slot.Info{
-		Sequence: firstSlot, Version: release["QUANTAVIRT_VERSION"], Build: release["QUANTAVIRT_BUILD"],
-		SHA256: hex.EncodeToString(sum.Sum(nil)), WrittenAt: time.Now().UTC().Truncate(time.Second), State: slot.StateGood,
+		Sequence: firstSlot, Version: cmp.Or(got.version, release["QUANTAVIRT_VERSION"]), Build: release["QUANTAVIRT_BUILD"], Counter: got.counter,
+		SHA256: digest, WrittenAt: time.Now().UTC().Truncate(time.Second), State: slot.StateGood,
 	}}, nil
+}
+
+// runningSystem is the booted slot of a mounted medium, or the one that would be
+// booted.
+func runningSystem(dir, booted string) (received, error) {
+	folder := filepath.Join(dir, filepath.FromSlash(slot.UKIFolder))
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return received{}, qverr.New(qverr.NoEnt, "the boot medium has no system: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if n, ok := slot.ParseName(e.Name()); ok && slot.Digits(n.Sequence) == booted {
+			return onMedium(dir, n), nil
+		}
+		names = append(names, e.Name())
+	}
+	n, ok := slot.First(names)
+	if !ok {
+		return received{}, qverr.New(qverr.NoEnt, "the boot medium has no system in %s", slot.UKIFolder)
+	}
+	return onMedium(dir, n), nil
+}
+
+// onMedium is a slot of a mounted medium, with what its slot.json says if that can
+// be read.
+func onMedium(dir string, n slot.Name) received {
+	got := received{path: filepath.Join(dir, filepath.FromSlash(slot.UKIFolder), n.String())}
+	data, err := os.ReadFile(filepath.Join(dir, slot.Folder, slot.Digits(n.Sequence), slot.InfoFile))
+	if err != nil {
+		return got
+	}
+	if i, err := slot.ParseInfo(data); err == nil && i.Sequence == n.Sequence {
+		got.sum, got.version, got.counter = i.SHA256, i.Version, i.Counter
+	}
+	return got
 }
 
 func (s *system) slot() disklayout.Slot {

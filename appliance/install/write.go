@@ -12,6 +12,7 @@ import (
 	"quantavirt/appliance/task"
 	"quantavirt/internal/disklayout"
 	"quantavirt/internal/disks"
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/fat32"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/qverr"
@@ -38,6 +39,9 @@ type job struct {
 	tools   Tools
 	encrypt func(ctx context.Context, p sealed.Place, recoveryKey string, uki *ukifile.File) (string, func() error, error)
 	now     time.Time
+
+	firmware efivar.Variables     // nil for none
+	esp      disklayout.Partition // that was made
 }
 
 // write does it all. What was on the disk is lost from its first write on.
@@ -58,7 +62,31 @@ func (j *job) write(ctx context.Context, p *task.Progress) error {
 	if err := reread(j.disk.Device); err != nil {
 		return err
 	}
+	if err := j.enterBoot(); err != nil {
+		p.Warn(err)
+	}
 	p.Phase(phaseDone)
+	return nil
+}
+
+// entryName is what the firmware's menu shows.
+const entryName = "QuantaVirt"
+
+// enterBoot has the firmware boot the disk first. Where it does not take that, the
+// disk boots by the path of removable media, if the firmware looks there.
+func (j *job) enterBoot() error {
+	if j.firmware == nil || j.DataOnly {
+		return nil
+	}
+	sectors := uint64(j.esp.Last - j.esp.First + 1)
+	part := efivar.Partition{Number: uint32(j.esp.Number), First: uint64(j.esp.First), Size: sectors, ID: j.esp.ID}
+	_, err := efivar.BootFirst(j.firmware, efivar.LoadOption{
+		Attributes: efivar.Active, Description: entryName, Path: efivar.FilePath(part, disklayout.PathBoot),
+	})
+	if err != nil {
+		return qverr.New(qverr.CodeOf(err), "the firmware has no boot entry for the disk: %w", err).
+			WithHint("choose the disk in the firmware's boot menu, or its file %s", disklayout.PathBoot)
+	}
 	return nil
 }
 
@@ -119,6 +147,7 @@ func (j *job) writeSystem(ctx context.Context, t *target, expect func(int64)) (o
 	if _, err := d.Format(cancellable{ctx, t}, j.loaders.bios, v); err != nil {
 		return 0, 0, err
 	}
+	j.esp = parts[1]
 	data := parts[len(parts)-1]
 	return data.Offset, data.Size, nil
 }
@@ -147,7 +176,7 @@ func (c cancellable) WriteAt(p []byte, off int64) (int, error) {
 // makeData makes the data volume and checks it.
 func (j *job) makeData(ctx context.Context, offset, size int64) (err error) {
 	device := j.disk.Device
-	if j.RecoveryKey != "" {
+	if j.encrypts() {
 		var uki *ukifile.File
 		if j.system != nil {
 			uki = j.system.uki

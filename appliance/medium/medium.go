@@ -5,6 +5,7 @@ package medium
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,12 @@ import (
 // mounting lets one at a time have a device: the kernel refuses to mount it
 // read-only and writable at once.
 var mounting sync.Mutex
+
+// runDir and prefix tell where it is mounted.
+const (
+	runDir = "/run/quantavirt"
+	prefix = "medium-"
+)
 
 // safe: nothing there is a program or a device.
 const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -30,7 +37,8 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	}
 	mounting.Lock()
 	defer mounting.Unlock()
-	dir, err := os.MkdirTemp("/run/quantavirt", "medium-")
+	release(runDir)
+	dir, err := os.MkdirTemp(runDir, prefix)
 	if err != nil {
 		return qverr.New(qverr.IO, "mount %s: %w", device, err)
 	}
@@ -51,6 +59,18 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 		}
 	}()
 	return use(dir)
+}
+
+// release unmounts what a process that was killed left mounted: read-only, it
+// would keep the device from being mounted writable. The caller holds mounting, so
+// none of this is in use.
+func release(in string) {
+	left, _ := filepath.Glob(filepath.Join(in, prefix+"*")) // a pattern that is right
+	for _, dir := range left {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err == nil || errors.Is(err, unix.EINVAL) {
+			_ = os.Remove(dir)
+		}
+	}
 }
 
 func fileSystem(device string) (string, error) {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
@@ -24,6 +26,7 @@ type Stack interface {
 	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
 	RemovePort(ctx context.Context, network, portID string) error
 	Uplink() netstack.UplinkStatus
+	Inform(ctx context.Context, options []dhcpv4.Option, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error)
 	Leases(network string) ([]netstack.Lease, error)
 	Status() netstack.Status
 	Close() error
@@ -37,6 +40,7 @@ type Options struct {
 	ResolvConf string // gets the uplink's name servers, "" for none
 	Hostname   string
 	DataDir    string // has UplinkFile; "": a configuration over the API is lost with the process
+	BootCard   netstack.MAC
 }
 
 // Service is the network of the node.
@@ -69,6 +73,7 @@ func New(opts Options) *Service {
 			ResolvConf: opts.ResolvConf,
 			RunDir:     opts.RunDir,
 			Hostname:   opts.Hostname,
+			BootCard:   opts.BootCard,
 			OnChange:   func(netstack.Status) { s.changed() },
 		})
 	}

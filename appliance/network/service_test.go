@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
 	"quantavirt/internal/qverr"
@@ -27,6 +29,7 @@ type stack struct {
 	fail      error
 	status    netstack.Status
 	leases    []netstack.Lease
+	answers   []*dhcpv4.DHCPv4
 }
 
 func (s *stack) Connect(c netstack.UplinkConfig) error { s.connected = c; return nil }
@@ -53,6 +56,16 @@ func (s *stack) Status() netstack.Status {
 	return s.status
 }
 func (s *stack) Close() error { return nil }
+func (s *stack) Inform(_ context.Context, options []dhcpv4.Option, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.answers {
+		if match(m) {
+			return m, nil
+		}
+	}
+	return nil, qverr.New(qverr.Timeout, "nobody answers")
+}
 
 func testService(t *testing.T, k Stack) (*Service, *store.DB) {
 	t.Helper()

@@ -57,6 +57,7 @@ func (c *connection) start(r *rescue) {
 	}
 	c.up = uplink.New(cfg, uplink.Options{
 		Logger: r.logger("network"), ResolvConf: resolvConf, LeaseFile: filepath.Join(r.o.runDir, leaseFile), Hostname: r.boot.Hostname,
+		BootCard: network.Card(r.boot),
 		OnChange: func(uplink.Status) {
 			select {
 			case c.changed <- struct{}{}:

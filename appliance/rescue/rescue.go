@@ -264,9 +264,17 @@ func (r *rescue) openUpdate() error {
 	r.update = update.New(update.Deps{
 		Log: r.logger("update"), DB: r.db, Tasks: r.tasks, Init: r.init, VMs: noVMs{}, Uplink: r.net.info,
 		Cards: func(context.Context) []spec.Card { return nil }, Ready: func(context.Context) error { return errRescue() },
-		RAM: r.ram, DataDir: r.spool(), Version: version.Version, Etc: r.o.etc, PStore: "/sys/fs/pstore",
+		Broken: r.reason(), RAM: r.ram, DataDir: r.spool(), Version: version.Version, Etc: r.o.etc, PStore: "/sys/fs/pstore",
 	})
 	return nil
+}
+
+// reason is why the daemon cannot start.
+func (r *rescue) reason() string {
+	if b := r.boot.Rescue; b != nil && b.Reason != "" {
+		return b.Reason
+	}
+	return "the daemon cannot start"
 }
 
 // startUpdate lets the update service begin when PID 1 knows what the node booted

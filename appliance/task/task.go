@@ -14,6 +14,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
+	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
 
@@ -301,12 +302,25 @@ type Progress struct {
 	e *entry
 }
 
-// Phase names what the task does now; it is stored.
+// Phase names what the task does now; it is stored, with the time.
 func (p *Progress) Phase(name string) {
 	if p.m == nil {
 		return
 	}
-	p.m.change(p.e, true, func(t *spec.Task) { t.Progress.Phase = name })
+	p.m.change(p.e, true, func(t *spec.Task) {
+		t.Progress.Phase = name
+		// A copy: records that were given out share the list.
+		t.Progress.Phases = append(slices.Clip(t.Progress.Phases), spec.TaskPhase{Name: name, StartedAt: now()})
+	})
+}
+
+// Warn notes what goes wrong without making the task fail; it is stored and logged.
+func (p *Progress) Warn(err error) {
+	if p.m == nil {
+		return
+	}
+	p.m.change(p.e, true, func(t *spec.Task) { t.Warnings = append(slices.Clone(t.Warnings), *initapi.NewProblem(err)) })
+	p.m.log.Warn(p.e.task.Kind+" of "+p.e.task.Target, "err", err, "task", p.e.task.ID)
 }
 
 // Set tells how far the task is; it is not stored.

@@ -73,7 +73,7 @@ func (s *Service) CanEncrypt(ctx context.Context) error {
 
 // Encrypt makes an encrypted volume in a part of a disk, and opens it as a device
 // until close is called. It is sealed for this boot and, if uki is not nil, for that
-// system. QV_ERR_NODEV: the machine has no TPM; QV_ERR_STATE: this boot was not measured.
+// system. Without a recovery key it has none until SetRecoveryKey. QV_ERR_NODEV: the machine has no TPM; QV_ERR_STATE: this boot was not measured.
 func (s *Service) Encrypt(ctx context.Context, p sealed.Place, recoveryKey string, uki *ukifile.File) (device string, closeDevice func() error, err error) {
 	if err := loadCrypt(ctx); err != nil {
 		return "", nil, err
@@ -114,6 +114,28 @@ func (s *Service) Unlock(ctx context.Context, recoveryKey string) error {
 	}
 	s.Log.Info("the data volume is opened with the recovery key")
 	return s.Init.Unlock(ctx, recoveryKey)
+}
+
+// SetRecoveryKey has a recovery key open the data volume, in place of the one before.
+// QV_ERR_PERM: the volume is not sealed for this boot.
+func (s *Service) SetRecoveryKey(_ context.Context, recoveryKey string) error {
+	data := s.Boot().Data
+	switch {
+	case !data.Encrypted:
+		return qverr.New(qverr.State, "the data volume is not encrypted")
+	case data.Locked:
+		return qverr.New(qverr.State, "the data volume is shut").WithHint("open it first: quantavirt system unlock")
+	}
+	if _, err := sealed.ParseRecoveryKey(recoveryKey); err != nil {
+		return err
+	}
+	err := s.With(func(d *tpm.Device) error {
+		return sealed.SetRecovery(sealed.Place{Device: data.Device}, recoveryKey, d)
+	})
+	if err == nil {
+		s.Log.Warn("the data volume has another recovery key from now on")
+	}
+	return err
 }
 
 // Reseal seals the data volume for this boot and for the systems of all slots.
@@ -178,11 +200,11 @@ func (s *Service) reseal(device, recoveryKey string, systems []namedSystem, keep
 		}
 		policies = append(policies, now)
 		if keep {
-			before, err := sealed.Sealed(place)
+			before, err := sealed.Inspect(place)
 			if err != nil {
 				return err
 			}
-			policies = append(policies, before...)
+			policies = append(policies, before.Sealed...)
 		}
 		policies = sealed.Distinct(policies)
 		for _, p := range policies {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
@@ -63,9 +63,13 @@ func (s *Service) withVolume(t spec.Trust) spec.Trust {
 	if !data.Encrypted {
 		return t
 	}
-	policies, err := sealed.Sealed(sealed.Place{Device: data.Device})
-	for _, p := range policies {
+	i, err := sealed.Inspect(sealed.Place{Device: data.Device})
+	for _, p := range i.Sealed {
 		t.SealedFor = append(t.SealedFor, p.For)
+	}
+	if err == nil && !i.Recoverable && !data.Locked {
+		err = qverr.New(qverr.State, "the encrypted data volume has no recovery key: if the TPM does not open it one day, nothing does").
+			WithHint("have one made: quantavirt system recovery-key")
 	}
 	if err != nil {
 		t.Problems = append(t.Problems[:len(t.Problems):len(t.Problems)], *initapi.NewProblem(err))
@@ -73,10 +77,7 @@ func (s *Service) withVolume(t spec.Trust) spec.Trust {
 	return t
 }
 
-// globalVariable is EFI_GLOBAL_VARIABLE (UEFI specification 2.10, section 3.3).
-const globalVariable = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-
-// secureBoot is the firmware's state (section 32.3).
+// secureBoot is the firmware's state (UEFI specification 2.10, section 32.3).
 func (s *Service) secureBoot() (spec.TrustSecureBoot, error) {
 	if _, err := os.Stat(s.EFI); err != nil {
 		return spec.TrustSecureBootAbsent, qverr.New(qverr.Unsupported, "the node was not booted by UEFI: there is no Secure Boot").
@@ -97,16 +98,18 @@ func (s *Service) secureBoot() (spec.TrustSecureBoot, error) {
 		WithHint("enrol the keys of the image's builder and switch it on: docs/secure-boot.md")
 }
 
-// flag is a variable of one byte behind four of attributes.
+// flag is a variable of one byte.
 func (s *Service) flag(name string) (bool, error) {
-	data, err := os.ReadFile(filepath.Join(s.EFI, "efivars", name+globalVariable))
+	_, value, err := efivar.Files{Dir: filepath.Join(s.EFI, "efivars"), Vendor: efivar.Global}.Get(name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case qverr.CodeOf(err) == qverr.NoEnt:
 		return false, qverr.New(qverr.Unsupported, "the firmware does not know Secure Boot")
-	case err != nil || len(data) != 5:
-		return false, qverr.New(qverr.IO, "firmware variable %s: %d bytes: %w", name, len(data), err)
+	case err != nil:
+		return false, err
+	case len(value) != 1:
+		return false, qverr.New(qverr.IO, "firmware variable %s has %d bytes", name, len(value))
 	}
-	return data[4] == 1, nil
+	return value[0] == 1, nil
 }
 
 // measured compares registers, event log and the system's file.

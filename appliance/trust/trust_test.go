@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
@@ -47,7 +48,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) variable(t *testing.T, name string, data ...byte) {
 	t.Helper()
-	path := filepath.Join(r.EFI, "efivars", name+globalVariable)
+	path := filepath.Join(r.EFI, "efivars", name+"-"+efivar.Global.String())
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +138,25 @@ func TestUnlockRefusals(t *testing.T) {
 		if c.code != 0 && (!errors.Is(err, c.code) || r.unlocked != "") || c.code == 0 && (err != nil || r.unlocked != key) {
 			t.Errorf("%s: %v, PID 1 was given %q", c.name, err, r.unlocked)
 		}
+	}
+}
+
+// A recovery key is made for an open, encrypted volume.
+func TestRecoveryKeyRefusals(t *testing.T) {
+	r := newRig(t)
+	if err := r.SetRecoveryKey(t.Context(), sealed.NewRecoveryKey()); !errors.Is(err, qverr.State) {
+		t.Errorf("not encrypted: %v", err)
+	}
+	r.boot.Data.Encrypted, r.boot.Data.Locked = true, true
+	if err := r.SetRecoveryKey(t.Context(), sealed.NewRecoveryKey()); !errors.Is(err, qverr.State) || !strings.Contains(qverr.HintOf(err), "unlock") {
+		t.Errorf("shut: %v", err)
+	}
+	r.boot.Data.Locked = false
+	if err := r.SetRecoveryKey(t.Context(), "x"); !errors.Is(err, qverr.Inval) {
+		t.Errorf("no key: %v", err)
+	}
+	if err := r.SetRecoveryKey(t.Context(), sealed.NewRecoveryKey()); !errors.Is(err, qverr.NoDev) {
+		t.Errorf("no TPM: %v", err)
 	}
 }
 

@@ -23,6 +23,9 @@ const (
 // pending is the suffix of a unified kernel image that no loader may see yet.
 const pending = ".new"
 
+// maxNote bounds what is read of a note, in bytes.
+const maxNote = 4096
+
 // Files by which a medium shows that it boots on a kind of firmware.
 const (
 	systemdBoot  = "systemd-bootx64.efi"
@@ -99,6 +102,15 @@ func (d *disk) readFolders() error {
 		}
 	}
 	return nil
+}
+
+// note is what PID 1 wrote about a slot that it gave up, "" for nothing.
+func (d *disk) note(seq uint32) string {
+	data, err := d.read(inFolder(seq, slot.NoteFile), maxNote)
+	if err != nil { // the slot failed in any case
+		return ""
+	}
+	return strings.TrimSpace(strings.ToValidUTF8(string(data), "?"))
 }
 
 func (d *disk) readEnv() error {

@@ -73,7 +73,8 @@ func loadKernel(kernel, initrd *os.File, cmdline string) error {
 }
 
 // What a boot loader put on the command line for itself, and what names the slot.
-var loaderWords = []string{"BOOT_IMAGE=", "initrd=", "BOOTIF=", "quantavirt.slot=", "quantavirt.esp=", "quantavirt.try"}
+// BOOTIF= stays: the node was booted from that card, and will be again.
+var loaderWords = []string{"BOOT_IMAGE=", "initrd=", "quantavirt.slot=", "quantavirt.esp=", "quantavirt.try"}
 
 // nextCmdline is the command line of the new system: its own, and what this
 // boot's had besides, which is what an operator or a netboot server gave the node.

@@ -73,7 +73,7 @@ func TestNextCmdline(t *testing.T) {
 	if want := "console=ttyS0 panic=10 quantavirt.token-hash=sha256:a quantavirt.slot=00000003 quantavirt.esp=b quantavirt.try"; got != want {
 		t.Errorf("%q", got)
 	}
-	if got := nextCmdline("a", "b BOOTIF=01-02", nil, ""); got != "a b" {
+	if got := nextCmdline("a", "b BOOTIF=01-02", nil, ""); got != "a b BOOTIF=01-02" {
 		t.Errorf("%q", got)
 	}
 }

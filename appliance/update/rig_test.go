@@ -86,6 +86,8 @@ type node struct {
 	vms    map[string]spec.VMState
 	ready  error
 	broken map[string]bool // VMs that do not start
+	dog    bool            // the hardware watchdog has reset the machine
+	dead   string          // why the daemon cannot start: the rescue listener runs
 
 	mu       sync.Mutex
 	asked    []string // of PID 1
@@ -280,6 +282,7 @@ func (n *node) serve(dir string) {
 		Version: n.version, Etc: filepath.Join(n.dir, "etc"), PStore: filepath.Join(n.dir, "pstore"),
 		Mount:      func(_ string, _ bool, fn func(Volume) error) error { return fn(n.esp) },
 		Uptime:     uptime,
+		Broken:     n.dead,
 		LoadKernel: func(_, _ *os.File, cmdline string) error { n.loaded = cmdline; return nil },
 	})
 	n.svc.every = time.Millisecond
@@ -301,7 +304,7 @@ func (n *node) bootOf() initapi.Boot {
 	if n.firmware == BIOS {
 		medium = mediumBIOS
 	}
-	return initapi.Boot{BootID: fmt.Sprint("boot-", n.boots), Medium: medium, Slot: slot.Digits(n.slot), ESPDevice: "/dev/vda2", ESPPartUUID: "esp",
+	return initapi.Boot{BootID: fmt.Sprint("boot-", n.boots), Medium: medium, Slot: slot.Digits(n.slot), ESPDevice: "/dev/vda2", ESPPartUUID: "esp", DogReset: n.dog,
 		Data: initapi.DataVolume{Persistent: n.data, PartUUID: "data"}}
 }
 

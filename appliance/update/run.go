@@ -143,7 +143,11 @@ func (s *Service) install(ctx context.Context, got *received, o Options, p *task
 		if err := s.change(func(r *record) { r.Armed = &armed{BootID: w.bootID, VMs: vms, Keys: m.Keys} }); err != nil {
 			return err
 		}
-		s.Log.Warn("the new system is started directly and is not kept: at the next cold boot, what boots the node decides again", "version", m.Version)
+		who := "what boots the node"
+		if s.fromNetwork() {
+			who = "the netboot server"
+		}
+		s.Log.Warn("the new system is started directly and is not kept: at the next cold boot "+who+" decides again", "version", m.Version)
 		return s.startDirectly(ctx, img, nil, p)
 	}
 	seq, err := s.writeSlot(ctx, got, img, o, p)

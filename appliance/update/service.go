@@ -56,6 +56,9 @@ type Deps struct {
 	// Reseal seals the encrypted data volume for one more system, before it is
 	// tried; nil does nothing.
 	Reseal func(uki io.ReaderAt, size int64, name string) error
+	// Broken is why a system on trial cannot pass any more: it is given up at once.
+	// "" has it watched.
+	Broken string
 	// Uptime is the time since the kernel started.
 	Uptime func() time.Duration
 	// LoadKernel is kexec_file_load(2).
@@ -84,6 +87,7 @@ const bootTime = 30 * time.Second
 const (
 	mediumUEFI = "uefi-disk"
 	mediumBIOS = "bios-disk"
+	mediumPXE  = "pxe" // the network, whatever booted from it
 )
 
 // New makes the service. Start must follow once PID 1's boot is known.
@@ -155,6 +159,13 @@ func (s *Service) disk(write bool, fn func(w where, d *disk) error) error {
 		}
 		return fn(w, d)
 	})
+}
+
+// fromNetwork says that the node was booted from the network.
+func (s *Service) fromNetwork() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.boot.Medium == mediumPXE
 }
 
 func noSlots() *qverr.Error {
@@ -230,6 +241,18 @@ func (r *record) fail(f failure) {
 	if n := len(r.Failures) - maxFailures; n > 0 {
 		r.Failures = slices.Delete(r.Failures, 0, n)
 	}
+}
+
+// Build is that of the running image, "" if it was not made from one.
+func (s *Service) Build() string { return s.build }
+
+// Keys are those that sign bundles which the node takes now.
+func (s *Service) Keys() (bundle.Keys, error) {
+	rec, err := s.record()
+	if err != nil {
+		return nil, err
+	}
+	return s.keys(rec)
 }
 
 // keys are those that are trusted now.

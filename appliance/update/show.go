@@ -28,6 +28,9 @@ func (s *Service) Slots(ctx context.Context) (spec.SlotList, error) {
 	}
 	if _, ok := s.where(); !ok {
 		out.Message = noSlots().Message
+		if s.fromNetwork() {
+			out.Message = "the node has no slots: it was booted from the network, and at the next cold boot the netboot server decides again what it runs"
+		}
 		return out, nil
 	}
 	err = s.disk(false, func(w where, d *disk) error {

@@ -24,8 +24,12 @@ const (
 	rebootAgain = 3 * time.Minute
 )
 
-// hung is the reason of a system that used its try up and said nothing.
-const hung = "reset or hung before it was blessed"
+// Reasons of a system that used its try up and said nothing.
+const (
+	hung     = "reset or hung before it was blessed"
+	dogBit   = "hung before it was blessed: the hardware watchdog reset the node"
+	panicked = "its kernel panicked before it was blessed"
+)
 
 // Start learns from PID 1's boot steps what boot this is and does what follows:
 // a system on trial is watched until it is blessed or given up; the slot before,
@@ -60,6 +64,8 @@ func (s *Service) Start(ctx context.Context, boot initapi.Boot) {
 		s.settle(ctx)
 	case gone:
 		s.fail(ctx, *trial, trial.Reason)
+	case s.Broken != "":
+		s.fail(ctx, *trial, s.Broken)
 	default:
 		var wg sync.WaitGroup
 		wg.Go(func() { s.restore(ctx) })
@@ -131,11 +137,7 @@ func (s *Service) settleDisk(w where, d *disk, panicText string) error {
 		case !ok:
 			continue
 		case s.used(w, d, i):
-			reason := hung
-			if panicText != "" {
-				reason = "its kernel panicked before it was blessed"
-			}
-			if err := d.giveUp(seq, reason, panicText); err != nil {
+			if err := d.giveUp(seq, s.silent(d, seq, panicText), panicText); err != nil {
 				return err
 			}
 			i = d.infos[seq]
@@ -164,6 +166,22 @@ func (s *Service) settleDisk(w where, d *disk, panicText string) error {
 		}
 	}
 	return nil
+}
+
+// silent is why a system failed whose daemon could not say so.
+func (s *Service) silent(d *disk, seq uint32, panicText string) string {
+	s.mu.Lock()
+	dog := s.boot.DogReset
+	s.mu.Unlock()
+	switch note := d.note(seq); {
+	case note != "":
+		return note
+	case panicText != "":
+		return panicked
+	case dog:
+		return dogBit
+	}
+	return hung
 }
 
 // restore starts the VMs again that ran when an update was armed, once a boot.

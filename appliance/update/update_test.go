@@ -16,6 +16,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/bundle"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/slot"
 )
 
 // everywhere runs a test on disks for UEFI, for BIOS, and for both booted
@@ -135,7 +136,17 @@ func (n *node) refused(version, reason string) {
 // A system that says nothing: it hangs, panics or is reset before its daemon
 // has come to a decision.
 func TestSilentFailure(t *testing.T) {
-	for name, words := range map[string]string{"reset": "", "panic": "Kernel panic - not syncing: no init"} {
+	for name, c := range map[string]struct {
+		words, note string // of its kernel, and of PID 1
+		dog         bool   // the hardware watchdog reset the machine
+		reason      string
+	}{
+		"reset":    {reason: hung},
+		"panic":    {words: "Kernel panic - not syncing: no init", reason: panicked},
+		"watchdog": {dog: true, reason: dogBit},
+		"note":     {note: "the daemon has ended 5 times", words: "Kernel panic on the way down", dog: true, reason: "the daemon has ended 5 times"},
+	} {
+		words, reason := c.words, c.reason
 		t.Run(name, func(t *testing.T) {
 			everywhere(t, func(t *testing.T, n *node) {
 				n.settle()
@@ -145,9 +156,11 @@ func TestSilentFailure(t *testing.T) {
 				if n.version != "2.0" {
 					t.Fatalf("%s was booted", n.version)
 				}
-				reason := hung
+				if c.note != "" {
+					create(t, n.esp, inFolder(2, slot.NoteFile), c.note+"\n")
+				}
+				n.dog = c.dog
 				if words != "" {
-					reason = "panicked"
 					if err := os.MkdirAll(filepath.Join(n.dir, "pstore"), 0o755); err != nil {
 						t.Fatal(err)
 					}
@@ -201,6 +214,37 @@ func TestDaemonRestartsOnTrial(t *testing.T) {
 		if n.version != "1.0" || n.find("2.0").State != spec.SlotStateFailed {
 			t.Errorf("%s runs, %+v", n.version, n.find("2.0"))
 		}
+	})
+}
+
+// A daemon that cannot start: the rescue listener in its place gives the system up
+// at once, and nothing else.
+func TestDaemonCannotStart(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		n.dead = "the daemon has ended 5 times"
+		n.boot()
+		n.settle()
+		if n.did("reboot") || n.version != "1.0" || n.find("1.0").State != spec.SlotStateGood {
+			t.Fatalf("a blessed system was given up: %+v", n.slots())
+		}
+		n.dead = ""
+		n.boot()
+		n.settle()
+		n.must("2.0", Options{Good: time.Minute, Limit: time.Hour})
+		n.dead = "the daemon has ended 5 times"
+		n.boot()
+		n.settle()
+		if n.version != "2.0" || !n.did("reboot") || n.did("blessed") {
+			t.Fatalf("%s runs, PID 1 was asked %v", n.version, n.asked)
+		}
+		n.dead = ""
+		n.boot()
+		n.settle()
+		if s := n.find("2.0"); n.version != "1.0" || s.State != spec.SlotStateFailed || s.Reason != "the daemon has ended 5 times" {
+			t.Errorf("%s runs, %+v", n.version, s)
+		}
+		n.refused("2.0", "ended 5 times")
 	})
 }
 

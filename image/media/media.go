@@ -41,6 +41,7 @@ const first = 1
 // Options of the media.
 type Options struct {
 	Dir      string    // of the image: build/image/BUILD
+	Keys     string    // folder of the builder's keys; without keys there, iPXE is not signed
 	Config   string    // file for the first boot to go onto disk and ISO, "" for none
 	Counter  uint64    // of the slot, against going back to older versions
 	Time     time.Time // of all files
@@ -49,6 +50,15 @@ type Options struct {
 
 // Make writes the media of an image whose unified kernel image is made.
 func Make(ctx context.Context, root tools.Root, o Options) error {
+	return o.make(ctx, root, (*media).disk, (*media).iso, (*media).pxe)
+}
+
+// MakeDisk writes only the disk.
+func MakeDisk(ctx context.Context, root tools.Root, o Options) error {
+	return o.make(ctx, root, (*media).disk)
+}
+
+func (o Options) make(ctx context.Context, root tools.Root, kinds ...func(*media, context.Context, tools.Root) error) error {
 	m, err := o.open()
 	if err != nil {
 		return err
@@ -61,8 +71,8 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	fmt.Fprintf(o.Progress, "  %-32s %10s\n", "medium", "size")
-	for _, make := range []func(context.Context, tools.Root) error{m.disk, m.iso, m.pxe} {
-		if err := make(ctx, root); err != nil {
+	for _, kind := range kinds {
+		if err := kind(m, ctx, root); err != nil {
 			return err
 		}
 	}
@@ -76,6 +86,7 @@ type media struct {
 	uki    *os.File
 	slot   disklayout.Slot
 	loader []byte // systemd-boot
+	bill   []byte // of materials, of the image
 	config []byte
 	bios   disklayout.BIOS
 	esp    disklayout.ESP
@@ -91,8 +102,10 @@ func (o Options) open() (*media, error) {
 	if err := json.Unmarshal(text, &m.meta); err != nil {
 		return nil, fmt.Errorf("media: image.json: %w", err)
 	}
-	if m.loader, err = os.ReadFile(filepath.Join(o.Dir, image.LoaderFile)); err != nil {
-		return nil, fmt.Errorf("media: %w", err)
+	for name, data := range map[string]*[]byte{image.LoaderFile: &m.loader, image.SBOMFile: &m.bill} {
+		if *data, err = os.ReadFile(filepath.Join(o.Dir, name)); err != nil {
+			return nil, fmt.Errorf("media: %w", err)
+		}
 	}
 	if o.Config != "" {
 		if m.config, err = readConfig(o.Config); err != nil {
@@ -205,11 +218,25 @@ func (m *media) iso(ctx context.Context, root tools.Root) error {
 	})
 }
 
-// ipxePrograms are those that firmware is given: for BIOS and for UEFI.
-var ipxePrograms = []string{"undionly.kpxe", "snponly.efi"}
+// ipxePrograms are those that firmware is given: for BIOS, and for UEFI, which
+// starts only what is signed under Secure Boot.
+var ipxePrograms = []struct {
+	name string
+	uefi bool
+}{{"undionly.kpxe", false}, {"snponly.efi", true}}
 
-// pxe writes the files for network boot: iPXE, kernel and initramfs for it, and
-// the unified kernel image for UEFI.
+// scriptFile is for HTTP servers that know nothing of us: quantavirt-netboot makes
+// a script for each machine.
+const scriptFile = "boot.ipxe"
+
+// bootScript names files beside it. netX is the card that iPXE booted from.
+const bootScript = "#!ipxe\n" +
+	"kernel vmlinuz initrd=initramfs " + image.Cmdline + " BOOTIF=01-${netX/mac:hexhyp} || exit 1\n" +
+	"initrd initramfs || exit 1\n" +
+	"boot || exit 1\n"
+
+// pxe writes the files for network boot: kernel and initramfs for iPXE, the
+// unified kernel image for UEFI, iPXE itself, and the bill of all that.
 func (m *media) pxe(_ context.Context, root tools.Root) error {
 	if err := os.MkdirAll(filepath.Join(m.Dir, PXEDir), 0o755); err != nil {
 		return fmt.Errorf("media: %w", err)
@@ -226,20 +253,49 @@ func (m *media) pxe(_ context.Context, root tools.Root) error {
 			return err
 		}
 	}
-	for _, name := range ipxePrograms {
-		program, err := os.ReadFile(root.Path("usr", "lib", "ipxe", name))
-		if err != nil {
-			return fmt.Errorf("media: %w", err)
-		}
-		err = m.write(filepath.Join(PXEDir, name), func(f *os.File) error { _, err := f.Write(program); return err })
-		if err != nil {
-			return err
-		}
+	if err := m.writeBytes(filepath.Join(PXEDir, scriptFile), []byte(bootScript)); err != nil {
+		return err
 	}
-	return m.write(filepath.Join(PXEDir, image.UKIFile), func(f *os.File) error {
+	err = m.write(filepath.Join(PXEDir, image.UKIFile), func(f *os.File) error {
 		_, err := io.Copy(f, io.NewSectionReader(m.uki, 0, m.slot.Size))
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return m.ipxe(root)
+}
+
+// ipxe writes iPXE, and the image's bill of materials with it.
+func (m *media) ipxe(root tools.Root) error {
+	signer, err := image.LoadSigner(m.Keys)
+	if err != nil {
+		return err
+	}
+	var from []string
+	for _, p := range ipxePrograms {
+		path := root.Path("usr", "lib", "ipxe", p.name)
+		program, err := os.ReadFile(path)
+		if err == nil && p.uefi {
+			program, err = signer.Sign(program)
+		}
+		if err != nil {
+			return fmt.Errorf("media: %w", err)
+		}
+		if err := m.writeBytes(filepath.Join(PXEDir, p.name), program); err != nil {
+			return err
+		}
+		from = append(from, path)
+	}
+	bill, err := image.ExtendBill(root, m.bill, from...)
+	if err != nil {
+		return err
+	}
+	return m.writeBytes(filepath.Join(PXEDir, image.SBOMFile), bill)
+}
+
+func (m *media) writeBytes(name string, data []byte) error {
+	return m.write(name, func(f *os.File) error { _, err := f.Write(data); return err })
 }
 
 // write makes a file under another name until it is complete, and prints its

@@ -2,6 +2,7 @@ package media
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"quantavirt/image"
+	"quantavirt/image/secureboot"
 	"quantavirt/image/tools"
 	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile/petest"
@@ -27,7 +29,10 @@ func built(t *testing.T) Options {
 		petest.Section{Name: ukifile.Initrd, Data: strings.Repeat("initial file system ", 300_000)},
 		petest.Section{Name: ukifile.Linux, Data: kernel})
 	for name, data := range map[string]string{
-		"image.json":     `{"id":"0123456789abcdef","version":"1.2","build":"virtual","kernel":"6.12"}`,
+		"image.json": `{"id":"0123456789abcdef","version":"1.2","build":"virtual","kernel":"6.12"}`,
+		image.SBOMFile: `{"bomFormat":"CycloneDX","specVersion":"1.6","serialNumber":"urn:uuid:5c6f2a54-7b1d-4c0e-9a86-2f3d1e8b7a90",
+			"components":[{"type":"library","name":"stdlib","bom-ref":"pkg:golang/stdlib@1"}],
+			"dependencies":[{"ref":"quantavirt","dependsOn":["pkg:golang/stdlib@1"]}]}`,
 		image.LoaderFile: "systemd-boot", image.UKIFile: string(unified), configName: `{"hostname":"node-1"}`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
@@ -69,6 +74,10 @@ func esp(t *testing.T, disk string) string {
 // TestMake has the usual tools look at disk and ISO.
 func TestMake(t *testing.T) {
 	o := built(t)
+	o.Keys = t.TempDir()
+	if _, err := secureboot.EnsureKeys(o.Keys); err != nil {
+		t.Fatal(err)
+	}
 	makeMedia(t, o)
 	unified, err := os.ReadFile(filepath.Join(o.Dir, image.UKIFile))
 	if err != nil {
@@ -105,10 +114,46 @@ func TestMake(t *testing.T) {
 			t.Errorf("pxe/%s: %d bytes, %v", name, len(got), err)
 		}
 	}
-	for _, name := range ipxePrograms {
-		if info, err := os.Stat(filepath.Join(o.Dir, PXEDir, name)); err != nil || info.Size() < 64<<10 {
-			t.Errorf("pxe/%s: %v", name, err)
+	script, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, scriptFile))
+	if err != nil || string(script) != bootScript || !strings.Contains(bootScript, " panic=10 ") {
+		t.Errorf("boot script: %q, %v", script, err)
+	}
+	checkIPXE(t, o)
+}
+
+// checkIPXE has iPXE for UEFI signed, and both in the bill of materials.
+func checkIPXE(t *testing.T, o Options) {
+	t.Helper()
+	key, err := secureboot.Load(o.Keys, secureboot.DB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ipxePrograms {
+		program, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, p.name))
+		if err != nil || len(program) < 64<<10 {
+			t.Fatalf("pxe/%s: %d bytes, %v", p.name, len(program), err)
 		}
+		if err := secureboot.Verify(program, key.Certificate); p.uefi && err != nil {
+			t.Errorf("pxe/%s: %v", p.name, err)
+		}
+	}
+	bill, err := os.ReadFile(filepath.Join(o.Dir, PXEDir, image.SBOMFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have struct {
+		SerialNumber string
+		Components   []struct {
+			Name, Version string
+			Licenses      []any
+		}
+	}
+	if err := json.Unmarshal(bill, &have); err != nil {
+		t.Fatal(err)
+	}
+	if c := have.Components; len(c) != 2 || c[0].Name != "stdlib" || c[1].Name != "ipxe" || c[1].Version == "" || len(c[1].Licenses) == 0 ||
+		strings.HasSuffix(have.SerialNumber, "2f3d1e8b7a90") {
+		t.Errorf("bill of the network boot files: %s", bill)
 	}
 }
 
@@ -142,6 +187,7 @@ func TestMakeRefuses(t *testing.T) {
 		"no image":       func(o Options) error { return os.Remove(filepath.Join(o.Dir, "image.json")) },
 		"no loader":      func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.LoaderFile)) },
 		"no UKI":         func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.UKIFile)) },
+		"no bill":        func(o Options) error { return os.Remove(filepath.Join(o.Dir, image.SBOMFile)) },
 		"broken UKI":     func(o Options) error { return os.Truncate(filepath.Join(o.Dir, image.UKIFile), 1000) },
 		"not JSON":       func(o Options) error { return os.WriteFile(o.Config, []byte("{"), 0o644) },
 		"no config file": func(o Options) error { return os.Remove(o.Config) },

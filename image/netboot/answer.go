@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"quantavirt/internal/configdhcp"
 )
 
 // UEFI says what firmware of the UEFI kind is given.
@@ -43,10 +45,6 @@ const optIPXE dhcpv4.GenericOptionCode = 175
 
 // ipxeNoPXEDHCP, within it: do not wait for a ProxyDHCP server.
 const ipxeNoPXEDHCP = 176
-
-// NodeConfig is the option within option 43 that holds the address of a node's
-// configuration, for a node whose vendor class is ClassNode.
-const NodeConfig = 1
 
 // file is what a client boots: a name for TFTP, or an address for HTTP. It is
 // empty when there is nothing for it.
@@ -134,9 +132,27 @@ func (b *booter) amend(c client, file string, resp *dhcpv4.DHCPv4, proxy bool) {
 	}
 }
 
-// tellNode answers a node that asks where its configuration is.
-func (b *booter) tellNode(c client, resp *dhcpv4.DHCPv4) {
-	u := b.configURL(c.id)
-	resp.UpdateOption(dhcpv4.OptClassIdentifier(ClassNode))
-	resp.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, append([]byte{NodeConfig, byte(len(u))}, u...)))
+// tellNode answers a node that asks where its configuration is, also that there
+// is none: then the node does not ask again. It returns what it says, for the log.
+func (b *booter) tellNode(c client, resp *dhcpv4.DHCPv4) (answer string) {
+	address, answer := "", "has no configuration"
+	if b.hasConfig(c.id) {
+		address, answer = b.nodeURL(c.id), "told its configuration"
+	}
+	for _, o := range configdhcp.Answer(address) {
+		resp.UpdateOption(o)
+	}
+	return answer
+}
+
+// nodeURL is configURL as far as it fits into an answer, with the part that finds
+// the machine.
+func (b *booter) nodeURL(id Identity) string {
+	want, _ := b.current().find(id)
+	for _, part := range []Identity{id, {MAC: id.MAC, Serial: id.Serial}, {MAC: id.MAC, UUID: id.UUID}} {
+		if e, _ := b.current().find(part); e == want && len(b.configURL(part)) <= configdhcp.MaxText {
+			return b.configURL(part)
+		}
+	}
+	return b.configURL(Identity{MAC: id.MAC})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 
 	"quantavirt/image"
+	"quantavirt/internal/configdhcp"
 	"quantavirt/netstack/mac"
 )
 
@@ -40,7 +41,7 @@ func TestFile(t *testing.T) {
 		{"iPXE on ARM64", UEFIAuto, ipxe(iana.EFI_ARM64), ""},
 		{"HTTP boot on ARM64", UEFIAuto, httpBoot(iana.EFI_ARM64_HTTP), ""},
 		{"no boot client", UEFIAuto, nil, ""},
-		{"a node", UEFIAuto, []dhcpv4.Modifier{class(ClassNode)}, ""},
+		{"a node", UEFIAuto, []dhcpv4.Modifier{class(configdhcp.Class)}, ""},
 	} {
 		b := newBooter(t, func(b *booter) { b.uefi = c.uefi })
 		resp := b.respond(ask(t, node(1), dhcpv4.MessageTypeDiscover, c.mods...).ToBytes())
@@ -134,20 +135,49 @@ func TestBootServer(t *testing.T) {
 // A node that was booted without a command line asks by DHCPINFORM.
 func TestNodeAsks(t *testing.T) {
 	b := newBooter(t, nil)
-	mods := []dhcpv4.Modifier{class(ClassNode), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 9)),
+	mods := []dhcpv4.Modifier{class(configdhcp.Class), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 9)),
 		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, append([]byte{0}, bytes.Repeat([]byte{7}, 16)...)))}
-	resp := b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, mods...).ToBytes())
-	want := base + "config/52:54:00:71:76:01?uuid=07070707-0707-0707-0707-070707070707"
-	if resp == nil || string(resp.Options.Get(dhcpv4.OptionVendorSpecificInformation)) != string(rune(NodeConfig))+string(rune(len(want)))+want {
-		t.Fatalf("%v, want %s", resp, want)
+	if got, ok := told(b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, mods...).ToBytes())); !ok ||
+		got != base+"config/52:54:00:71:76:01?uuid=07070707-0707-0707-0707-070707070707" {
+		t.Errorf("%q %v", got, ok)
 	}
-	if resp := b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, class(ClassNode)).ToBytes()); resp != nil {
+	for name, c := range map[string]struct {
+		mac    mac.Addr
+		serial string
+		want   string
+	}{
+		"by serial number": {node(99), "XYZ-9", base + "config/52:54:00:71:76:63?serial=XYZ-9"},
+		"nobody":           {node(99), "Default string", base + "config/52:54:00:71:76:63"},
+		"too long":         {node(1), strings.Repeat("ü", 50), base + "config/52:54:00:71:76:01"},
+	} {
+		var q []dhcpv4.Modifier
+		for _, o := range configdhcp.Question(configdhcp.Machine{Serial: c.serial}) {
+			q = append(q, dhcpv4.WithOption(o))
+		}
+		q = append(q, dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 9)))
+		if got, ok := told(b.respond(ask(t, c.mac, dhcpv4.MessageTypeInform, q...).ToBytes())); !ok || got != c.want {
+			t.Errorf("%s: %q %v", name, got, ok)
+		}
+	}
+	if resp := b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, class(configdhcp.Class)).ToBytes()); resp != nil {
 		t.Errorf("without an address: %s", resp.Summary())
 	}
 	b.set = mustParse(t, `machines: [{mac: "52:54:00:71:76:01"}]`)
-	if resp := b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, mods...).ToBytes()); resp != nil {
-		t.Errorf("without a configuration: %s", resp.Summary())
+	if got, ok := told(b.respond(ask(t, node(1), dhcpv4.MessageTypeInform, mods...).ToBytes())); !ok || got != "" {
+		t.Errorf("without a configuration: %q %v", got, ok)
 	}
+	b.knownOnly = true
+	if resp := b.respond(ask(t, node(99), dhcpv4.MessageTypeInform, mods...).ToBytes()); resp != nil {
+		t.Errorf("a stranger: %s", resp.Summary())
+	}
+}
+
+// told is what an answer says to a node.
+func told(resp *dhcpv4.DHCPv4) (url string, ok bool) {
+	if resp == nil {
+		return "", false
+	}
+	return configdhcp.URL(resp)
 }
 
 func TestForged(t *testing.T) {

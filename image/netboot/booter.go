@@ -105,9 +105,8 @@ func (b *booter) Amend(req, resp *dhcpv4.DHCPv4) {
 	if file, ok := b.offer(c); ok {
 		b.amend(c, file, resp, false)
 		answer += ", boots " + file
-	} else if c.program == programNode && b.hasConfig(c.id) {
-		b.tellNode(c, resp)
-		answer += ", told its configuration"
+	} else if c.program == programNode {
+		answer = b.tellNode(c, resp)
 	}
 	b.note(c, req, addressOf(resp.YourIPAddr), answer)
 }
@@ -171,15 +170,17 @@ func (b *booter) propose(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHC
 // inform answers a node that asks for its configuration.
 func (b *booter) inform(req *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	c, ok := identify(req)
-	if !ok || c.program != programNode || !addressOf(req.ClientIPAddr).IsValid() || !b.hasConfig(c.id) {
+	if !ok || c.program != programNode || !addressOf(req.ClientIPAddr).IsValid() {
+		return nil
+	}
+	if _, err := b.lookup(b.current(), c.id); err != nil {
 		return nil
 	}
 	resp, err := b.reply(req, dhcpv4.MessageTypeAck)
 	if err != nil {
 		return nil
 	}
-	b.tellNode(c, resp)
-	b.note(c, req, addressOf(req.ClientIPAddr), "told its configuration")
+	b.note(c, req, addressOf(req.ClientIPAddr), b.tellNode(c, resp))
 	return resp
 }
 

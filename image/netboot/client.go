@@ -8,6 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 
+	"quantavirt/internal/configdhcp"
 	"quantavirt/netstack/mac"
 )
 
@@ -26,11 +27,10 @@ func (p program) String() string {
 	return [...]string{"a DHCP client", "PXE", "HTTP boot", "iPXE", "QuantaVirt"}[p]
 }
 
-// Vendor classes (option 60). A node asks for its configuration under its own.
+// Vendor classes (option 60) of firmware.
 const (
 	classPXE  = "PXEClient"
 	classHTTP = "HTTPClient"
-	ClassNode = "QuantaVirt"
 )
 
 // client is what a DHCP message tells of its sender.
@@ -63,8 +63,8 @@ func identify(req *dhcpv4.DHCPv4) (client, bool) {
 		c.program = programPXE
 	case strings.HasPrefix(class, classHTTP):
 		c.program = programHTTP
-	case class == ClassNode:
-		c.program = programNode
+	case class == configdhcp.Class:
+		c.program, c.id.Serial = programNode, serialOf(configdhcp.Serial(req))
 	}
 	if archs := req.ClientArch(); len(archs) > 0 {
 		c.arch = archs[0]

@@ -10,6 +10,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"quantavirt/internal/configdhcp"
 )
 
 func quiet(b *booter) { b.log = slog.New(slog.DiscardHandler) }
@@ -17,7 +19,7 @@ func quiet(b *booter) { b.log = slog.New(slog.DiscardHandler) }
 // FuzzDHCP gives hostile bytes to both ports and to the hook of full mode.
 func FuzzDHCP(f *testing.F) {
 	for _, mods := range [][]dhcpv4.Modifier{firmware(iana.INTEL_X86PC), firmware(iana.EFI_X86_64), httpBoot(iana.EFI_X86_64_HTTP),
-		ipxe(iana.INTEL_X86PC), {class(ClassNode), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 9))}} {
+		ipxe(iana.INTEL_X86PC), {class(configdhcp.Class), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 9))}} {
 		for _, typ := range []dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform} {
 			f.Add(ask(f, node(1), typ, mods...).ToBytes())
 		}
@@ -33,7 +35,7 @@ func FuzzDHCP(f *testing.F) {
 			if err != nil || !got.YourIPAddr.IsUnspecified() || got.OpCode != dhcpv4.OpcodeBootReply {
 				t.Fatalf("%v: %v", err, got)
 			}
-			if len(got.BootFileName+got.BootFileNameOption()) == 0 && got.ClassIdentifier() != ClassNode {
+			if len(got.BootFileName+got.BootFileNameOption()) == 0 && got.ClassIdentifier() != configdhcp.Class {
 				t.Errorf("an answer that says nothing: %s", got.Summary())
 			}
 		}

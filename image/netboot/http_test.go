@@ -159,7 +159,7 @@ func TestScript(t *testing.T) {
 	if want := "#!ipxe\nchain --replace http://10.0.0.1/boot.ipxe?mac=${netX/mac}&serial=${serial:uristring}&uuid=${uuid} || exit 1\n"; first.body != want {
 		t.Errorf("first script: %q", first.body)
 	}
-	const kernel = "kernel http://10.0.0.1/vmlinuz initrd=initramfs.zst console=ttyS0 panic=10 "
+	const kernel = "kernel http://10.0.0.1/vmlinuz initrd=initramfs.zst console=ttyS0 panic=10 BOOTIF=01-"
 	for _, c := range []struct{ name, query, kernel string }{
 		{"by MAC", "mac=52:54:00:71:76:01&serial=&uuid=", "quantavirt.ntp=off quantavirt.config=http://10.0.0.1/config/52:54:00:71:76:01"},
 		{"by serial", "mac=52:54:00:71:76:99&serial=ABC%20123&uuid=", "quantavirt.debug quantavirt.config=http://10.0.0.1/config/52:54:00:71:76:99?serial=ABC%20123"},
@@ -168,7 +168,7 @@ func TestScript(t *testing.T) {
 		{"a line of its own in the serial number", "mac=52:54:00:71:76:99&serial=a%0akernel%20http://evil/", "quantavirt.ntp=off quantavirt.config=http://10.0.0.1/config/52:54:00:71:76:99?serial=a%0Akernel%20http%3A%2F%2Fevil%2F"},
 	} {
 		p := s.get("/boot.ipxe?" + c.query)
-		want := "#!ipxe\necho QuantaVirt for " + c.query[4:21] + "\n" + kernel + c.kernel + " || exit 1\ninitrd http://10.0.0.1/initramfs.zst || exit 1\nboot || exit 1\n"
+		want := "#!ipxe\necho QuantaVirt for " + c.query[4:21] + "\n" + kernel + strings.ReplaceAll(c.query[4:21], ":", "-") + " " + c.kernel + " || exit 1\ninitrd http://10.0.0.1/initramfs.zst || exit 1\nboot || exit 1\n"
 		if p.status != 200 || p.body != want {
 			t.Errorf("%s: %d\n%s\nwant\n%s", c.name, p.status, p.body, want)
 		}

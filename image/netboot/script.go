@@ -20,7 +20,7 @@ func (b *booter) script(id Identity, set *Set, e *Entry) string {
 	for _, name := range initrds {
 		words = append(words, "initrd="+name) // what the kernel goes by when UEFI started it
 	}
-	words = append(words, b.cmdline)
+	words = append(words, b.cmdline, "BOOTIF=01-"+strings.ReplaceAll(id.MAC.String(), ":", "-"))
 	if w := set.words(e); w != "" {
 		words = append(words, w)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/insomniacslk/dhcp/iana"
 
+	"quantavirt/internal/configdhcp"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/netstack/dhcp"
@@ -300,7 +301,7 @@ func TestProxy(t *testing.T) {
 		boot(t, m, c.name, c.file, c.mods)
 	}
 	// A node asks where its configuration is.
-	req := ask(t, node(1), dhcpv4.MessageTypeInform, class(ClassNode), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 77)))
+	req := ask(t, node(1), dhcpv4.MessageTypeInform, class(configdhcp.Class), dhcpv4.WithClientIP(net.IPv4(10, 0, 0, 77)))
 	ack := exchange(t, m, req, "10.0.0.255:67")
 	if ack == nil || !strings.HasSuffix(string(ack.Options.Get(dhcpv4.OptionVendorSpecificInformation)), "http://10.0.0.1/config/52:54:00:71:76:01") {
 		t.Fatalf("INFORM: %v", ack)

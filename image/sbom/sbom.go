@@ -6,6 +6,7 @@ package sbom
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -65,17 +66,47 @@ func Write(w io.Writer, image Image, components []Component) error {
 		},
 	}
 	bom.Metadata = &cdx.Metadata{Component: &subject}
-	sorted := slices.SortedFunc(slices.Values(components), func(a, b Component) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
-	})
-	list := make([]cdx.Component, 0, len(sorted))
-	refs := make([]string, 0, len(sorted))
-	for _, c := range sorted {
+	list := make([]cdx.Component, 0, len(components))
+	refs := make([]string, 0, len(components))
+	for _, c := range sorted(components) {
 		one := c.encode()
 		list, refs = append(list, one), append(refs, one.BOMRef)
 	}
 	bom.Components = &list
 	bom.Dependencies = &[]cdx.Dependency{{Ref: subject.BOMRef, Dependencies: &refs}}
+	return encode(w, bom)
+}
+
+// Extend writes a bill with more components, for something that holds the image
+// and them. Those that the bill has already stay as they are.
+func Extend(w io.Writer, bill io.Reader, components []Component) error {
+	var bom cdx.BOM
+	if err := cdx.NewBOMDecoder(bill, cdx.BOMFileFormatJSON).Decode(&bom); err != nil {
+		return fmt.Errorf("sbom: %w", err)
+	}
+	if bom.Components == nil || bom.Dependencies == nil || len(*bom.Dependencies) != 1 || (*bom.Dependencies)[0].Dependencies == nil {
+		return errors.New("sbom: the bill is not one of an image")
+	}
+	list, refs := bom.Components, (*bom.Dependencies)[0].Dependencies
+	name := bom.SerialNumber
+	for _, c := range sorted(components) {
+		one := c.encode()
+		if !slices.Contains(*refs, one.BOMRef) {
+			*list, *refs = append(*list, one), append(*refs, one.BOMRef)
+			name += " " + one.BOMRef
+		}
+	}
+	bom.SerialNumber = uuid.NewSHA1(space, []byte(name)).URN()
+	return encode(w, &bom)
+}
+
+func sorted(components []Component) []Component {
+	return slices.SortedFunc(slices.Values(components), func(a, b Component) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+}
+
+func encode(w io.Writer, bom *cdx.BOM) error {
 	out := cdx.NewBOMEncoder(w, cdx.BOMFileFormatJSON)
 	out.SetPretty(true)
 	if err := out.EncodeVersion(bom, cdx.SpecVersion1_6); err != nil {

@@ -54,6 +54,37 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// A bill that is extended has what it had, and the new once.
+func TestExtend(t *testing.T) {
+	var bill, more, again bytes.Buffer
+	if err := Write(&bill, Image{ID: "0123"}, components()); err != nil {
+		t.Fatal(err)
+	}
+	added := []Component{{Name: "ipxe", Version: "1.21", Kind: DebianPackage, Arch: "all", Suite: "trixie"}, components()[0]}
+	if err := Extend(&more, bytes.NewReader(bill.Bytes()), added); err != nil {
+		t.Fatal(err)
+	}
+	var before, after cdx.BOM
+	for data, bom := range map[*bytes.Buffer]*cdx.BOM{&bill: &before, &more: &after} {
+		if err := cdx.NewBOMDecoder(bytes.NewReader(data.Bytes()), cdx.BOMFileFormatJSON).Decode(bom); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := (*after.Components)[len(*after.Components)-1]
+	if len(*after.Components) != len(*before.Components)+1 || last.Name != "ipxe" || after.SerialNumber == before.SerialNumber ||
+		!slices.Contains(*(*after.Dependencies)[0].Dependencies, last.BOMRef) {
+		t.Errorf("extended:\n%s", more.Bytes())
+	}
+	if err := Extend(&again, bytes.NewReader(more.Bytes()), added[1:]); err != nil || len(again.Bytes()) != len(more.Bytes()) {
+		t.Errorf("%v: nothing new changed the bill:\n%s", err, again.Bytes())
+	}
+	for _, bad := range []string{"", "{}", `{"bomFormat":"CycloneDX","components":[]}`} {
+		if err := Extend(&again, bytes.NewReader([]byte(bad)), added); err == nil {
+			t.Errorf("extended %q", bad)
+		}
+	}
+}
+
 func TestRecognise(t *testing.T) {
 	for text, want := range map[string][]string{
 		"Apache License\n  Version 2.0, January 2004":                                                                 {"Apache-2.0"},

@@ -141,9 +141,14 @@ func (l Line) Shown() string {
 	return strings.Join(words, " ")
 }
 
-// Has tells whether a word begins with prefix.
-func (l Line) Has(prefix string) bool {
-	return slices.ContainsFunc(l.words, func(w string) bool { return strings.HasPrefix(w, prefix) })
+// Word is the value of the last word NAME=VALUE, of any name.
+func (l Line) Word(name string) (value string, ok bool) {
+	for _, w := range slices.Backward(l.words) {
+		if value, ok = strings.CutPrefix(w, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
 }
 
 // Consoles are the devices of the console= options, each once, in their order;

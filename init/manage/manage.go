@@ -2,8 +2,8 @@
 // rescue listener in its place while the daemon cannot start.
 //
 // The daemon cannot start when Tries of its processes in a row, all within
-// Window, end without having become ready, or when one has not become ready
-// within StartLimit. The rescue listener then serves until somebody asks for the
+// Window, end without having been ready for Lived, or when one has not become
+// ready within StartLimit. The rescue listener then serves until somebody asks for the
 // daemon, or nobody has used it for a while; it ends with status 0 and the daemon
 // has RescueTries before the listener comes back.
 package manage
@@ -19,9 +19,12 @@ import (
 )
 
 const (
-	// Tries daemons that end within Window without having been ready are enough.
+	// Tries daemons that end within Window without having lived are enough.
 	Tries  = 5
 	Window = 2 * time.Minute
+	// Lived is how long a daemon must have been ready to count as one that could
+	// start: what kills it may come with its first work.
+	Lived = 10 * time.Second
 	// RescueTries is what the daemon has while it has not been ready since the
 	// last rescue, and the listener too before the daemon is tried once more.
 	RescueTries = 2
@@ -48,11 +51,11 @@ type Manager struct {
 	mu      sync.Mutex
 	program Program
 	started time.Duration   // of the program, 0 while none runs
-	ready   bool            // the daemon that runs, or ran last, was ready
+	ready   time.Duration   // the daemon that runs, or ran last, is since then; 0: never
 	late    bool            // it was not, and has used up its time
-	ends    []time.Duration // of daemons in a row that were never ready
+	ends    []time.Duration // of daemons in a row that did not live
 	failed  int             // rescue listeners in a row that failed
-	rescues int             // since the daemon was last ready
+	rescues int             // since a daemon last lived
 	daemons int             // started so far
 	last    *wire.Rescue
 }
@@ -64,19 +67,21 @@ func (m *Manager) Start(now time.Duration) Program {
 	m.started = now
 	if m.program == Daemon {
 		m.daemons++
-		m.ready, m.late = false, false
+		m.ready, m.late = 0, false
 	}
 	return m.program
 }
 
-// Ready says that the daemon serves.
-func (m *Manager) Ready() {
+// Ready says that the daemon serves, from now on.
+func (m *Manager) Ready(now time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.program != Daemon {
 		return
 	}
-	m.ready, m.ends, m.rescues = true, nil, 0
+	if m.ready == 0 {
+		m.ready = now
+	}
 	if m.last != nil {
 		m.last.Active = false
 	}
@@ -87,7 +92,7 @@ func (m *Manager) Ready() {
 func (m *Manager) Late(now time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.late = m.program == Daemon && m.started > 0 && !m.ready && now-m.started >= StartLimit
+	m.late = m.program == Daemon && m.started > 0 && m.ready == 0 && now-m.started >= StartLimit
 	return m.late
 }
 
@@ -106,8 +111,12 @@ func (m *Manager) Ended(e wire.Exit, words string, now time.Duration) (next Prog
 }
 
 func (m *Manager) daemonEnded(e wire.Exit, words string, now time.Duration) bool {
-	if m.ready {
+	switch {
+	case m.ready > 0 && now-m.ready >= Lived:
+		m.ends, m.rescues = nil, 0
 		return false
+	case m.ready > 0 && e.Status == 0 && e.Signal == 0:
+		return false // it was asked to end
 	}
 	m.ends = append(m.ends, now)
 	tries := Tries
@@ -122,7 +131,7 @@ func (m *Manager) daemonEnded(e wire.Exit, words string, now time.Duration) bool
 	case m.late:
 		why = fmt.Sprintf("the daemon was not ready %s after its start and was killed", StartLimit)
 	case len(m.ends) == tries && now-m.ends[0] <= Window:
-		why = fmt.Sprintf("the daemon has ended %d times without having been ready, last with %s", tries, how(e))
+		why = fmt.Sprintf("the daemon has ended %d times without having been ready for %s, last with %s", tries, Lived, how(e))
 	default:
 		return false
 	}

@@ -58,10 +58,11 @@ func TestDaemonThatCannotStart(t *testing.T) {
 	}
 	l.end(0, true)
 	l.start(Daemon)
-	l.m.Ready()
+	l.m.Ready(l.now)
 	if r := l.m.Rescue(); r == nil || r.Active {
 		t.Errorf("after the rescue: %+v", r)
 	}
+	l.now += Lived
 	l.end(1, false)
 	l.toRescue(Tries)
 	if r := l.m.Rescue(); r.RetrySeconds != 300 {
@@ -81,7 +82,9 @@ func TestDaemonThatLives(t *testing.T) {
 	l := &life{t: t}
 	for range 3 * Tries {
 		l.start(Daemon)
-		l.m.Ready()
+		l.m.Ready(l.now)
+		l.m.Ready(l.now + Lived) // of no account: it is ready
+		l.now += Lived
 		l.end(1, false)
 	}
 	for range 3 * Tries {
@@ -91,6 +94,42 @@ func TestDaemonThatLives(t *testing.T) {
 	}
 	if l.m.Rescue() != nil {
 		t.Error("there was a rescue")
+	}
+}
+
+// A daemon that becomes ready and dies at once, again and again, cannot start
+// either, nor does it end a rescue.
+func TestDaemonThatDiesWhenReady(t *testing.T) {
+	l := &life{t: t}
+	die := func(status int, changed bool) {
+		t.Helper()
+		l.start(Daemon)
+		l.m.Ready(l.now)
+		l.now += Lived - 2*time.Second
+		l.end(status, changed)
+	}
+	for range 3 * Tries {
+		die(0, false) // asked to end: somebody restarts it
+	}
+	l.start(Daemon)
+	l.m.Ready(l.now)
+	if _, changed := l.m.Ended(wire.Exit{Signal: 9}, "", l.now); changed {
+		t.Fatal("one kill is enough")
+	}
+	for i := range Tries - 1 {
+		die(1, i == Tries-2)
+	}
+	l.start(Rescue)
+	if r := l.m.Rescue(); !r.Active || !strings.Contains(r.Reason, "5 times without having been ready for 10s") {
+		t.Fatalf("%+v", r)
+	}
+	l.end(0, true)
+	for i := range RescueTries {
+		die(1, i == RescueTries-1)
+	}
+	l.start(Rescue)
+	if r := l.m.Rescue(); r.RetrySeconds != 600 {
+		t.Errorf("second rescue: %+v", r)
 	}
 }
 
@@ -113,7 +152,7 @@ func TestDaemonThatIsLate(t *testing.T) {
 	}
 	l.end(0, true)
 	l.start(Daemon)
-	l.m.Ready()
+	l.m.Ready(l.now)
 	if l.now += 2 * StartLimit; l.m.Late(l.now) {
 		t.Error("a daemon that is ready is late")
 	}
@@ -123,7 +162,7 @@ func TestDaemonThatIsLate(t *testing.T) {
 func TestRescueThatFails(t *testing.T) {
 	l := &life{t: t}
 	l.toRescue(Tries)
-	l.m.Ready() // of whom?
+	l.m.Ready(l.now) // of whom?
 	l.end(1, false)
 	l.start(Rescue)
 	l.end(1, true)

@@ -1,21 +1,19 @@
 // Package medium finds out what the node booted from: the boot loader says so in
-// variables of the UEFI firmware or, with BIOS, on the kernel command line.
+// variables of the UEFI firmware or on the kernel command line.
 //
 // The variables are those of the systemd Boot Loader Interface, which systemd-boot and
 // the stub of unified kernel images write
-// (https://systemd.io/BOOT_LOADER_INTERFACE).
+// (https://systemd.io/BOOT_LOADER_INTERFACE), and the firmware's own about what it
+// boots: BootCurrent and the load option that it names (UEFI specification 2.10,
+// 3.3 and 3.1.3). A network boot loader gives BOOTIF=, as PXELINUX does.
 package medium
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"unicode/utf16"
 
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/slot"
@@ -30,12 +28,6 @@ const (
 	Direct   = "direct" // a kernel that something loaded, without a medium of ours
 )
 
-// vendor is the GUID of the Boot Loader Interface's variables.
-const vendor = "-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
-
-// maxVariable bounds a variable, in bytes.
-const maxVariable = 4 << 10
-
 // Loader is what the boot loader said.
 type Loader struct {
 	UEFI     bool
@@ -44,15 +36,16 @@ type Loader struct {
 	Slot     uint32 // 0: none of ours
 	Trial    bool   // the loader only tries it
 	Disc     bool   // it lies on a disc, where Linux sees no partition
+	Card     string // network card that it came over, as Linux writes its MAC address; "" none or unknown
 }
 
 var partUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // Read reads the variables in dir, an efivarfs. What the command line says
 // comes before them: they stay as they were when a kernel starts another. option returns
-// the value of a quantavirt option.
-func Read(dir string, uefi bool, option func(name string) (string, bool)) (Loader, error) {
-	l := Loader{UEFI: uefi}
+// the value of a quantavirt option, and bootif that of BOOTIF=.
+func Read(dir string, uefi bool, option func(name string) (string, bool), bootif string) (Loader, error) {
+	l := Loader{UEFI: uefi, Card: CardOf(bootif)}
 	partition, _ := option("esp")
 	if digits, ok := option("slot"); ok {
 		seq, err := slot.ParseSequence(digits)
@@ -85,6 +78,11 @@ func Read(dir string, uefi bool, option func(name string) (string, bool)) (Loade
 		}
 		return ""
 	}
+	var err error
+	if l.Card == "" {
+		l.Card, err = bootedCard(dir)
+		errs = append(errs, err)
+	}
 	image := get("StubImageIdentifier", "LoaderImageIdentifier")
 	l.Stub = image != ""
 	if id := strings.ToLower(get("StubDevicePartUUID", "LoaderDevicePartUUID")); partUUID.MatchString(id) {
@@ -95,30 +93,6 @@ func Read(dir string, uefi bool, option func(name string) (string, bool)) (Loade
 		l.Disc = l.PartUUID == ""
 	}
 	return l, errors.Join(errs...)
-}
-
-// variable is the text of a variable: four bytes of attributes (UEFI
-// specification 2.10, 8.2), then UTF-16 in little endian up to a NUL.
-func variable(dir, name string) (string, error) {
-	f, err := os.Open(filepath.Join(dir, name+vendor))
-	if err != nil {
-		return "", qverr.New(qverr.CodeOf(err), "firmware variable %s: %w", name, err)
-	}
-	defer func() { _ = f.Close() }()
-	data := make([]byte, maxVariable)
-	n, err := f.Read(data)
-	if err != nil || n < 4 {
-		return "", qverr.New(qverr.IO, "firmware variable %s: %d bytes: %w", name, n, err)
-	}
-	var units []uint16
-	for d := data[4:n]; len(d) >= 2; d = d[2:] {
-		u := binary.LittleEndian.Uint16(d)
-		if u == 0 {
-			break
-		}
-		units = append(units, u)
-	}
-	return string(utf16.Decode(units)), nil
 }
 
 // DiscLabel is the volume's name of our ISO.
@@ -134,15 +108,14 @@ func IsDisc(r io.ReaderAt) bool {
 	return string(b[:6]) == "\x01CD001" && strings.TrimRight(string(b[40:]), " ") == DiscLabel
 }
 
-// Medium names what the node booted from. net says that the command line names a
-// network card that was booted from.
-func (l Loader) Medium(net bool) string {
+// Medium names what the node booted from.
+func (l Loader) Medium() string {
 	switch {
 	case l.Slot != 0 && l.PartUUID != "" && l.UEFI:
 		return UEFIDisk
 	case l.Slot != 0 && l.PartUUID != "":
 		return BIOSDisk
-	case net:
+	case l.Card != "":
 		return PXE
 	case l.Disc:
 		return ISO

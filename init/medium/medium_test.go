@@ -1,6 +1,7 @@
 package medium
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -24,20 +25,88 @@ func write(t *testing.T, dir, name, text string) {
 	}
 }
 
+func put(t *testing.T, dir, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), append([]byte{6, 0, 0, 0}, data...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Nodes of a device path, as OVMF writes them.
+var (
+	pciNode = []byte{1, 1, 6, 0, 0, 2}
+	macNode = append(append([]byte{3, 11, 37, 0, 0x52, 0x54, 0, 0x71, 0x76, 1}, make([]byte, 26)...), 1)
+	ipNode  = append([]byte{3, 12, 27, 0}, make([]byte, 23)...)
+	endNode = []byte{0x7f, 0xff, 4, 0}
+)
+
+const card = "52:54:00:71:76:01"
+
+func loadOption(description string, nodes ...[]byte) []byte {
+	path := bytes.Join(nodes, nil)
+	data := []byte{1, 0, 0, 0, byte(len(path)), 0}
+	for _, u := range utf16.Encode([]rune(description + "\x00")) {
+		data = binary.LittleEndian.AppendUint16(data, u)
+	}
+	return append(data, path...)
+}
+
+func TestOptionCard(t *testing.T) {
+	whole := loadOption("UEFI PXEv4", pciNode, macNode, ipNode, endNode)
+	if got := optionCard(whole); got != card {
+		t.Errorf("%q", got)
+	}
+	for n := range whole {
+		if got := optionCard(whole[:n]); got != "" {
+			t.Errorf("cut to %d bytes: %q", n, got)
+		}
+	}
+	for name, data := range map[string][]byte{
+		"a node of no length": loadOption("x", []byte{3, 11, 0, 0}, macNode),
+		"another network":     loadOption("x", append(macNode[:36:36], 32)), // InfiniBand
+		"behind the end":      loadOption("x", endNode, macNode),
+	} {
+		if got := optionCard(data); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestCardOf(t *testing.T) {
+	for in, want := range map[string]string{
+		"01-52-54-00-71-76-01": card, "01-52:54:00:71:76:01": card, "52-54-00-71-76-01": "", "01-52-54-00-71-76": "",
+		"01-": "", "": "", "01-AA-bb-00-71-76-01": "aa:bb:00:71:76:01", "01-00-11-22-33-44-55-66-77": "",
+	} {
+		if got := CardOf(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
 func TestRead(t *testing.T) {
 	for name, c := range map[string]struct {
 		vars, options map[string]string
 		uefi          bool
-		net           bool
+		bootif        string
 		want          Loader
 		medium        string
+		boot          []byte // of BootCurrent; empty: it is not there
 		code          qverr.Code
 	}{
-		"kernel of QEMU":   {medium: Direct},
-		"UEFI without us":  {uefi: true, vars: map[string]string{"LoaderInfo": "other"}, want: Loader{UEFI: true}, medium: Direct},
-		"network":          {uefi: true, net: true, want: Loader{UEFI: true}, medium: PXE},
-		"network and disc": {net: true, options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: PXE},
-		"GRUB on a disc":   {options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: ISO},
+		"kernel of QEMU":            {medium: Direct},
+		"UEFI without us":           {uefi: true, vars: map[string]string{"LoaderInfo": "other"}, want: Loader{UEFI: true}, medium: Direct},
+		"network":                   {uefi: true, bootif: "01-52-54-00-71-76-01", want: Loader{UEFI: true, Card: card}, medium: PXE},
+		"network and disc":          {bootif: "01-52-54-00-71-76-01", options: map[string]string{"disc": ""}, want: Loader{Disc: true, Card: card}, medium: PXE},
+		"network of something else": {bootif: "20-00-11", medium: Direct},
+		"network, then a disk": {bootif: "01-52-54-00-71-76-01", options: map[string]string{"slot": "00000007", "esp": esp},
+			want: Loader{PartUUID: esp, Slot: 7, Card: card}, medium: BIOSDisk},
+		"HTTP boot": {uefi: true, boot: loadOption("UEFI HTTPv4", pciNode, macNode, ipNode, endNode), vars: map[string]string{"StubImageIdentifier": `Uri(http://10.0.0.1/quantavirt.efi)`},
+			want: Loader{UEFI: true, Stub: true, Card: card}, medium: PXE},
+		"PXE and a name of ours": {uefi: true, boot: loadOption("UEFI PXEv4", macNode), vars: map[string]string{"StubImageIdentifier": `\qv-00000001.efi`},
+			want: Loader{UEFI: true, Stub: true, Slot: 1, Disc: true, Card: card}, medium: PXE},
+		"disk of the firmware": {uefi: true, boot: loadOption("UEFI Misc Device", pciNode, endNode), want: Loader{UEFI: true}, medium: Direct},
+		"no such option":       {uefi: true, boot: []byte{}, want: Loader{UEFI: true}, medium: Direct},
+		"GRUB on a disc":       {options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: ISO},
 		"installed": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": "0F3A1B2C-1111-2222-3333-444455556666",
 			"StubImageIdentifier": `\EFI\Linux\qv-00000003.efi`}, want: Loader{UEFI: true, Stub: true, PartUUID: esp, Slot: 3}, medium: UEFIDisk},
 		"on trial": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": esp, "StubDevicePartUUID": esp,
@@ -60,11 +129,17 @@ func TestRead(t *testing.T) {
 		for name, text := range c.vars {
 			write(t, dir, name, text)
 		}
-		got, err := Read(dir, c.uefi, func(name string) (string, bool) { v, ok := c.options[name]; return v, ok })
+		if c.boot != nil {
+			put(t, dir, "BootCurrent"+global, []byte{0x1f, 0})
+		}
+		if len(c.boot) > 0 {
+			put(t, dir, "Boot001F"+global, c.boot)
+		}
+		got, err := Read(dir, c.uefi, func(name string) (string, bool) { v, ok := c.options[name]; return v, ok }, c.bootif)
 		if qverr.CodeOf(err) != c.code || got != c.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
-		if m := got.Medium(c.net); m != c.medium {
+		if m := got.Medium(); m != c.medium {
 			t.Errorf("%s: %s, not %s", name, m, c.medium)
 		}
 	}
@@ -75,7 +150,7 @@ func TestReadDamaged(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+vendor), []byte{1, 2}, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(dir, true, func(string) (string, bool) { return "", false }); qverr.CodeOf(err) != qverr.IO {
+	if _, err := Read(dir, true, func(string) (string, bool) { return "", false }, ""); qverr.CodeOf(err) != qverr.IO {
 		t.Errorf("a variable of two bytes: %v", err)
 	}
 }
@@ -87,11 +162,11 @@ func FuzzVariable(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+vendor), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l, err := Read(dir, true, func(string) (string, bool) { return "", false })
+		l, err := Read(dir, true, func(string) (string, bool) { return "", false }, "")
 		if err != nil && qverr.CodeOf(err) == qverr.Generic {
 			t.Errorf("no code: %v", err)
 		}
-		if m := l.Medium(false); m != Direct && m != UEFIDisk && m != ISO {
+		if m := l.Medium(); m != Direct && m != UEFIDisk && m != ISO {
 			t.Errorf("medium %q", m)
 		}
 	})
@@ -111,4 +186,13 @@ func TestIsDisc(t *testing.T) {
 			t.Errorf("%s: taken for ours", name)
 		}
 	}
+}
+
+func FuzzOptionCard(f *testing.F) {
+	f.Add(loadOption("UEFI PXEv4", pciNode, macNode, ipNode, endNode))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if got := optionCard(data); got != "" && CardOf("01-"+got) != got {
+			t.Errorf("%q", got)
+		}
+	})
 }

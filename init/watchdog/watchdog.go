@@ -22,6 +22,7 @@ const DefaultTimeout = time.Minute
 type Dog struct {
 	file    *os.File
 	Timeout time.Duration
+	Reset   bool // it has reset the machine before this boot
 }
 
 // Open starts the watchdog at path. The clock runs from here on.
@@ -35,6 +36,9 @@ func Open(path string, timeout time.Duration) (*Dog, error) {
 	_ = unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, int(timeout.Seconds()))
 	if s, err := unix.IoctlGetInt(fd, unix.WDIOC_GETTIMEOUT); err == nil && s > 0 {
 		d.Timeout = time.Duration(s) * time.Second
+	}
+	if s, err := unix.IoctlGetInt(fd, unix.WDIOC_GETBOOTSTATUS); err == nil {
+		d.Reset = s&unix.WDIOF_CARDRESET != 0
 	}
 	return d, nil
 }

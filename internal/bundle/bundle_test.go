@@ -339,7 +339,7 @@ func TestKeyRotation(t *testing.T) {
 
 func TestUnknownPartsOfAManifest(t *testing.T) {
 	sign := func(text string, payload string) []byte {
-		data := []byte(magic)
+		data := []byte(Magic)
 		data = binary.LittleEndian.AppendUint32(data, uint32(len(text)))
 		data = append(data, text...)
 		data = binary.LittleEndian.AppendUint16(data, 1)
@@ -399,7 +399,7 @@ func FuzzReader(f *testing.F) {
 	good := write(f, manifest(), key(1))
 	f.Add(good)
 	f.Add(good[:5000])
-	f.Add([]byte(magic + "\x01\x00\x00\x00{"))
+	f.Add([]byte(Magic + "\x01\x00\x00\x00{"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, files, err := read(bytes.NewReader(data), keys)
 		if err != nil {

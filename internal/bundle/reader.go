@@ -13,7 +13,8 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-const magic = "QVU1"
+// Magic is what a bundle begins with.
+const Magic = "QVU1"
 
 // Reader reads a bundle from a stream.
 type Reader struct {
@@ -42,14 +43,14 @@ func NewReader(r io.Reader, keys Keys) (*Reader, error) {
 
 // readHead returns the manifest's bytes when a trusted key has signed them.
 func readHead(r io.Reader, keys Keys) ([]byte, []KeyID, error) {
-	var head [len(magic) + 4]byte
+	var head [len(Magic) + 4]byte
 	if err := fill(r, head[:], "head"); err != nil {
 		return nil, nil, err
 	}
-	if string(head[:len(magic)]) != magic {
-		return nil, nil, qverr.New(qverr.Inval, "this is no update bundle: it begins with %q", head[:len(magic)])
+	if string(head[:len(Magic)]) != Magic {
+		return nil, nil, qverr.New(qverr.Inval, "this is no update bundle: it begins with %q", head[:len(Magic)])
 	}
-	size := binary.LittleEndian.Uint32(head[len(magic):])
+	size := binary.LittleEndian.Uint32(head[len(Magic):])
 	if size < 1 || size > maxManifest {
 		return nil, nil, qverr.New(qverr.Inval, "update bundle: a manifest of %d bytes, not 1 to %d", size, maxManifest)
 	}

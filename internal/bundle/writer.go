@@ -28,7 +28,7 @@ func Write(w io.Writer, m Manifest, keys []*mldsa87.PrivateKey, open func(File) 
 	if len(manifest) > maxManifest {
 		return qverr.New(qverr.Inval, "update bundle: a manifest of %d bytes, more than %d", len(manifest), maxManifest)
 	}
-	head := []byte(magic)
+	head := []byte(Magic)
 	head = binary.LittleEndian.AppendUint32(head, uint32(len(manifest)))
 	head = append(head, manifest...)
 	head = binary.LittleEndian.AppendUint16(head, uint16(len(keys)))

@@ -16,8 +16,8 @@ import (
 
 // Paths on the EFI system partition.
 const (
-	pathRemovable = "EFI/BOOT/BOOTX64.EFI"
-	pathBoot      = "EFI/systemd/systemd-bootx64.efi"
+	PathBoot      = "EFI/systemd/systemd-bootx64.efi"
+	pathRemovable = "EFI/BOOT/BOOTX64.EFI" // the same, for firmware that has no boot entry
 	pathLoader    = "loader/loader.conf"
 	pathGRUB      = "grub/grub.cfg"
 )
@@ -62,7 +62,7 @@ func BootFiles(systemdBoot []byte, boot uint32, slots ...Slot) ([]fat32.File, er
 	}
 	files := []fat32.File{
 		fat32.Bytes(pathRemovable, systemdBoot),
-		fat32.Bytes(pathBoot, systemdBoot),
+		fat32.Bytes(PathBoot, systemdBoot),
 		fat32.Bytes(pathLoader, []byte(loaderConf)),
 		fat32.Bytes(pathGRUB, grubConf),
 		fat32.Bytes(slot.EnvFile, environment),

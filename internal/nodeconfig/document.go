@@ -64,6 +64,7 @@ type Token struct {
 type Target struct {
 	Disk       string // selector, see disks.Select
 	WipeSerial string // serial number of the disk, if what is on it may be lost
+	Encrypt    bool   // the data volume, with a key sealed to the TPM
 }
 
 // What a node does when it has installed itself.
@@ -76,7 +77,7 @@ const (
 // Install says where the node installs itself without being asked.
 type Install struct {
 	Target
-	Source string // URL of a unified kernel image; "": from the boot medium
+	Source string // URL of a unified kernel image or a bundle; "": from the boot medium
 	SHA256 string // hex, of what Source gives
 	Then   string // ThenReboot, ThenPowerOff or ThenNothing
 }

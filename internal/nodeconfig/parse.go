@@ -139,7 +139,7 @@ func (o *object) token() (Token, bool) {
 
 func (o *object) target() Target {
 	o.need("disk")
-	return Target{Disk: o.text("disk", selector), WipeSerial: o.text("wipe_serial", text(256))}
+	return Target{Disk: o.text("disk", selector), WipeSerial: o.text("wipe_serial", text(256)), Encrypt: o.flag("encrypt", false)}
 }
 
 func (o *object) install() (Install, bool) {

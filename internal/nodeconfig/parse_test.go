@@ -17,7 +17,7 @@ var whole = `{
   "management": {"mode": "static", "interface": "52:54:00:71:76:01", "address": "10.0.0.7/24", "gateway": "10.0.0.1", "dns": ["10.0.0.2"], "mtu": 9000},
   "tokens": [{"hash": "sha256:` + digest + `", "description": "rack"}, {"hash": "sha256:` + digest + `", "role": "viewer"}],
   "data": {"disk": "serial:S64DNX0R"},
-  "install": {"disk": "smallest", "wipe_serial": "X", "source": "http://10.0.0.2/quantavirt.efi", "sha256": "` + digest + `", "then": "poweroff"},
+  "install": {"disk": "smallest", "wipe_serial": "X", "source": "http://10.0.0.2/quantavirt.efi", "sha256": "` + digest + `", "then": "poweroff", "encrypt": true},
   "networks": [{"name": "lab", "subnet": "10.9.0.1/24", "nat": false, "mtu": 1400, "dns": ["10.9.0.2"], "domain": "lab.example"}],
   "images": [{"id": "linux", "kind": "kernel", "url": "https://example.org/vmlinuz"}],
   "disks": [{"name": "empty", "size": "1G"}, {"name": "root", "url": "http://10.0.0.2/root.img", "sha256": "` + digest + `"}],
@@ -38,7 +38,7 @@ func TestParseWhole(t *testing.T) {
 			Gateway: netip.MustParseAddr("10.0.0.1"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, MTU: 9000},
 		Tokens:  []Token{{"sha256:" + digest, "rack", "admin"}, {"sha256:" + digest, "", "viewer"}},
 		Data:    &Target{Disk: "serial:S64DNX0R"},
-		Install: &Install{Target: Target{"smallest", "X"}, Source: "http://10.0.0.2/quantavirt.efi", SHA256: digest, Then: ThenPowerOff},
+		Install: &Install{Target: Target{"smallest", "X", true}, Source: "http://10.0.0.2/quantavirt.efi", SHA256: digest, Then: ThenPowerOff},
 		Networks: []Network{{Path: "networks[0]", Name: "lab", Subnet: netip.MustParsePrefix("10.9.0.1/24"), DHCP: true, MTU: 1400,
 			DNS: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Domain: "lab.example"}},
 		Images: []Image{{Path: "images[0]", ID: "linux", Kind: "kernel", URL: "https://example.org/vmlinuz"}},
@@ -127,7 +127,7 @@ func TestPageIsComplete(t *testing.T) {
 	}
 	for _, key := range []string{
 		"schema_version", "apply", "hostname", "management.mode", "management.interface", "management.address", "management.gateway", "management.dns",
-		"management.mtu", "tokens[].hash", "tokens[].description", "tokens[].role", "data.disk", "data.wipe_serial", "install.disk", "install.wipe_serial",
+		"management.mtu", "tokens[].hash", "tokens[].description", "tokens[].role", "data.disk", "data.wipe_serial", "data.encrypt", "install.encrypt", "install.disk", "install.wipe_serial",
 		"install.source", "install.sha256", "install.then", "networks[].name", "networks[].subnet", "networks[].dhcp", "networks[].nat", "networks[].mtu",
 		"networks[].dns", "networks[].domain", "images[].id", "images[].kind", "images[].url", "images[].sha256", "disks[].name", "disks[].size", "disks[].url",
 		"disks[].sha256", "vms[]", "ntp[]", "tls.policy",

@@ -44,6 +44,8 @@ type token struct {
 	Type     string   `json:"type"`
 	Keyslots []string `json:"keyslots"`
 	Seals    Seals    `json:"seals"`
+	// Unrecoverable says that nobody has been given a recovery key yet.
+	Unrecoverable bool `json:"unrecoverable,omitempty"`
 }
 
 // Place is where a volume lies: a device, or a part of it.
@@ -78,18 +80,21 @@ func (r region) ReadAt(b []byte, off int64) (int, error)  { return r.File.ReadAt
 func (r region) WriteAt(b []byte, off int64) (int, error) { return r.File.WriteAt(b, r.Offset+off) }
 
 // Encrypt makes an encrypted volume and opens it as a device: a file system can
-// be made on that. It is sealed for policies, at least one. Close(NameNew) closes it.
+// be made on that. It is sealed for policies, at least one. Without a recovery key the
+// TPM alone opens it, until SetRecovery gives it one. Close(NameNew) closes it.
 func Encrypt(p Place, recoveryKey string, d *tpm.Device, policies ...Policy) (device string, err error) {
-	recovery, err := ParseRecoveryKey(recoveryKey)
-	if err != nil {
-		return "", err
+	recovery := newSecret() // that nobody gets to know
+	if recoveryKey != "" {
+		if recovery, err = ParseRecoveryKey(recoveryKey); err != nil {
+			return "", err
+		}
 	}
 	r, err := p.open(os.O_RDWR)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	v, key, err := r.format(recovery, d, policies)
+	v, key, err := r.format(recovery, recoveryKey == "", d, policies)
 	if err != nil {
 		return "", err
 	}
@@ -98,7 +103,7 @@ func Encrypt(p Place, recoveryKey string, d *tpm.Device, policies ...Policy) (de
 
 // format makes the volume. The TPM comes first: what is there is lost only once
 // it has done its part.
-func (r region) format(recovery []byte, d *tpm.Device, policies []Policy) (*luks2.Volume, []byte, error) {
+func (r region) format(recovery []byte, unrecoverable bool, d *tpm.Device, policies []Policy) (*luks2.Volume, []byte, error) {
 	secret := newSecret()
 	seals, err := SealFor(d, secret, policies)
 	if err != nil {
@@ -108,7 +113,7 @@ func (r region) format(recovery []byte, d *tpm.Device, policies []Policy) (*luks
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := v.SetToken(token{tokenType, []string{fmt.Sprint(slotTPM)}, seals}); err != nil {
+	if err := v.SetToken(token{tokenType, []string{fmt.Sprint(slotTPM)}, seals, unrecoverable}); err != nil {
 		return nil, nil, err
 	}
 	return v, key, v.Write(r)
@@ -222,15 +227,60 @@ func (r region) newSecret(v *luks2.Volume, recoveryKey string) ([]byte, error) {
 	return secret, v.SetKey(r, slotTPM, secret, key)
 }
 
-// Sealed lists the boots that the volume is sealed for.
-func Sealed(p Place) (policies []Policy, err error) {
+// SetRecovery has another recovery key open the volume from now on, and no longer the
+// one before. QV_ERR_PERM: this boot is not one of those that the volume is sealed for.
+func SetRecovery(p Place, recoveryKey string, d *tpm.Device) (err error) {
+	recovery, err := ParseRecoveryKey(recoveryKey)
+	if err != nil {
+		return err
+	}
+	r, err := p.open(os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	v, t, err := r.read()
+	if err != nil {
+		return err
+	}
+	secret, err := t.unseal(d)
+	if err != nil {
+		return err
+	}
+	key, err := v.Open(r, secret)
+	if err != nil {
+		return err
+	}
+	if err := v.SetKey(r, slotRecovery, recovery, key); err != nil {
+		return err
+	}
+	t.Unrecoverable = false
+	if err := v.SetToken(t); err != nil {
+		return err
+	}
+	return v.Write(r)
+}
+
+// Info is how a volume can be opened.
+type Info struct {
+	Sealed      []Policy // boots in which the TPM opens it
+	Recoverable bool     // somebody was given a recovery key
+}
+
+// Inspect reads it off the volume.
+func Inspect(p Place) (i Info, err error) {
 	r, err := p.open(os.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return i, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	_, t, err := r.read()
-	return t.Seals.Policies(), err
+	if err != nil {
+		return i, err
+	}
+	i.Recoverable = !t.Unrecoverable
+	i.Sealed = t.Seals.Policies()
+	return i, nil
 }
 
 func (r region) read() (*luks2.Volume, token, error) {

@@ -40,7 +40,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, r.key, err = region.format(recovery, r.d, []Policy{r.current()}); err != nil {
+	if _, r.key, err = region.format(recovery, false, r.d, []Policy{r.current()}); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -90,8 +90,8 @@ func TestOpensForItsBootOnly(t *testing.T) {
 	if !bytes.Equal(around, bytes.Repeat([]byte{0xEE}, len(around))) {
 		t.Error("the disk around the volume was written to")
 	}
-	if policies, err := Sealed(r.place); err != nil || len(policies) != 1 || policies[0].For != "this boot" {
-		t.Errorf("%+v %v", policies, err)
+	if i, err := Inspect(r.place); err != nil || len(i.Sealed) != 1 || i.Sealed[0].For != "this boot" || !i.Recoverable {
+		t.Errorf("%+v %v", i, err)
 	}
 	r.measure(12, 1)
 	err = r.opens()
@@ -147,6 +147,60 @@ func TestAnotherTPM(t *testing.T) {
 	}
 	if err := r.opens(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A volume that was made without a recovery key is given one, and another later, in
+// boots that it is sealed for only.
+func TestSetRecovery(t *testing.T) {
+	r := newRig(t)
+	region, err := r.place.open(os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close()
+	if _, r.key, err = region.format(newSecret(), true, r.d, []Policy{r.current()}); err != nil {
+		t.Fatal(err)
+	}
+	recovers := func(key string) error {
+		t.Helper()
+		v, err := luks2.Read(region)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = v.Open(region, []byte(key))
+		return err
+	}
+	if i, err := Inspect(r.place); err != nil || i.Recoverable || len(i.Sealed) != 1 {
+		t.Errorf("%+v %v", i, err)
+	}
+	first, second := NewRecoveryKey(), NewRecoveryKey()
+	for _, key := range []string{first, second} {
+		if err := SetRecovery(r.place, key, r.d); err != nil {
+			t.Fatal(err)
+		}
+		if err := recovers(key); err != nil {
+			t.Error(err)
+		}
+		if err := r.opens(); err != nil {
+			t.Errorf("the TPM: %v", err)
+		}
+		if i, err := Inspect(r.place); err != nil || !i.Recoverable || len(i.Sealed) != 1 {
+			t.Errorf("%+v %v", i, err)
+		}
+	}
+	if err := recovers(first); !errors.Is(err, qverr.Perm) {
+		t.Errorf("the key before: %v", err)
+	}
+	if err := SetRecovery(r.place, "x", r.d); !errors.Is(err, qverr.Inval) {
+		t.Error(err)
+	}
+	r.measure(12, 1)
+	if err := SetRecovery(r.place, first, r.d); !errors.Is(err, qverr.Perm) {
+		t.Errorf("in another boot: %v", err)
+	}
+	if err := recovers(second); err != nil {
+		t.Errorf("after it was refused: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@
 //	EFI/Linux/qv-NNNNNNNN[+L[-D]].efi   a system as a unified kernel image, for UEFI
 //	qv/NNNNNNNN/vmlinuz, initramfs, cmdline   the same in pieces, for GRUB on BIOS
 //	qv/NNNNNNNN/slot.json               what the slot holds and how it fared (Info)
+//	qv/NNNNNNNN/note.txt                why PID 1 gave it up, when no daemon could say so in slot.json
 //	grub/grubenv                        GRUB's environment block (Env)
 //
 // NNNNNNNN is the slot's sequence number. The loaders:

@@ -19,6 +19,7 @@ const (
 	Folder    = "qv"
 	EnvFile   = "grub/grubenv"
 	InfoFile  = "slot.json"
+	NoteFile  = "note.txt" // why PID 1 gave the slot up
 	Kernel    = "vmlinuz"
 	Initramfs = "initramfs"
 	Cmdline   = "cmdline"

@@ -23,7 +23,7 @@ const (
 // first physical Ethernet with a carrier.
 type Config struct {
 	Mode      Mode   `json:"mode"`                // empty means DHCP
-	Interface string `json:"interface,omitempty"` // name or MAC address; empty: the first physical Ethernet with a carrier
+	Interface string `json:"interface,omitempty"` // name or MAC address; empty: Options.BootCard, else the first physical Ethernet with a carrier
 	Static    Static `json:"static,omitzero"`     // for StaticMode
 	MTU       int    `json:"mtu,omitempty"`       // bytes; 0: that of the lease, else left alone
 }

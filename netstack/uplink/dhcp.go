@@ -29,6 +29,9 @@ var (
 // burst is how often one request is sent before the next longer wait.
 const burst = 3
 
+// retryForever is for clients whose waits end by their contexts.
+const retryForever = time.Hour
+
 // nakPause keeps a server that refuses its own offers from making a loop.
 const nakPause = time.Second
 
@@ -271,7 +274,7 @@ func (u *Uplink) renewOnce(ctx context.Context, link netlink.Link, l *lease, to 
 	if err != nil {
 		return nil, err
 	}
-	client, err := nclient4.NewWithConn(conn, link.Attrs().HardwareAddr, nclient4.WithRetry(1), nclient4.WithTimeout(time.Hour))
+	client, err := nclient4.NewWithConn(conn, link.Attrs().HardwareAddr, nclient4.WithRetry(1), nclient4.WithTimeout(retryForever))
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -367,7 +370,7 @@ func ask(ctx context.Context, client *nclient4.Client, to *net.UDPAddr, m *dhcpv
 // rawClient speaks from an interface without an address, through a packet
 // socket and to the broadcast address.
 func rawClient(link netlink.Link) (*nclient4.Client, error) {
-	return nclient4.New(link.Attrs().Name, nclient4.WithRetry(1), nclient4.WithTimeout(time.Hour))
+	return nclient4.New(link.Attrs().Name, nclient4.WithRetry(1), nclient4.WithTimeout(retryForever))
 }
 
 // listen takes UDP port 68 of the leased address on one interface.

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"quantavirt/internal/qverr"
+	"quantavirt/netstack/mac"
 	"quantavirt/netstack/rtnl"
 )
 
@@ -20,6 +21,12 @@ func (u *Uplink) pick(ctx context.Context, w *rtnl.Watcher, avoid int) (netlink.
 	last := 0 // preferred for a while after its carrier was lost
 	if u.link != nil && avoid == 0 {
 		last = u.link.Attrs().Index
+	}
+	// At first that is the card that the node was booted from: it has a cable to
+	// where the node belongs, though another may be the first to have a carrier.
+	var booted mac.Addr
+	if u.link == nil && avoid == 0 && u.cfg.Interface == "" {
+		booted = u.opts.BootCard
 	}
 	grace := time.NewTimer(u.time.grace)
 	defer grace.Stop()
@@ -31,7 +38,7 @@ func (u *Uplink) pick(ctx context.Context, w *rtnl.Watcher, avoid int) (netlink.
 			return nil, err
 		}
 		cands := candidates(links, u.cfg.Interface)
-		if l := choose(cands, last, avoid); l != nil {
+		if l := awaited(cands, booted, last, avoid); l != nil {
 			return l, nil
 		}
 		u.raise(cands)
@@ -40,9 +47,14 @@ func (u *Uplink) pick(ctx context.Context, w *rtnl.Watcher, avoid int) (netlink.
 			return nil, ctx.Err()
 		case <-changed:
 		case <-failover.C:
-			last = 0
+			last, booted = 0, mac.Addr{}
 		case <-grace.C:
-			u.problem(nil, u.missing(cands))
+			if booted.IsZero() {
+				u.problem(nil, u.missing(cands))
+			} else { // first the others
+				booted = mac.Addr{}
+				grace.Reset(0)
+			}
 		}
 	}
 }
@@ -106,6 +118,18 @@ func physical(l netlink.Link) bool {
 	return l.Type() == "device" && l.Attrs().EncapType == "ether" && l.Attrs().MasterIndex == 0
 }
 
+// awaited is choose while the card that the node was booted from is waited for:
+// only that one counts, also before its driver is there. A zero booted waits for
+// none.
+func awaited(cands []netlink.Link, booted mac.Addr, last, avoid int) netlink.Link {
+	if !booted.IsZero() {
+		if last = indexOf(cands, booted); last == 0 {
+			return nil
+		}
+	}
+	return choose(cands, last, avoid)
+}
+
 // choose takes the first candidate with a carrier: last alone while that is
 // set, and avoid only if there is no other.
 func choose(cands []netlink.Link, last, avoid int) netlink.Link {
@@ -132,6 +156,16 @@ func after(links []netlink.Link, index int) []netlink.Link {
 		}
 	}
 	return links
+}
+
+// indexOf is the index of the card with a MAC address, 0 if it is not there.
+func indexOf(links []netlink.Link, m mac.Addr) int {
+	for _, l := range links {
+		if bytes.Equal(l.Attrs().HardwareAddr, m[:]) {
+			return l.Attrs().Index
+		}
+	}
+	return 0
 }
 
 func byIndex(links []netlink.Link, index int) netlink.Link {

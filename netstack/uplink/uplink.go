@@ -20,6 +20,7 @@ type Options struct {
 	ResolvConf string       // file for the name servers; empty: none
 	LeaseFile  string       // keeps the lease over a restart of the process; empty: none
 	Hostname   string       // sent to the server; empty: not sent
+	BootCard   mac.Addr     // card that the node was booted from: waited for before others are taken; zero: none
 	OnChange   func(Status) // called after each change, one call at a time; may be nil
 }
 

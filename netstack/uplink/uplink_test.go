@@ -90,7 +90,7 @@ func (s *server) answer(conn net.PacketConn, peer net.Addr, req *dhcpv4.DHCPv4) 
 		return
 	}
 	typ := dhcpv4.MessageTypeOffer
-	if req.MessageType() == dhcpv4.MessageTypeRequest {
+	if req.MessageType() != dhcpv4.MessageTypeDiscover {
 		typ = dhcpv4.MessageTypeAck
 		if s.nak {
 			typ = dhcpv4.MessageTypeNak
@@ -111,7 +111,7 @@ func (s *server) answer(conn net.PacketConn, peer net.Addr, req *dhcpv4.DHCPv4) 
 		}
 	}
 	dst := net.Addr(&net.UDPAddr{IP: net.IPv4bcast, Port: 68})
-	if strings.Contains(what, "renew") {
+	if strings.Contains(what, "renew") || what == "INFORM" {
 		dst = peer
 	}
 	conn.WriteTo(resp.ToBytes(), dst)
@@ -375,6 +375,35 @@ func TestAppears(t *testing.T) {
 	s := &server{addr: "198.51.100.20", times: [3]int{600, 1000, 1200}}
 	s.serve(t)
 	r.await(t, "up", isUp)
+}
+
+// Who has an address asks for more: broadcast, and answered to that address. What
+// does not fit is passed over, and the wait for better ends.
+func TestInform(t *testing.T) {
+	if !nstest.Enter(t) {
+		return
+	}
+	s := &server{addr: "198.51.100.20", times: [3]int{600, 1000, 1200}}
+	s.serve(t)
+	r := start(t, dhcpOnUp0, t.TempDir())
+	any := func(*dhcpv4.DHCPv4) bool { return true }
+	r.await(t, "up", isUp)
+	ack, err := r.Inform(t.Context(), []dhcpv4.Option{dhcpv4.OptClassIdentifier("QuantaVirt")}, any)
+	if err != nil || ack.MessageType() != dhcpv4.MessageTypeAck || ack.ServerIdentifier().String() != serverAddr {
+		t.Errorf("%v, %v", ack, err)
+	}
+	s.expect(t, "INFORM")
+	if ack, err := r.Inform(t.Context(), nil, func(*dhcpv4.DHCPv4) bool { return false }); qverr.CodeOf(err) != qverr.Timeout || ack != nil {
+		t.Errorf("answers that do not fit: %v, %v", ack, err)
+	}
+	s.set(func() { s.silent = true })
+	if ack, err := r.Inform(t.Context(), nil, any); qverr.CodeOf(err) != qverr.Timeout || ack != nil {
+		t.Errorf("silence: %v, %v", ack, err)
+	}
+	r.stop()
+	if _, err := New(dhcpOnUp0, Options{}).Inform(t.Context(), nil, any); qverr.CodeOf(err) != qverr.NoDev {
+		t.Errorf("without an address: %v", err)
+	}
 }
 
 func TestStatic(t *testing.T) {

@@ -24,6 +24,10 @@ type Netboot struct {
 	Serve func(namespace, tokenHash string) error
 }
 
+// BootIndex is the place of the node's card in the boot order. A disk that comes
+// before or behind it is among Options.Extra, with a bootindex of its own.
+const BootIndex = 5
+
 // RackInterface is the far end of the node's card.
 const RackInterface = "outside"
 
@@ -38,7 +42,7 @@ func (l launch) uplinkArgs() []string {
 			"-netdev", fmt.Sprintf("user,id=uplink,hostfwd=tcp:127.0.0.1:%d-:9400", l.apiPort),
 			"-device", "virtio-net-pci,netdev=uplink,mac=" + MAC + ",romfile="}
 	}
-	card := "virtio-net-pci,netdev=uplink,bootindex=0,mac=" + MAC
+	card := fmt.Sprintf("virtio-net-pci,netdev=uplink,bootindex=%d,mac=%s", BootIndex, MAC)
 	if !nb.ROM {
 		card += ",romfile="
 	}

@@ -88,6 +88,11 @@ func (n *Node) prepare(o Options, root tools.Root) error {
 	if err := os.WriteFile(n.ConsoleLog, nil, 0o644); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
+	if o.Medium.Log != "" {
+		if err := os.WriteFile(o.Medium.Log, nil, 0o644); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+	}
 	if o.DataDisk == 0 {
 		return nil
 	}

@@ -1198,7 +1198,7 @@ type InstallRequest struct {
 	// Sha256 of what the URL gives; needed with http://
 	Sha256 string `json:"sha256,omitempty,omitzero"`
 
-	// URL of a unified kernel image; the boot medium's own when absent
+	// URL of a unified kernel image or an update bundle; the boot medium's own system when absent
 	URL string `json:"url,omitempty,omitzero"`
 
 	// WipeSerial serial number of the disk (its WWN or path if it has none), if what is on it may be lost
@@ -1533,6 +1533,9 @@ type Progress struct {
 	Done  int64  `json:"done"`
 	Phase string `json:"phase,omitempty,omitzero"`
 
+	// Phases all phases so far
+	Phases []TaskPhase `json:"phases,omitempty,omitzero"`
+
 	// Total 0 while it is not known
 	Total int64  `json:"total"`
 	Unit  string `json:"unit,omitempty,omitzero"`
@@ -1577,6 +1580,12 @@ type RandomBytes struct {
 
 // RecoveryKey eight groups of eight letters
 type RecoveryKey = string
+
+// RecoveryKeyRequest defines model for RecoveryKeyRequest.
+type RecoveryKeyRequest struct {
+	// RecoveryKey eight groups of eight letters
+	RecoveryKey RecoveryKey `json:"recovery_key"`
+}
 
 // Rescue the last time of this boot that the daemon could not start
 type Rescue = initapi.Rescue
@@ -1805,11 +1814,20 @@ type Task struct {
 
 	// Target e.g. "vms/web"
 	Target string `json:"target"`
+
+	// Warnings what went wrong without making the task fail
+	Warnings []Problem `json:"warnings,omitempty,omitzero"`
 }
 
 // TaskList defines model for TaskList.
 type TaskList struct {
 	Items []Task `json:"items"`
+}
+
+// TaskPhase defines model for TaskPhase.
+type TaskPhase struct {
+	Name      string    `json:"name"`
+	StartedAt time.Time `json:"started_at"`
 }
 
 // TaskState defines model for TaskState.
@@ -1948,7 +1966,7 @@ type UplinkConfig struct {
 	// Gateway no default route if absent
 	Gateway string `json:"gateway,omitempty,omitzero"`
 
-	// Interface the first physical Ethernet with a carrier if absent
+	// Interface if absent the card that the node was booted from, else the first physical Ethernet with a carrier
 	Interface string `json:"interface,omitempty,omitzero"`
 
 	// Mode default: as the kernel command line or else the configuration of the first boot says, DHCP if they say nothing
@@ -2374,6 +2392,9 @@ type BackUpJSONRequestBody = BackupRequest
 
 // InstallJSONRequestBody defines body for Install for application/json ContentType.
 type InstallJSONRequestBody = InstallRequest
+
+// SetRecoveryKeyJSONRequestBody defines body for SetRecoveryKey for application/json ContentType.
+type SetRecoveryKeyJSONRequestBody = RecoveryKeyRequest
 
 // ResealJSONRequestBody defines body for Reseal for application/json ContentType.
 type ResealJSONRequestBody = ResealRequest
@@ -2810,7 +2831,7 @@ type ClientInterface interface {
 
 	// InstallWithBody Install the node on a disk, or make a data volume on one
 	//
-	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2819,7 +2840,7 @@ type ClientInterface interface {
 
 	// Install Install the node on a disk, or make a data volume on one
 	//
-	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2840,6 +2861,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRecoveryKeyWithBody Have a recovery key open the encrypted data volume, in place of the one before
+	//
+	// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+	SetRecoveryKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRecoveryKey Have a recovery key open the encrypted data volume, in place of the one before
+	//
+	// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+	SetRecoveryKey(ctx context.Context, body SetRecoveryKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ResealWithBody Seal the encrypted data volume for this boot and the systems of all slots
 	//
@@ -3945,7 +3984,7 @@ func (c *Client) GetSystemInfo(ctx context.Context, reqEditors ...RequestEditorF
 
 // InstallWithBody Install the node on a disk, or make a data volume on one
 //
-// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3964,7 +4003,7 @@ func (c *Client) InstallWithBody(ctx context.Context, params *InstallParams, con
 
 // Install Install the node on a disk, or make a data volume on one
 //
-// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4016,6 +4055,44 @@ func (c *Client) PowerOff(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 func (c *Client) Reboot(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRebootRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRecoveryKeyWithBody Have a recovery key open the encrypted data volume, in place of the one before
+//
+// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+func (c *Client) SetRecoveryKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRecoveryKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRecoveryKey Have a recovery key open the encrypted data volume, in place of the one before
+//
+// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+func (c *Client) SetRecoveryKey(ctx context.Context, body SetRecoveryKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRecoveryKeyRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6422,6 +6499,46 @@ func NewRebootRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewSetRecoveryKeyRequest calls the generic SetRecoveryKey builder with application/json body
+func NewSetRecoveryKeyRequest(server string, body SetRecoveryKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetRecoveryKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSetRecoveryKeyRequestWithBody constructs an http.Request for the SetRecoveryKey method, with any body, and a specified content type
+func NewSetRecoveryKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/recovery-key")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewResealRequest calls the generic Reseal builder with application/json body
 func NewResealRequest(server string, body ResealJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8211,7 +8328,7 @@ type ClientWithResponsesInterface interface {
 
 	// InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
 	//
-	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8220,7 +8337,7 @@ type ClientWithResponsesInterface interface {
 
 	// InstallWithResponse Install the node on a disk, or make a data volume on one
 	//
-	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+	// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8247,6 +8364,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/system/reboot (the `Reboot` operationId).
 	RebootWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RebootResponse, error)
+
+	// SetRecoveryKeyWithBodyWithResponse Have a recovery key open the encrypted data volume, in place of the one before
+	//
+	// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+	SetRecoveryKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetRecoveryKeyResponse, error)
+
+	// SetRecoveryKeyWithResponse Have a recovery key open the encrypted data volume, in place of the one before
+	//
+	// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+	SetRecoveryKeyWithResponse(ctx context.Context, body SetRecoveryKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetRecoveryKeyResponse, error)
 
 	// ResealWithBodyWithResponse Seal the encrypted data volume for this boot and the systems of all slots
 	//
@@ -10625,6 +10760,47 @@ func (r RebootResponse) ContentType() string {
 	return ""
 }
 
+type SetRecoveryKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetRecoveryKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetRecoveryKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetRecoveryKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetRecoveryKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetRecoveryKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ResealResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12803,7 +12979,7 @@ func (c *ClientWithResponses) GetSystemInfoWithResponse(ctx context.Context, req
 
 // InstallWithBodyWithResponse Install the node on a disk, or make a data volume on one
 //
-// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12818,7 +12994,7 @@ func (c *ClientWithResponses) InstallWithBodyWithResponse(ctx context.Context, p
 
 // InstallWithResponse Install the node on a disk, or make a data volume on one
 //
-// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the unified kernel image and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY.
+// With application/json the body is InstallRequest and the query is empty but for wait; the system comes from the boot medium, or from a URL. With application/octet-stream the body is the system and the query says the rest; send "Expect: 100-continue", as the disk is checked before the first byte is read. A disk that holds anything is QV_ERR_EXIST unless it is named by its serial number, one in use QV_ERR_BUSY. A system is a unified kernel image, or an update bundle, which is verified as one for an update is.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12868,6 +13044,36 @@ func (c *ClientWithResponses) RebootWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseRebootResponse(rsp)
+}
+
+// SetRecoveryKeyWithBodyWithResponse Have a recovery key open the encrypted data volume, in place of the one before
+//
+// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+func (c *ClientWithResponses) SetRecoveryKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetRecoveryKeyResponse, error) {
+	rsp, err := c.SetRecoveryKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetRecoveryKeyResponse(rsp)
+}
+
+// SetRecoveryKeyWithResponse Have a recovery key open the encrypted data volume, in place of the one before
+//
+// The node does not keep the key: who calls makes it, of the form of RecoveryKey from 256 random bits. The TPM must open the volume in this boot (QV_ERR_PERM). A volume that was encrypted by an unattended installation has no recovery key before.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/system/recovery-key (the `SetRecoveryKey` operationId).
+func (c *ClientWithResponses) SetRecoveryKeyWithResponse(ctx context.Context, body SetRecoveryKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetRecoveryKeyResponse, error) {
+	rsp, err := c.SetRecoveryKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetRecoveryKeyResponse(rsp)
 }
 
 // ResealWithBodyWithResponse Seal the encrypted data volume for this boot and the systems of all slots
@@ -14835,6 +15041,35 @@ func ParseRebootResponse(rsp *http.Response) (*RebootResponse, error) {
 	return response, nil
 }
 
+// ParseSetRecoveryKeyResponse parses an HTTP response from a SetRecoveryKeyWithResponse call
+func ParseSetRecoveryKeyResponse(rsp *http.Response) (*SetRecoveryKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetRecoveryKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseResealResponse parses an HTTP response from a ResealWithResponse call
 func ParseResealResponse(rsp *http.Response) (*ResealResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16051,6 +16286,9 @@ type ServerInterface interface {
 	// Reboot Stop the VMs and reboot the node
 	// (POST /api/v1/system/reboot)
 	Reboot(w http.ResponseWriter, r *http.Request)
+	// SetRecoveryKey Have a recovery key open the encrypted data volume, in place of the one before
+	// (POST /api/v1/system/recovery-key)
+	SetRecoveryKey(w http.ResponseWriter, r *http.Request)
 	// Reseal Seal the encrypted data volume for this boot and the systems of all slots
 	// (POST /api/v1/system/reseal)
 	Reseal(w http.ResponseWriter, r *http.Request)
@@ -17282,6 +17520,20 @@ func (siw *ServerInterfaceWrapper) Reboot(w http.ResponseWriter, r *http.Request
 	handler.ServeHTTP(w, r)
 }
 
+// SetRecoveryKey operation middleware
+func (siw *ServerInterfaceWrapper) SetRecoveryKey(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetRecoveryKey(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Reseal operation middleware
 func (siw *ServerInterfaceWrapper) Reseal(w http.ResponseWriter, r *http.Request) {
 
@@ -18387,6 +18639,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/attest", wrapper.Attest)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/unlock", wrapper.Unlock)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reseal", wrapper.Reseal)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/recovery-key", wrapper.SetRecoveryKey)
 
 	return m
 }

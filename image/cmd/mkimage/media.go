@@ -21,6 +21,7 @@ func makeMedia(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage media", flag.ContinueOnError)
 	out := flags.String("out", "build/image", "where images are")
 	build := flags.String("build", "virtual", "virtual or hardware")
+	flags.StringVar(&o.Keys, "keys", keysDir, "the builder's keys; without keys there, iPXE is not signed")
 	flags.StringVar(&o.Config, "config", "", "quantavirt.json to go onto disk and ISO, the configuration for the first boot")
 	flags.Uint64Var(&o.Counter, "counter", 0, "of the system, against going back to older ones")
 	if err := flags.Parse(args); err != nil {

@@ -37,8 +37,9 @@ type Boot struct {
 	IOMMU    IOMMU             `json:"iommu"`
 	Cards    []Card            `json:"cards"`
 	Consoles []string          `json:"consoles"`
-	Watchdog string            `json:"watchdog,omitempty"` // device fed by PID 1
-	Restarts int               `json:"daemon_restarts"`    // times the daemon had to be started again
+	Watchdog string            `json:"watchdog,omitempty"`       // device fed by PID 1
+	DogReset bool              `json:"watchdog_reset,omitempty"` // it has reset the machine before this boot
+	Restarts int               `json:"daemon_restarts"`          // times the daemon had to be started again
 
 	// What the node booted from: "uefi-disk", "bios-disk", "iso", "pxe" or "direct".
 	Medium      string `json:"medium"`
@@ -46,6 +47,7 @@ type Boot struct {
 	ESPDevice   string `json:"esp_device,omitempty"`    // EFI system partition, /dev/…
 	ESPPartUUID string `json:"esp_part_uuid,omitempty"` // lower case
 	Trial       bool   `json:"trial,omitempty"`         // the boot loader tries this slot
+	Card        string `json:"card,omitempty"`          // of "pxe": MAC address of the network card
 
 	Rescue *Rescue `json:"rescue,omitempty"` // the last time of this boot that the daemon could not start
 }

@@ -29,7 +29,7 @@ func (a *app) systemInstallCmd() *cobra.Command {
 		Use: "install --disk DISK", Short: "Install the node on a disk, or make a data volume on one", Args: noArgs,
 		Long: `Puts the node on a disk: boot loaders for UEFI and BIOS, the system, and a data volume.
 DISK is /dev/NAME, serial:…, path:…, wwn:…, smallest or largest; "system disks" shows them.
-The system comes from the boot medium, or from --file or --url: a unified kernel image.
+The system comes from the boot medium, or from --file or --url: a unified kernel image or an update bundle.
 A disk that holds anything is refused unless its serial number is given with --wipe-serial.
 With --encrypt the data volume opens by itself on this machine's TPM while what boots is the system
 that was installed; the recovery key that opens it otherwise is shown once, at the end.`,
@@ -42,8 +42,8 @@ that was installed; the recovery key that opens it otherwise is shown once, at t
 	f.StringVar(&in.Disk, "disk", "", "the disk")
 	f.StringVar(&in.WipeSerial, "wipe-serial", "", "serial number of the disk, if what is on it may be lost")
 	f.BoolVar(&in.DataOnly, "data-only", false, "make a data volume of the whole disk and install nothing")
-	f.StringVar(&in.file, "file", "", "unified kernel image to install")
-	f.StringVar(&in.URL, "url", "", "where the node gets the unified kernel image")
+	f.StringVar(&in.file, "file", "", "unified kernel image or update bundle to install")
+	f.StringVar(&in.URL, "url", "", "where the node gets the unified kernel image or update bundle")
 	f.StringVar(&in.Sha256, "sha256", "", "SHA-256 of what the URL gives")
 	f.BoolVar(&in.encrypt, "encrypt", false, "encrypt the data volume, with a key sealed to the TPM")
 	f.BoolVarP(&in.yes, "yes", "y", false, "do not ask")
@@ -74,7 +74,7 @@ func (a *app) install(cmd *cobra.Command, in installation) error {
 	if err := a.startInstall(cmd, in); err != nil || !in.encrypt {
 		return err
 	}
-	fmt.Fprintf(a.Err, "The recovery key of the data volume, shown this once. Keep it away from the machine:\n\n    %s\n\n", in.RecoveryKey)
+	a.showRecoveryKey(in.RecoveryKey)
 	return nil
 }
 

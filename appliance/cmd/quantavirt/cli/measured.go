@@ -154,3 +154,26 @@ sealed for. If it was opened with the recovery key, that is needed here too.`,
 	cmd.Flags().StringVar(&given, "recovery-key", "", `the key; "-" reads it from standard input`)
 	return cmd
 }
+
+func (a *app) recoveryKeyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "recovery-key", Short: "Make a recovery key for the encrypted data volume, in place of the one before", Args: noArgs,
+		Long: `Makes a recovery key and has it open the encrypted data volume from now on; one that was made before opens
+it no more. The key is shown this once and kept nowhere. The TPM must open the volume in this boot.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key := sealed.NewRecoveryKey()
+			if _, err := call[struct{}](a, func(c *client) (*http.Response, error) {
+				return c.SetRecoveryKey(cmd.Context(), spec.RecoveryKeyRequest{RecoveryKey: key})
+			}); err != nil {
+				return err
+			}
+			a.showRecoveryKey(key)
+			return nil
+		},
+	}
+}
+
+// showRecoveryKey is the only time that anybody sees it.
+func (a *app) showRecoveryKey(key string) {
+	fmt.Fprintf(a.Err, "The recovery key of the data volume, shown this once. Keep it away from the machine:\n\n    %s\n\n", key)
+}

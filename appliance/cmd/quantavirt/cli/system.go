@@ -25,7 +25,7 @@ func (a *app) systemCmd() *cobra.Command {
 			return c.RollBack(cmd.Context())
 		}),
 		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(),
-		a.measurementsCmd(), a.systemAttestCmd(), a.unlockCmd(), a.resealCmd(), a.tokenCmd(), a.errorLookupCmd())
+		a.measurementsCmd(), a.systemAttestCmd(), a.unlockCmd(), a.resealCmd(), a.recoveryKeyCmd(), a.tokenCmd(), a.errorLookupCmd())
 }
 
 func (a *app) systemInfoCmd() *cobra.Command {

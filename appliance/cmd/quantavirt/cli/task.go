@@ -35,6 +35,9 @@ func (a *app) act(ctx context.Context, label string, do func(*client) (*http.Res
 			return err
 		}
 	}
+	for _, p := range ans.value.Warnings {
+		fmt.Fprintln(a.Err, "Warning: "+problem(p))
+	}
 	return a.print(ans.raw, func(w io.Writer) {
 		if ans.value.State == spec.TaskStateSucceeded {
 			fmt.Fprintf(w, "%s: done\n", label)
@@ -174,6 +177,9 @@ func taskTable(w io.Writer, t spec.Task) {
 	row(w, "Created", when(t.CreatedAt))
 	row(w, "Started", whenPtr(t.StartedAt))
 	row(w, "Ended", whenPtr(t.EndedAt))
+	for _, p := range t.Warnings {
+		row(w, "Warning", problem(p))
+	}
 	if t.Error.Code != qverr.Success {
 		row(w, "Error", fmt.Sprintf("%s (%d): %s", t.Error.Name, int(t.Error.Code), t.Error.Detail))
 	}

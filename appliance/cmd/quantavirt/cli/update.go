@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,15 +15,32 @@ import (
 
 func (a *app) updateCmd() *cobra.Command {
 	var p spec.UpdateSystemParams
+	var blessed bool
 	cmd := &cobra.Command{
 		Use: "update BUNDLE|URL", Short: "Install an update bundle and reboot into it", Args: exactArgs(1),
 		Long: `Install an update bundle (*.qvu): a file, which is uploaded, or an address that the node
 fetches itself. Nothing is written before the signature is verified. The new system is
 tried once; unless it is blessed within its health window, the one before comes back by
-itself and says why: quantavirt system slots.`,
-		Example: "  quantavirt system update quantavirt-0.2.qvu\n  quantavirt system update --check https://example.org/quantavirt-0.2.qvu",
+itself and says why: quantavirt system slots. With --until-blessed the command ends when that is
+decided, with an error if the system before is back.`,
+		Example: "  quantavirt system update quantavirt-0.2.qvu\n" +
+			"  for host in $NODES; do quantavirt --host $host system update --until-blessed quantavirt-0.2.qvu || break; done\n" +
+			"  quantavirt system update --check https://example.org/quantavirt-0.2.qvu",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if blessed && (p.Check || p.NoReboot || a.noWait) {
+				return usage(cmd, errors.New("--until-blessed waits for what the reboot brings"))
+			}
+			before := ""
+			if blessed {
+				var err error
+				if before, err = a.bootID(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			err := a.update(cmd, args[0], &p)
+			if err == nil && blessed {
+				err = a.awaitBlessed(cmd.Context(), before, max(usualLimit, time.Duration(p.Limit)*time.Second))
+			}
 			if err != nil || a.noWait {
 				return err
 			}
@@ -29,6 +48,10 @@ itself and says why: quantavirt system slots.`,
 			switch {
 			case p.Check:
 				said = "verified; it can be installed here"
+			case blessed:
+				said = "the node runs it, and keeps it"
+			case p.Kexec:
+				said = "the node starts it directly, without its firmware. See how it went with: quantavirt system slots"
 			case !p.NoReboot:
 				said = "armed; the node goes down and tries it. See how it went with: quantavirt system slots"
 			}
@@ -42,6 +65,7 @@ itself and says why: quantavirt system slots.`,
 	f.BoolVar(&p.Kexec, "kexec", false, "start the new kernel directly instead of going through the firmware")
 	f.IntVar(&p.Good, "good", 0, "seconds that all must be well before the system is blessed (30)")
 	f.IntVar(&p.Limit, "limit", 0, "seconds from its kernel's start in which that must have been (300)")
+	f.BoolVar(&blessed, "until-blessed", false, "wait until the new system is blessed; an error if the one before is back")
 	return a.addNoWait(cmd)
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -49,6 +50,50 @@ func TestUpdateEndsWithTheNode(t *testing.T) {
 		if goesDown(phase) != want {
 			t.Errorf("phase %q", phase)
 		}
+	}
+}
+
+// --until-blessed ends when the new system is blessed, or the one before is back.
+func TestUpdateUntilBlessed(t *testing.T) {
+	slots := func(items, failures string) string {
+		return `{"medium":"uefi-disk","counter":2,"last_bundle":{"version":"9.1","counter":2,"notes":"","created_at":"2026-01-15T14:32:01Z","verified_at":"2026-01-15T14:32:01Z"},` +
+			`"items":[` + items + `],"failures":[` + failures + `]}`
+	}
+	slot := func(seq, version, state, running string) string {
+		return `{"slot":"` + seq + `","version":"` + version + `","build":"virtual","counter":2,"sha256":"","state":"` + state + `","reason":"its kernel panicked","running":` + running + `,"next":true,"whole":true}`
+	}
+	old := slot("00000001", "9.0", "good", "true")
+	for name, c := range map[string]struct {
+		answers []string // of the slots, once the node is up again
+		exit    int
+		out     string
+	}{
+		"blessed":          {[]string{slots(slot("00000002", "9.1", "try", "true")+","+slot("00000001", "9.0", "good", "false"), ""), slots(slot("00000002", "9.1", "good", "true"), "")}, 0, "keeps it"},
+		"the one before":   {[]string{slots(slot("00000002", "9.1", "failed", "false")+","+old, "")}, 5, "its kernel panicked"},
+		"its slot is gone": {[]string{slots(old, `{"version":"9.1","sha256":"","reason":"hung","time":"2026-01-15T14:32:01Z"}`)}, 5, "hung"},
+		"no slots":         {[]string{slots("", "")}, 0, "keeps it"},
+	} {
+		boots, asked := 0, 0
+		env := node(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodPost:
+				boots++
+				answerJSON(w, 202, strings.Replace(updateTask, "STATE", "succeeded", 1))
+			case strings.HasSuffix(r.URL.Path, "/info"):
+				answerJSON(w, 200, fmt.Sprintf(`{"boot_id":"boot-%d"}`, boots))
+			default:
+				answerJSON(w, 200, c.answers[min(asked, len(c.answers)-1)])
+				asked++
+			}
+		}))
+		r := runIn(t, env, nil, "-q", "system", "update", "--until-blessed", "http://x/y.qvu")
+		if r.exit != c.exit || !strings.Contains(r.out+r.err, c.out) || asked != len(c.answers) {
+			t.Errorf("%s: asked %d times: %+v", name, asked, r)
+		}
+	}
+	env := node(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.Errorf("%s %s", r.Method, r.URL) }))
+	if r := runIn(t, env, nil, "system", "update", "--until-blessed", "--check", "http://x/y.qvu"); r.exit != 2 {
+		t.Errorf("%+v", r)
 	}
 }
 

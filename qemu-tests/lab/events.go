@@ -1,0 +1,77 @@
+package lab
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Events counts what QEMU reports of a node: RESET, WATCHDOG and so on (QEMU QMP
+// Reference Manual).
+type Events struct {
+	conn net.Conn
+
+	mu    sync.Mutex
+	count map[string]int
+}
+
+// monitorLimit is how long QEMU may take to open its sockets.
+const monitorLimit = 10 * time.Second
+
+// Events begins to count; Close ends it. One at a time can listen to a node.
+func (n *Node) Events() (*Events, error) {
+	var conn net.Conn
+	var err error
+	for end := time.Now().Add(monitorLimit); ; <-time.After(20 * time.Millisecond) {
+		if conn, err = net.Dial("unix", n.Monitor); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("lab: events of %s: %w", n.Name, err)
+		}
+	}
+	e := &Events{conn: conn, count: make(map[string]int)}
+	r := json.NewDecoder(bufio.NewReader(conn))
+	var greeting, answer map[string]any
+	err = r.Decode(&greeting)
+	if err == nil {
+		_, err = io.WriteString(conn, `{"execute": "qmp_capabilities"}`)
+	}
+	if err == nil {
+		err = r.Decode(&answer)
+	}
+	if _, ok := answer["return"]; !ok || err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("lab: events of %s: %w, answer %v", n.Name, err, answer)
+	}
+	go e.read(r)
+	return e, nil
+}
+
+func (e *Events) read(r *json.Decoder) {
+	for {
+		var m struct {
+			Event string `json:"event"`
+		}
+		if r.Decode(&m) != nil {
+			return
+		}
+		e.mu.Lock()
+		e.count[m.Event]++
+		e.mu.Unlock()
+	}
+}
+
+// Count is how often something was reported so far.
+func (e *Events) Count(name string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.count[name]
+}
+
+// Close ends the counting.
+func (e *Events) Close() error { return e.conn.Close() }
