@@ -38,7 +38,7 @@ func (s *Service) ListKeys(ctx context.Context) (spec.KeyList, error) {
 func shown(k keystore.Key) spec.Key {
 	out := spec.Key{
 		ID: k.ID, Label: k.Label, Algorithm: k.Algorithm.String(), State: spec.KeyState(k.State(time.Now())), Version: k.Version,
-		Origin: spec.KeyOrigin(k.Origin), Extractable: k.Extractable, CreatedAt: k.CreatedAt, ExpiresAt: maybe(k.ExpiresAt),
+		Origin: spec.KeyOrigin(k.Origin), Card: k.Card, Extractable: k.Extractable, CreatedAt: k.CreatedAt, ExpiresAt: maybe(k.ExpiresAt),
 		RetiredAt: maybe(k.RetiredAt), Replaces: k.Replaces, ReplacedBy: k.ReplacedBy, Uses: int64(k.Uses), UsedAt: maybe(k.UsedAt),
 		PublicKey: k.Public,
 	}
@@ -87,7 +87,7 @@ func (s *Service) GenerateKey(ctx context.Context, in spec.KeyGenerate) (spec.Ke
 		return spec.Key{}, err
 	}
 	r := request(in.Label, in.Usage, in.ExpiresAt, in.Extractable)
-	r.Algorithm = a
+	r.Algorithm, r.OnCard = a, in.OnCard
 	return s.one(ctx, func(k *keystore.Store) (keystore.Key, error) { return k.Generate(ctx, r) })
 }
 
@@ -140,7 +140,7 @@ func (s *Service) DestroyKey(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	return store.Destroy(ref)
+	return store.Destroy(ctx, ref)
 }
 
 // ExportKey gives a private key out, sealed for the recipient.

@@ -65,7 +65,7 @@ func (s *Service) keys(ctx context.Context) (*keystore.Store, *envelope.Recipien
 	if s.envelopes, err = envelope.NewRecipient(); err != nil {
 		return nil, nil, err
 	}
-	o := keystore.Options{Dir: s.Keystore, Provider: p, Counter: stateCounter{s.DB}, Log: s.log}
+	o := keystore.Options{Dir: s.Keystore, Provider: p, Card: p, Counter: stateCounter{s.DB}, Log: s.log}
 	if s.TPM != nil {
 		by := keystore.TPM{With: s.TPM}
 		if err := by.Usable(); err == nil {

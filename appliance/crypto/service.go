@@ -24,6 +24,7 @@ import (
 type provider interface {
 	pqc.Provider
 	cardActions
+	keystore.Card
 	Status(ctx context.Context) pqc.Status
 	FeedEntropy(ctx context.Context) error
 	Close() error

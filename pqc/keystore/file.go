@@ -216,12 +216,18 @@ func (r record) check() error {
 	if _, err := uuid.Parse(r.key.ID); err != nil {
 		return refused("the keystore's keys are damaged: %w", err)
 	}
-	if usages[params.Family] == nil || len(r.key.Public) != params.PublicKey || !rightSize(params, len(r.secret)) || checkLabel(r.key.Label) != nil {
+	if usages[params.Family] == nil || len(r.key.Public) != params.PublicKey || !r.rightSize(params) || checkLabel(r.key.Label) != nil {
 		return refused("the keystore's keys are damaged: key %s has wrong sizes", r.key.ID)
 	}
 	return nil
 }
 
-// rightSize says whether a secret key of n bytes is one, in its short or its
-// expanded form.
-func rightSize(p pqc.Params, n int) bool { return n > 0 && (n == p.Seed || n == p.SecretKey) }
+// rightSize says whether the secret is one, in its short or its expanded form, or the handle of
+// one that a card keeps.
+func (r record) rightSize(p pqc.Params) bool {
+	n := len(r.secret)
+	if r.key.Card != "" {
+		return n == handleSize
+	}
+	return n > 0 && (n == p.Seed || n == p.SecretKey)
+}

@@ -55,7 +55,8 @@ type Key struct {
 	Usage       []Usage       `json:"usage"`
 	Extractable bool          `json:"extractable"`
 	Origin      Origin        `json:"origin"`
-	Version     int           `json:"version"` // 1, and one more with each rotation
+	Card        string        `json:"card,omitempty"` // serial number of the one that keeps it
+	Version     int           `json:"version"`        // 1, and one more with each rotation
 	CreatedAt   time.Time     `json:"created_at"`
 	ExpiresAt   time.Time     `json:"expires_at,omitzero"` // zero: never
 	RetiredAt   time.Time     `json:"retired_at,omitzero"`
@@ -135,6 +136,7 @@ type Request struct {
 	Usage       []Usage
 	ExpiresAt   time.Time // zero: never
 	Extractable bool
+	OnCard      bool // it is made on the card and never leaves it
 }
 
 // MaxLabel is in bytes.
@@ -163,6 +165,9 @@ func (r *Request) check(now time.Time) error {
 	}
 	if !r.ExpiresAt.IsZero() && !r.ExpiresAt.After(now) {
 		return qverr.New(qverr.Inval, "the key would have expired at %s", r.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	if r.OnCard && r.Extractable {
+		return qverr.New(qverr.Inval, "a key on a card cannot be extractable")
 	}
 	return checkLabel(r.Label)
 }

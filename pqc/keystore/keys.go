@@ -3,6 +3,7 @@ package keystore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -102,13 +103,16 @@ func (s *Store) Generate(ctx context.Context, r Request) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	return s.add(made)
+	return s.add(ctx, made)
 }
 
-// generate makes a key pair from a seed, which is what is kept.
+// generate makes a key pair from a seed, which is what is kept, or on the card.
 func (s *Store) generate(ctx context.Context, r Request) (*entry, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
+	}
+	if r.OnCard {
+		return s.onCard(ctx, r)
 	}
 	params, err := r.Algorithm.Params()
 	if err != nil {
@@ -159,7 +163,7 @@ func (s *Store) ready() error {
 }
 
 // add puts a key into the store, which owns its secret from here on.
-func (s *Store) add(k *entry) (Key, error) {
+func (s *Store) add(ctx context.Context, k *entry) (Key, error) {
 	err := s.change(func() error {
 		if err := s.room(); err != nil {
 			return err
@@ -171,8 +175,7 @@ func (s *Store) add(k *entry) (Key, error) {
 		return nil
 	})
 	if err != nil {
-		k.secret.Wipe()
-		return Key{}, err
+		return Key{}, errors.Join(err, s.discard(ctx, k))
 	}
 	s.Log.Info("a key is in the keystore", "id", k.ID, "algorithm", k.Algorithm.String(), "origin", string(k.Origin))
 	return k.Key, nil
@@ -195,7 +198,7 @@ func (s *Store) Rotate(ctx context.Context, ref string, expires time.Time) (Key,
 	if expires.IsZero() && !old.ExpiresAt.IsZero() {
 		expires = s.Now().Add(old.ExpiresAt.Sub(old.CreatedAt))
 	}
-	r := Request{Algorithm: old.Algorithm, Label: old.Label, Usage: old.Usage, ExpiresAt: expires, Extractable: old.Extractable}
+	r := Request{Algorithm: old.Algorithm, Label: old.Label, Usage: old.Usage, ExpiresAt: expires, Extractable: old.Extractable, OnCard: old.Card != ""}
 	if err := r.check(s.Now()); err != nil {
 		return Key{}, err
 	}
@@ -220,8 +223,7 @@ func (s *Store) Rotate(ctx context.Context, ref string, expires time.Time) (Key,
 		return nil
 	})
 	if err != nil {
-		made.secret.Wipe()
-		return Key{}, err
+		return Key{}, errors.Join(err, s.discard(ctx, made))
 	}
 	s.Log.Info("a key is rotated", "old", old.ID, "new", made.ID)
 	return made.Key, nil
@@ -242,8 +244,11 @@ func (s *Store) Expire(ref string, at time.Time) (Key, error) {
 	return s.Get(k.ID)
 }
 
-// Destroy wipes a key, in memory and in the file. It is gone.
-func (s *Store) Destroy(ref string) error {
+// Destroy wipes a key, on its card, in memory and in the file. It is gone.
+func (s *Store) Destroy(ctx context.Context, ref string) error {
+	if err := s.leaveCard(ctx, ref); err != nil {
+		return err
+	}
 	var k *entry
 	err := s.change(func() (err error) {
 		if k, err = s.find(ref); err == nil {

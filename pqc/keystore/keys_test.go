@@ -140,9 +140,9 @@ func TestMay(t *testing.T) {
 	check("an expired key signs", sign("signs"), qverr.PQCKeyExpired)
 	check("an expired key decapsulates", decaps(kem.ID), qverr.PQCKeyExpired)
 
-	check("destroy", s.Destroy("signs"), qverr.Success)
+	check("destroy", s.Destroy(t.Context(), "signs"), qverr.Success)
 	check("a destroyed key signs", sign("signs"), qverr.PQCKeyNotFound)
-	check("destroy it again", s.Destroy("signs"), qverr.PQCKeyNotFound)
+	check("destroy it again", s.Destroy(t.Context(), "signs"), qverr.PQCKeyNotFound)
 }
 
 func TestRotate(t *testing.T) {
@@ -177,7 +177,7 @@ func TestWiped(t *testing.T) {
 	s := r.open()
 	a, b := r.generate(s, pqc.MLDSA87, "a"), r.generate(s, pqc.MLKEM1024, "b")
 	first, second, master := s.keys[a.ID].secret, s.keys[b.ID].secret, s.master
-	if err := s.Destroy("a"); err != nil {
+	if err := s.Destroy(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	if first.Bytes() != nil || second.Bytes() == nil {

@@ -46,7 +46,7 @@ func TestNothingLeftInMemory(t *testing.T) {
 				t.Errorf("%s: %s is in %d places while the key lives, want %d: %v", a, name, len(where), want, where)
 			}
 		}
-		if err := s.Destroy(k.ID); err != nil {
+		if err := s.Destroy(t.Context(), k.ID); err != nil {
 			t.Fatal(err)
 		}
 		collect()

@@ -41,6 +41,7 @@ type Options struct {
 	Provider pqc.Provider
 	Counter  Counter
 	Sealer   Sealer // nil: only a passphrase opens the keystore
+	Card     Card   // nil: no key can be on a card
 	Now      func() time.Time
 	Log      *slog.Logger
 }

@@ -36,7 +36,7 @@ func (s *Store) Import(ctx context.Context, der []byte, r Request) (Key, error) 
 	if err != nil {
 		return Key{}, err
 	}
-	return s.add(&entry{Key: s.newKey(r, Imported, append([]byte(nil), public...)), secret: kept})
+	return s.add(ctx, &entry{Key: s.newKey(r, Imported, append([]byte(nil), public...)), secret: kept})
 }
 
 // Export returns a private key in PKCS #8, which the caller wipes: as its seed, if the

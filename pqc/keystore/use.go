@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 
+	"quantavirt/internal/qverr"
 	"quantavirt/internal/secret"
 	"quantavirt/pqc"
 )
@@ -16,6 +17,12 @@ const saveAfter = 128
 func (s *Store) Sign(ctx context.Context, ref string, message []byte, o *pqc.SignOptions) (signature []byte, err error) {
 	err = s.use(ref, UsageSign, func(k *entry, p pqc.Params) (err error) {
 		signature = make([]byte, p.Output)
+		if k.Card != "" {
+			if s.Card == nil {
+				return qverr.New(qverr.QUACNotFound, "key %s is on card %s, which is not there", k.name(), k.Card)
+			}
+			return s.Card.SignStored(ctx, k.Card, k.handle(), k.Algorithm, signature, message, o)
+		}
 		secret.Do(func() {
 			var signer pqc.Signer
 			if signer, err = s.Provider.Signer(ctx, k.Algorithm, k.secret.Bytes()); err == nil {
@@ -37,6 +44,12 @@ func (s *Store) Decapsulate(ctx context.Context, ref string, ciphertext []byte) 
 	err = s.use(ref, UsageDecapsulate, func(k *entry, p pqc.Params) error {
 		if shared, err = secret.New(p.Shared); err != nil {
 			return err
+		}
+		if k.Card != "" {
+			if s.Card == nil {
+				return qverr.New(qverr.QUACNotFound, "key %s is on card %s, which is not there", k.name(), k.Card)
+			}
+			return s.Card.DecapsulateStored(ctx, k.Card, k.handle(), k.Algorithm, shared.Bytes(), ciphertext)
 		}
 		secret.Do(func() {
 			var d pqc.Decapsulator

@@ -1217,7 +1217,10 @@ type KernelInfo struct {
 // Key defines model for Key.
 type Key struct {
 	// Algorithm by the name of its standard, such as ML-DSA-65
-	Algorithm   string     `json:"algorithm"`
+	Algorithm string `json:"algorithm"`
+
+	// Card serial number of the card that keeps it
+	Card        string     `json:"card,omitempty,omitzero"`
 	CreatedAt   time.Time  `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
 	Extractable bool       `json:"extractable"`
@@ -1270,6 +1273,9 @@ type KeyGenerate struct {
 	// Extractable may be exported
 	Extractable bool     `json:"extractable,omitempty,omitzero"`
 	Label       KeyLabel `json:"label,omitempty,omitzero"`
+
+	// OnCard it is made on the card, and never leaves it
+	OnCard bool `json:"on_card,omitempty,omitzero"`
 
 	// Usage all that the algorithm can when absent
 	Usage []KeyUsage `json:"usage,omitempty,omitzero"`

@@ -67,6 +67,9 @@ func keyTable(w io.Writer, k spec.Key) {
 	row(w, "State", k.State)
 	row(w, "Version", k.Version)
 	row(w, "Origin", k.Origin)
+	if k.Card != "" {
+		row(w, "On card", k.Card)
+	}
 	row(w, "Extractable", yes(k.Extractable))
 	row(w, "Created", when(k.CreatedAt))
 	row(w, "Expires", first(whenPtr(k.ExpiresAt), "never"))
@@ -133,6 +136,7 @@ func expiry(text string, now time.Time) (*time.Time, error) {
 func (a *app) keyGenerateCmd() *cobra.Command {
 	var k keyFlags
 	var algorithm string
+	var onCard bool
 	cmd := &cobra.Command{
 		Use: "generate --algorithm NAME", Short: "Make a key pair in the keystore", Args: noArgs,
 		Example: "  quantavirt crypto key generate --algorithm ML-DSA-65 --label release --expires 8760h",
@@ -144,12 +148,13 @@ func (a *app) keyGenerateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in := spec.KeyGenerate{Algorithm: named(algorithm), Label: k.label, Usage: k.usages(), ExpiresAt: at, Extractable: k.extractable}
+			in := spec.KeyGenerate{Algorithm: named(algorithm), Label: k.label, Usage: k.usages(), ExpiresAt: at, Extractable: k.extractable, OnCard: onCard}
 			return a.keyAnswer(func(c *client) (*http.Response, error) { return c.GenerateKey(cmd.Context(), in) })
 		},
 	}
 	k.register(cmd)
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", "ML-KEM-512, -768, -1024, ML-DSA-44, -65, -87, or SLH-DSA-SHA2-128s, -128f, -192s, -192f, -256s, -256f")
+	cmd.Flags().BoolVar(&onCard, "on-card", false, "make it on the QUAC 100, which it never leaves")
 	_ = cmd.RegisterFlagCompletionFunc("algorithm", cobra.FixedCompletions(keyAlgorithms(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
