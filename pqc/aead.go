@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 
 	"quantavirt/internal/qverr"
+	keep "quantavirt/internal/secret"
 )
 
 // AEAD loads a key.
@@ -16,7 +17,8 @@ func (s *software) AEAD(_ context.Context, a Algorithm, key []byte) (AEAD, error
 	if len(key) != p.SecretKey {
 		return nil, qverr.New(qverr.PQCEncrypt, "%s key of %d bytes, want %d", a, len(key), p.SecretKey)
 	}
-	c, err := s.engines.aead[a](key)
+	var c cipher.AEAD
+	keep.Do(func() { c, err = s.engines.aead[a](key) })
 	if err != nil {
 		return nil, qverr.New(qverr.PQCEncrypt, "%s key: %w", a, err)
 	}

@@ -25,6 +25,11 @@ const BenchSize = 16384
 // Bench measures every operation of some algorithms on a provider, each for a
 // duration, and reports one after the other.
 func Bench(ctx context.Context, by Provider, algorithms []Algorithm, each time.Duration, report func(Rate)) error {
+	clock := threadTime
+	if by.Name() != "software" {
+		started := time.Now()
+		clock = func() time.Duration { return time.Since(started) }
+	}
 	for _, a := range algorithms {
 		p, err := a.Params()
 		if err != nil {
@@ -38,7 +43,7 @@ func Bench(ctx context.Context, by Provider, algorithms []Algorithm, each time.D
 			return err
 		}
 		for _, o := range operations {
-			n, err := Repeat(ctx, each, o.run)
+			n, err := repeat(ctx, each, clock, o.run)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", a, o.name, err)
 			}
@@ -54,12 +59,16 @@ type benchOperation struct {
 	run   func() error
 }
 
-// Repeat runs call for a duration of this thread's processor time and returns
-// how often that is in a second. The clock counts where call waits for others.
+// Repeat runs call for a duration of this thread's processor time, and returns
+// how often that is in a second. That is what is left of a busy machine.
 func Repeat(ctx context.Context, each time.Duration, call func() error) (perSecond float64, err error) {
+	return repeat(ctx, each, threadTime, call)
+}
+
+func repeat(ctx context.Context, each time.Duration, clock func() time.Duration, call func() error) (perSecond float64, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	started, cpu := time.Now(), threadTime()
+	started := clock()
 	for n, batch := 0, 1; ; batch *= 2 {
 		for range batch {
 			if err := call(); err != nil {
@@ -67,11 +76,7 @@ func Repeat(ctx context.Context, each time.Duration, call func() error) (perSeco
 			}
 		}
 		n += batch
-		elapsed := time.Since(started)
-		if busy := threadTime() - cpu; busy > elapsed/4 {
-			elapsed = busy
-		}
-		if elapsed >= each || ctx.Err() != nil {
+		if elapsed := clock() - started; elapsed >= each || ctx.Err() != nil {
 			return float64(n) / elapsed.Seconds(), ctx.Err()
 		}
 	}

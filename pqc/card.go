@@ -10,32 +10,50 @@ import (
 	"quantavirt/quac100/regs"
 )
 
-// cardProvider adapts a card to Provider. Keys stay in the host's memory and go
-// to the card with each command.
+// cardProvider adapts one or more cards to Provider. Keys stay in the host's
+// memory and go to a card with each command, to the one that has least to do.
 type cardProvider struct {
-	*quac100.Card
-	soft   *software             // expands seeds
-	closed atomic.Pointer[error] // why it serves no more
+	*quac100.Card // the first, which Status is about
+	pool          *quac100.Pool
+	soft          *software             // expands seeds
+	closed        atomic.Pointer[error] // why it serves no more
 }
 
-func newCardProvider(card *quac100.Card, soft *software) *cardProvider {
-	return &cardProvider{Card: card, soft: soft}
+// newCardProvider owns the cards, of which there is at least one.
+func newCardProvider(soft *software, cards ...*quac100.Card) *cardProvider {
+	return &cardProvider{Card: cards[0], pool: quac100.NewPool(cards...), soft: soft}
+}
+
+// do runs one command on a card.
+func (c *cardProvider) do(ctx context.Context, code qverr.Code, command func(ctx context.Context, card *quac100.Card) error) error {
+	return as(code, c.pool.Do(ctx, command))
 }
 
 func (c *cardProvider) Name() string { return "quac100" }
 
-// Healthy is nil while the card takes work and no pair of its keys was wrong.
+// Close gives the cards back.
+func (c *cardProvider) Close() error { return c.pool.Close() }
+
+// Random fills p.
+func (c *cardProvider) Random(ctx context.Context, p []byte) error {
+	return c.pool.Do(ctx, func(ctx context.Context, card *quac100.Card) error { return card.Random(ctx, p) })
+}
+
+// Healthy is nil while a card takes work and no pair of their keys was wrong.
 func (c *cardProvider) Healthy() error {
 	if err := c.closed.Load(); err != nil {
 		return *err
 	}
-	return c.Card.Healthy()
+	return c.pool.Healthy()
 }
 
-// Supports tells whether the card has an algorithm.
+// Supports tells whether every card has an algorithm.
 func (c *cardProvider) Supports(a Algorithm) bool {
 	s, ok := regs.SizesOf(regs.Alg(a))
-	return ok && c.Caps()&s.Cap != 0
+	for _, card := range c.pool.Cards() {
+		ok = ok && card.Caps()&s.Cap != 0
+	}
+	return ok
 }
 
 func (c *cardProvider) use(f Family, a Algorithm) (Params, error) {
@@ -58,12 +76,15 @@ func (c *cardProvider) GenerateKey(ctx context.Context, a Algorithm, seed, publi
 	if err := p.checkPair(seed, public, secret); err != nil {
 		return err
 	}
-	generate := c.KEMKeygen
+	generate := (*quac100.Card).KEMKeygen
 	if p.Family == FamilySignature {
-		generate = c.SignKeygen
+		generate = (*quac100.Card).SignKeygen
 	}
-	if err := generate(ctx, regs.Alg(a), seed, public, secret); err != nil {
-		return as(qverr.PQCKeygen, err)
+	err = c.do(ctx, qverr.PQCKeygen, func(ctx context.Context, card *quac100.Card) error {
+		return generate(card, ctx, regs.Alg(a), seed, public, secret)
+	})
+	if err != nil {
+		return err
 	}
 	if seed != nil {
 		return nil

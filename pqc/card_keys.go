@@ -50,7 +50,9 @@ func (k *cardEncapsulator) encapsulateWith(ctx context.Context, m, ciphertext, s
 	if err := k.p.checkEncapsulate(ciphertext, shared); err != nil {
 		return err
 	}
-	return as(qverr.PQCEncaps, k.c.Card.Encapsulate(ctx, k.alg(), k.inline(), m, ciphertext, shared))
+	return k.c.do(ctx, qverr.PQCEncaps, func(ctx context.Context, card *quac100.Card) error {
+		return card.Encapsulate(ctx, k.alg(), k.inline(), m, ciphertext, shared)
+	})
 }
 
 type cardDecapsulator struct{ cardKey }
@@ -75,7 +77,9 @@ func (k *cardDecapsulator) Decapsulate(ctx context.Context, shared, ciphertext [
 	if err := k.p.checkDecapsulate(shared, ciphertext); err != nil {
 		return err
 	}
-	return as(qverr.PQCDecaps, k.c.Card.Decapsulate(ctx, k.alg(), k.inline(), ciphertext, shared))
+	return k.c.do(ctx, qverr.PQCDecaps, func(ctx context.Context, card *quac100.Card) error {
+		return card.Decapsulate(ctx, k.alg(), k.inline(), ciphertext, shared)
+	})
 }
 
 // signOptions are o for the card, after the checks that software makes too.
@@ -126,7 +130,9 @@ func (k *cardSigner) Sign(ctx context.Context, signature, message []byte, o *Sig
 	if len(signature) != k.p.Output {
 		return qverr.New(qverr.PQCSign, "%s: room for a signature of %d bytes, want %d", k.p.Name, len(signature), k.p.Output)
 	}
-	return as(qverr.PQCSign, k.c.Card.Sign(ctx, k.alg(), k.inline(), options, message, signature))
+	return k.c.do(ctx, qverr.PQCSign, func(ctx context.Context, card *quac100.Card) error {
+		return card.Sign(ctx, k.alg(), k.inline(), options, message, signature)
+	})
 }
 
 type cardVerifier struct{ cardKey }
@@ -148,7 +154,9 @@ func (k *cardVerifier) Verify(ctx context.Context, message, signature []byte, o 
 	if err != nil {
 		return err
 	}
-	return as(qverr.PQCVerify, k.c.Card.Verify(ctx, k.alg(), k.inline(), options, message, signature))
+	return k.c.do(ctx, qverr.PQCVerify, func(ctx context.Context, card *quac100.Card) error {
+		return card.Verify(ctx, k.alg(), k.inline(), options, message, signature)
+	})
 }
 
 type cardAEAD struct{ cardKey }
@@ -184,8 +192,11 @@ func (k *cardAEAD) Seal(ctx context.Context, dst, nonce, plaintext, additional [
 		return nil, err
 	}
 	out, room := extend(dst, len(plaintext)+k.p.Output)
-	if err := k.c.EncryptGCM(ctx, k.inline(), nonce, additional, plaintext, room); err != nil {
-		return nil, as(qverr.PQCEncrypt, err)
+	err := k.c.do(ctx, qverr.PQCEncrypt, func(ctx context.Context, card *quac100.Card) error {
+		return card.EncryptGCM(ctx, k.inline(), nonce, additional, plaintext, room)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -199,8 +210,11 @@ func (k *cardAEAD) Open(ctx context.Context, dst, nonce, ciphertext, additional 
 		return nil, err
 	}
 	out, room := extend(dst, len(text))
-	if err := k.c.DecryptGCM(ctx, k.inline(), nonce, additional, ciphertext, room); err != nil {
-		return nil, as(qverr.PQCDecrypt, err)
+	err := k.c.do(ctx, qverr.PQCDecrypt, func(ctx context.Context, card *quac100.Card) error {
+		return card.DecryptGCM(ctx, k.inline(), nonce, additional, ciphertext, room)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"hash"
 
 	"quantavirt/internal/qverr"
+	keep "quantavirt/internal/secret"
 )
 
 // hashes are those that can be had and that a message can be pre-hashed with:
@@ -79,7 +80,8 @@ func (s *software) KDF(a Algorithm, key, secret, salt, info []byte) error {
 	if len(key) == 0 || len(key) > 255*p.Output {
 		return qverr.New(qverr.PQCKDF, "%s gives 1 to %d bytes, not %d", a, 255*p.Output, len(key))
 	}
-	if err := hkdfSHA3(key, secret, salt, info); err != nil {
+	keep.Do(func() { err = hkdfSHA3(key, secret, salt, info) })
+	if err != nil {
 		return qverr.New(qverr.PQCKDF, "%s: %w", a, err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"quantavirt/internal/qverr"
+	keep "quantavirt/internal/secret"
 )
 
 // kemEngine is an implementation of a KEM.
@@ -119,7 +120,7 @@ func (e *softEncapsulator) encapsulateWith(_ context.Context, m, ciphertext, sha
 	if err := e.p.checkEncapsulate(ciphertext, shared); err != nil {
 		return err
 	}
-	e.encapsulate(ciphertext, shared, m)
+	keep.Do(func() { e.encapsulate(ciphertext, shared, m) })
 	return nil
 }
 
@@ -132,7 +133,8 @@ func (s *software) Decapsulator(_ context.Context, a Algorithm, secret []byte) (
 	if len(secret) != p.SecretKey && len(secret) != p.Seed {
 		return nil, qverr.New(qverr.PQCDecaps, "%s secret key of %d bytes, want %d or a seed of %d", a, len(secret), p.SecretKey, p.Seed)
 	}
-	k, err := s.engines.kem[a].decapsulator(secret)
+	var k kemKey
+	keep.Do(func() { k, err = s.engines.kem[a].decapsulator(secret) })
 	if err != nil {
 		return nil, qverr.New(qverr.PQCDecaps, "%s secret key: %w", a, err)
 	}
@@ -155,7 +157,7 @@ func (d *softDecapsulator) Decapsulate(_ context.Context, shared, ciphertext []b
 	if err := d.p.checkDecapsulate(shared, ciphertext); err != nil {
 		return err
 	}
-	d.key.decapsulate(shared, ciphertext)
+	keep.Do(func() { d.key.decapsulate(shared, ciphertext) })
 	return nil
 }
 

@@ -273,3 +273,41 @@ func TestKeyIsShared(t *testing.T) {
 	}
 	callers.Wait()
 }
+
+// Two cards share the work, and one does it alone when the other is gone.
+func TestTwoCards(t *testing.T) {
+	a, _ := testCard(t, model.Config{})
+	b, _ := testCard(t, model.Config{})
+	both := newCardProvider(testSoftware(t), a.Card, b.Card)
+	answered := func() (n [2]uint64) {
+		for i, card := range both.pool.Cards() {
+			n[i] = card.Stats().OK
+		}
+		return n
+	}
+	use := func() {
+		for range 10 {
+			if err := both.Random(t.Context(), make([]byte, 32)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := answered()
+	use()
+	if after := answered(); after[0] == before[0] || after[1] == before[1] {
+		t.Errorf("commands of each card: %v, then %v", before, after)
+	}
+	if err := a.Card.Close(); err != nil {
+		t.Fatal(err)
+	}
+	use()
+	if err := both.Healthy(); err != nil {
+		t.Error(err)
+	}
+	if err := b.Card.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := both.Healthy(); err == nil {
+		t.Error("no card is left, and that is healthy")
+	}
+}

@@ -118,7 +118,7 @@ type AEAD interface {
 	// encrypts in place.
 	Seal(ctx context.Context, dst, nonce, plaintext, additional []byte) ([]byte, error)
 	// Open appends the plaintext to dst. PQCDecrypt: the tag does not belong to
-	// the rest; then nothing is written.
+	// the rest; then no plaintext is written.
 	Open(ctx context.Context, dst, nonce, ciphertext, additional []byte) ([]byte, error)
 	Destroyer
 }

@@ -55,9 +55,9 @@ type Status struct {
 	CardError       error           `json:"-"` // why no card serves, nil if one does
 }
 
-// Open tests the software and brings up the first card that works. A card that
-// does not is no error unless hardware is required: Status tells. PQCInit and
-// PQCSelfTest when nothing can serve.
+// Open tests the software and brings up the cards, which share the work. One that
+// does not work is no error unless hardware is required and there is no other:
+// Status tells. PQCInit and PQCSelfTest when nothing can serve.
 func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -68,6 +68,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		return nil, err
 	}
 	s.cardErr = qverr.New(qverr.QUACNotFound, "no QUAC 100 is bound to vfio-pci")
+	var cards []*quac100.Card
 	for _, address := range opts.Cards {
 		card, err := quac100.OpenVFIO(ctx, address)
 		if err != nil {
@@ -75,9 +76,11 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 			s.log.Error("card "+address+" does not come up", "err", err)
 			continue
 		}
-		s.card, s.cardErr, s.onCard = newCardProvider(card, s.software), nil, true
+		cards = append(cards, card)
 		s.log.Info("card " + address + " serves")
-		break
+	}
+	if len(cards) != 0 {
+		s.card, s.cardErr, s.onCard = newCardProvider(s.software, cards...), nil, true
 	}
 	if s.card == nil && opts.RequireHardware {
 		return s, qverr.New(qverr.PQCInit, "hardware is required: %w", s.cardErr)

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"quantavirt/internal/qverr"
+	keep "quantavirt/internal/secret"
 )
 
 // signEngine is an implementation of a signature scheme.
@@ -74,7 +75,8 @@ func (s *software) Signer(_ context.Context, a Algorithm, secret []byte) (Signer
 	if len(secret) != p.SecretKey && len(secret) != p.Seed {
 		return nil, qverr.New(qverr.PQCSign, "%s secret key of %d bytes, want %d or a seed of %d", a, len(secret), p.SecretKey, p.Seed)
 	}
-	k, err := s.engines.sign[a].signer(secret)
+	var k signKey
+	keep.Do(func() { k, err = s.engines.sign[a].signer(secret) })
 	if err != nil {
 		return nil, qverr.New(qverr.PQCSign, "%s secret key: %w", a, err)
 	}
@@ -112,7 +114,8 @@ func (k *softSigner) signWith(rnd, signature, message []byte, o *SignOptions) er
 	if len(signature) != k.p.Output {
 		return qverr.New(qverr.PQCSign, "%s: room for a signature of %d bytes, want %d", k.p.Name, len(signature), k.p.Output)
 	}
-	if err := k.key.sign(signature, m, rnd); err != nil {
+	keep.Do(func() { err = k.key.sign(signature, m, rnd) })
+	if err != nil {
 		return qverr.New(qverr.PQCSign, "sign with %s: %w", k.p.Name, err)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"quantavirt/internal/qverr"
+	keep "quantavirt/internal/secret"
 )
 
 // software is the provider without a card.
@@ -161,7 +162,8 @@ func (s *software) GenerateKey(ctx context.Context, a Algorithm, seed, public, s
 	if p.Family == FamilySignature {
 		derive = s.engines.sign[a].derive
 	}
-	if err := derive(seed, public, secret); err != nil {
+	keep.Do(func() { err = derive(seed, public, secret) })
+	if err != nil {
 		return qverr.New(qverr.PQCKeygen, "generate an %s key: %w", a, err)
 	}
 	if !fresh {

@@ -173,6 +173,7 @@ func TestRingFull(t *testing.T) {
 		if got := <-codes; got != qverr.QUACRingFull {
 			t.Fatalf("code %d, want %d", got, qverr.QUACRingFull)
 		}
+		provokes(qverr.QUACRingFull)
 		full++
 	}
 	close(release)

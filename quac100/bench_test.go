@@ -32,7 +32,7 @@ type nullBus struct {
 	base   map[regs.Reg]uint32
 }
 
-func newNullBus(b *testing.B) *nullBus {
+func newNullBus(b testing.TB) *nullBus {
 	m, err := model.New(model.Config{HostMSIX: true})
 	if err != nil {
 		b.Fatal(err)
@@ -73,7 +73,7 @@ func (n *nullBus) Write32(r regs.Reg, v uint32) {
 
 // processorTime is what the process has had of the processors, in
 // nanoseconds: on a machine that is shared it says more than the clock.
-func processorTime(b *testing.B) int64 {
+func processorTime(b testing.TB) int64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		b.Fatal(err)
@@ -82,7 +82,7 @@ func processorTime(b *testing.B) int64 {
 }
 
 // take puts the null engine in the card's place. Nothing is in flight.
-func (n *nullBus) take(b *testing.B) {
+func (n *nullBus) take(b testing.TB) {
 	n.mu.Lock()
 	at := func(lo regs.Reg) []byte { return n.memory[uint64(n.base[lo+4])<<32|uint64(n.base[lo])] }
 	n.cmds, n.rsps = at(regs.CMDQBaseLo), at(regs.RSPQBaseLo)

@@ -17,15 +17,17 @@ import (
 type Card struct {
 	bus   Bus
 	opts  options
-	caps  regs.Caps
+	caps  atomic.Uint32 // regs.Caps; another firmware may have others
 	ring  *ring
 	pool  *pool
 	stats counters
 
-	failure  atomic.Pointer[fault] // why no work is taken; nil while it is
-	degraded atomic.Pointer[fault] // why work should go elsewhere, although it is taken
-	troubles chan error            // for the supervisor
-	events   chan struct{}         // interrupts other than of responses
+	failure    atomic.Pointer[fault] // why no work is taken; nil while it is
+	degraded   atomic.Pointer[fault] // why work should go elsewhere, although it is taken
+	recovering atomic.Bool
+
+	troubles chan error    // for the supervisor
+	events   chan struct{} // interrupts other than of responses
 	stopping chan struct{}
 	world    sync.WaitGroup
 
@@ -130,8 +132,8 @@ func (c *Card) checkInterface(context.Context) error {
 		return qverr.New(qverr.QUACFWVersion, "card %s has register interface %d.%d, this driver knows %d",
 			c.bus.Address(), major, minor, regs.InterfaceMajor)
 	}
-	c.caps = regs.Caps(c.bus.Read32(regs.DevCaps))
-	if c.caps&regs.CapSimulator == 0 {
+	c.caps.Store(c.bus.Read32(regs.DevCaps))
+	if c.Caps()&regs.CapSimulator == 0 {
 		return qverr.New(qverr.QUACFWVersion, "card %s is not the simulator and its register map is not verified", c.bus.Address())
 	}
 	caps2 := regs.Caps2(c.bus.Read32(regs.DevCaps2))

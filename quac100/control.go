@@ -69,4 +69,4 @@ func (c *Card) Info(ctx context.Context) (regs.CardInfo, error) {
 }
 
 // Caps is what the card can do; an algorithm has a bit of it in regs.SizesOf.
-func (c *Card) Caps() regs.Caps { return c.caps }
+func (c *Card) Caps() regs.Caps { return regs.Caps(c.caps.Load()) }

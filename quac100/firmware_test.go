@@ -95,6 +95,7 @@ func TestFirmwareRefused(t *testing.T) {
 		if got := qverr.CodeOf(err); got != qverr.QUACFWUpdate || qverr.From(err).Details["reason"] != itoa(uint32(tc.why)) {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.why)
 		}
+		provokes(qverr.CodeOf(err))
 		if f := c.Firmware(); f.Valid[1] || f.Next != 0 || f.State != regs.FWIdle {
 			t.Errorf("%s: %+v", tc.name, f)
 		}

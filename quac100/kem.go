@@ -13,7 +13,7 @@ func (c *Card) sizes(alg regs.Alg, family regs.Family, what string) (regs.Sizes,
 	if !ok || s.Family != family {
 		return s, qverr.New(qverr.PQCAlgorithm, "algorithm %#04x is no %s", uint16(alg), what)
 	}
-	if c.caps&s.Cap == 0 {
+	if c.Caps()&s.Cap == 0 {
 		return s, qverr.New(qverr.Unsupported, "card %s has no %s", c.bus.Address(), s.Name)
 	}
 	return s, nil

@@ -24,7 +24,10 @@ type ladder struct {
 	movedAt  time.Time
 	waits    bool // a response was visible at the last look
 	head     uint64
+	irqs     uint64 // interrupts as last seen
 	lostRow  int
+
+	qrngAt time.Time // when a failed QRNG was last restarted
 }
 
 const (
@@ -101,6 +104,7 @@ func (c *Card) check() {
 		return
 	}
 	c.findLost(total)
+	c.restartQRNG(now)
 	c.event() // an interrupt of an event may be lost as well
 }
 
@@ -109,8 +113,10 @@ func (c *Card) check() {
 // interrupts.
 func (c *Card) findLost(total uint64) {
 	l := &c.ladder
-	visible := c.ring.visible()
-	if lost := visible && l.waits && l.head == total; lost {
+	visible, irqs := c.ring.visible(), c.stats.interrupts.Load()
+	came := irqs != l.irqs
+	l.irqs = irqs
+	if visible && l.waits && l.head == total && !came {
 		c.stats.lost.Add(1)
 		if l.lostRow++; l.lostRow == lostLimit {
 			c.ring.polls.Store(true)
@@ -121,7 +127,22 @@ func (c *Card) findLost(total uint64) {
 		l.waits = false
 		return
 	}
+	if came {
+		l.lostRow = 0
+	}
 	l.waits, l.head = visible, total
+}
+
+// restartQRNG starts a QRNG that has failed its tests anew, now and then: that
+// is the only way out of this state but a reset.
+func (c *Card) restartQRNG(now time.Time) {
+	l := &c.ladder
+	if now.Sub(l.qrngAt) < time.Second || c.bus.Read32(regs.QRNGHealth)&regs.QRNGHealthLevel != regs.QRNGHealthFailed {
+		return
+	}
+	l.qrngAt = now
+	c.opts.log.Warn("QRNG restarted", "card", c.bus.Address())
+	c.bus.Write32(regs.QRNGControl, c.bus.Read32(regs.QRNGControl)|regs.QRNGRestart)
 }
 
 // event acts on what the card says of itself.
@@ -217,6 +238,8 @@ func (c *Card) gone() {
 // is left alone.
 func (c *Card) recover(err error) {
 	c.opts.log.Error("card fails", "err", err)
+	c.recovering.Store(true)
+	defer c.recovering.Store(false)
 	c.fail(err)
 	l := &c.ladder
 	if c.bus.Read32(regs.DevID) == regs.GoneWord {
@@ -253,6 +276,9 @@ func (c *Card) hot() bool {
 	return c.bus.Read32(regs.ThermState) == regs.ThermShutdown &&
 		int32(c.bus.Read32(regs.TempCore)) >= int32(c.bus.Read32(regs.TempCrit))-regs.ThermStep
 }
+
+// Recovering reports whether the driver is bringing a card back that failed.
+func (c *Card) Recovering() bool { return c.recovering.Load() }
 
 // serve takes work again.
 func (c *Card) serve() {

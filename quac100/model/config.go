@@ -54,6 +54,12 @@ func (c *Card) ReadConfig(off int, p []byte) {
 	}
 	c.lock()
 	defer c.unlock()
+	if c.faults.absent {
+		for i := range p {
+			p[i] = 0xFF
+		}
+		return
+	}
 	copy(p, c.config[off:])
 }
 
@@ -62,6 +68,9 @@ func (c *Card) ReadConfig(off int, p []byte) {
 func (c *Card) WriteConfig(off int, p []byte) {
 	c.lock()
 	defer c.unlock()
+	if c.faults.absent {
+		return
+	}
 	flr := false
 	for i, b := range p {
 		at := off + i
@@ -93,7 +102,11 @@ func (c *Card) d0() bool {
 }
 
 // decodes reports whether the card answers accesses to BAR0.
-func (c *Card) decodes() bool { return c.command()&regs.CommandMemory != 0 && c.d0() }
+func (c *Card) decodes() bool {
+	return c.command()&regs.CommandMemory != 0 && c.d0() && !c.faults.absent
+}
 
 // master reports whether the card may start DMA and send messages.
-func (c *Card) master() bool { return c.command()&regs.CommandBusMaster != 0 && c.d0() }
+func (c *Card) master() bool {
+	return c.command()&regs.CommandBusMaster != 0 && c.d0() && !c.faults.absent
+}

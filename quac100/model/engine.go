@@ -14,6 +14,11 @@ func (c *Card) readEngine(r regs.Reg) (v uint32, ok bool) {
 			return regs.QMLDSA, true
 		}
 		return regs.QMLKEM, true
+	case regs.NTTStatus:
+		if v = c.get(r); c.get(regs.NTTErr) != 0 {
+			v |= regs.NTTError
+		}
+		return v, true
 	case regs.QRNGControl:
 		if v = c.get(r); c.qrng.starting {
 			v |= regs.QRNGRestart

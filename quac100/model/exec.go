@@ -107,6 +107,7 @@ type verdict struct {
 	flags  regs.RespFlags
 	secret bool       // outputs are wiped after writing
 	store  *storedKey // goes into the reserved slot
+	kept   bool       // it is there
 	needed uint32     // OUT0_LEN of a refusal
 }
 
@@ -117,6 +118,7 @@ func (c *Card) execute(m *command) regs.Response {
 	begin := time.Now()
 	j := &job{command: m}
 	defer c.endJob(j)
+	c.hangOn(m)
 	v := c.check(j)
 	if v.status == 0 {
 		v = c.perform(j)
@@ -144,10 +146,11 @@ func (c *Card) execute(m *command) regs.Response {
 		if !ok {
 			return regs.Response{Status: regs.RespTimeout, Detail: regs.DetailResetting} // never seen
 		}
-		r.KeyID = handle
+		r.KeyID, v.kept = handle, true
 		v.store = nil
 	}
 	if !c.keysSaved() {
+		c.forget(r.KeyID, v.kept)
 		return regs.Response{Status: regs.RespUnknown}
 	}
 	c.countNTT(m.Opcode, m.Param)
@@ -201,6 +204,19 @@ func (c *Card) linger(m *command, begin time.Time) {
 	}
 }
 
+// hangOn makes a command hang until it needs no result any more, if that was injected.
+func (c *Card) hangOn(m *command) {
+	c.lock()
+	stuck := c.faults.stuck > 0
+	if stuck {
+		c.faults.stuck--
+	}
+	c.unlock()
+	if stuck {
+		<-m.cancel
+	}
+}
+
 // check does steps 1 to 17.
 func (c *Card) check(j *job) verdict {
 	m := j.command
@@ -247,6 +263,8 @@ func (c *Card) checkState(m *command) verdict {
 		return refuse(regs.RespSelfTestFail, regs.DetailSelfTestRequired)
 	case c.fwDead:
 		return refuse(regs.RespFWError, 0)
+	case c.faults.ecc == ECCUncorrected:
+		return refuse(regs.RespUnknown, 0)
 	case c.phase == phaseZeroized:
 		return refuse(regs.RespSelfTestFail, regs.DetailZeroized)
 	case c.thermal.state >= regs.ThermCritical && (m.op == nil || !m.op.hot):

@@ -33,6 +33,11 @@ type faults struct {
 	dropInterrupts int
 	dma            func(write bool, iova uint64, n int) error
 	latency        func(regs.Opcode) time.Duration
+	stuck          int // commands that will hang
+	damage         Damage
+	damaged        int // responses still to be damaged
+	ecc            ECC
+	absent         bool
 	crypto         int // operations whose fault check will find a mismatch
 	cryptoRow      int // mismatches in a row
 	pairwise       bool
@@ -82,7 +87,7 @@ func (c *Card) Hang(h Hang) {
 	})
 }
 
-// DropInterrupts loses the next n messages.
+// DropInterrupts loses the next n messages; a negative n all from now on.
 func (c *Card) DropInterrupts(n int) { c.inject(func() { c.faults.dropInterrupts = n }) }
 
 // FailDMA asks f about every access of the card; an error becomes a DMA fault. nil ends it.
@@ -147,4 +152,100 @@ func (c *Card) BiasSource(source int, b Bias) {
 	c.qrng.sources[source].bias = b
 	c.qrng.sample.Unlock()
 	c.inject(func() {})
+}
+
+// HangCommands lets the next n commands end only by their time-out, or by an abort or a reset.
+func (c *Card) HangCommands(n int) { c.inject(func() { c.faults.stuck = n }) }
+
+// Damage is what is wrong with a response.
+type Damage uint8
+
+// Kinds of damage.
+const (
+	DamageNone   Damage = iota
+	DamageTag           // of another command
+	DamageOpcode        // of another operation
+	DamageLength        // more bytes than there is room for
+	DamageTwice         // the same response comes again, instead of the next one
+)
+
+// DamageResponses damages the next n responses.
+func (c *Card) DamageResponses(d Damage, n int) {
+	c.inject(func() { c.faults.damage, c.faults.damaged = d, n })
+}
+
+// damaged is the response as the fault makes it.
+func (c *Card) damaged(r regs.Response) regs.Response {
+	if c.faults.damaged <= 0 {
+		return r
+	}
+	c.faults.damaged--
+	switch c.faults.damage {
+	case DamageTag:
+		r.Tag ^= 0xA0000
+	case DamageOpcode:
+		r.Opcode ^= 0x0200
+	case DamageLength:
+		r.Out0Len += 1 << 20
+	case DamageTwice:
+		r.Tag -= 1 << 12 // a tag of this place that has had its answer
+	}
+	return r
+}
+
+// ECC is what the card's memory suffers from.
+type ECC uint8
+
+// Memory errors.
+const (
+	ECCNone        ECC = iota
+	ECCCorrected       // shows in the health record
+	ECCUncorrected     // every command answers "unknown error" until a reset
+)
+
+// SetECC injects a memory error. An uncorrected one ends with a reset.
+func (c *Card) SetECC(e ECC) {
+	c.inject(func() {
+		c.faults.ecc = e
+		if e == ECCUncorrected {
+			c.fail(regs.ErrFatal, 0, 0, 0)
+		}
+	})
+}
+
+// SetAux changes the auxiliary supply in millivolts; 0 is a cable that is not plugged in. It outlasts a power cycle.
+func (c *Card) SetAux(mv uint32) {
+	c.inject(func() {
+		c.cfg.VAuxMV = mv
+		c.set(regs.VAuxMV, mv)
+		c.raise(regs.CausePower)
+	})
+}
+
+// SetPresent pulls the card out of its slot, or puts it back: registers read all ones, nothing is written any more, and what
+// was in flight is lost. Back again it is as after power-up.
+func (c *Card) SetPresent(on bool) {
+	c.inject(func() {
+		if on == !c.faults.absent {
+			return
+		}
+		c.faults.absent = !on
+		c.dropAll()
+		if on {
+			c.resetConfig()
+			c.reset(resetPower)
+		}
+	})
+}
+
+// ClearFaults ends every fault that has no end of its own, except that it does not put back a card that was pulled out.
+func (c *Card) ClearFaults() {
+	for i := range regs.QRNGSources {
+		c.BiasSource(i, Bias{})
+	}
+	c.Hang(HangNone)
+	c.inject(func() {
+		c.faults = faults{absent: c.faults.absent, tampered: c.faults.tampered, ecc: c.faults.ecc}
+		c.fw.cut, c.fw.flash = false, false
+	})
 }

@@ -126,8 +126,10 @@ func (c *Card) send(v int, causes uint32) {
 	c.set(regs.IntCause, c.get(regs.IntCause)&^auto)
 	c.irq.sent &^= auto
 	c.perf.irqSent++
-	if c.faults.dropInterrupts > 0 {
-		c.faults.dropInterrupts--
+	if c.faults.dropInterrupts != 0 {
+		if c.faults.dropInterrupts > 0 {
+			c.faults.dropInterrupts--
+		}
 		return
 	}
 	if c.cfg.HostMSIX {

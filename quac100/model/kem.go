@@ -199,6 +199,7 @@ func (c *Card) faultCheck() verdict {
 		return verdict{}
 	}
 	c.faults.crypto--
+	c.set(regs.NTTErr, c.get(regs.NTTErr)|1)
 	c.fail(regs.ErrCryptoInternal, 0, 0, 0)
 	c.raise(regs.CauseCryptoError)
 	if c.faults.cryptoRow++; c.faults.cryptoRow >= 2 && c.phase == phaseOK {

@@ -245,6 +245,19 @@ func (c *Card) keep(j *job, k *storedKey) (handle uint32, ok bool) {
 	return handleOf(j.slot, s), true
 }
 
+// forget destroys a new key that could not be written to the file.
+func (c *Card) forget(handle uint32, kept bool) {
+	if !kept {
+		return
+	}
+	c.lock()
+	defer c.unlock()
+	if slot, ok := c.keys.lookup(handle); ok {
+		c.keys.slots[slot].wipe()
+		c.showKeys()
+	}
+}
+
 // unreserve gives back a slot that was not filled.
 func (c *Card) unreserve(j *job) {
 	if !j.reserved {

@@ -112,8 +112,18 @@ func (c *Card) Health() regs.Health {
 		CoreMV: c.get(regs.VCoreMV), AuxMV: c.get(regs.VAuxMV), PowerMW: c.get(regs.PowerMW), ClockMHz: c.clock(),
 		PoolBits: uint32(len(c.qrng.pool)) * 8, SlotsUsed: uint32(c.keys.count()), SlotsTotal: regs.KeySlots, Uptime: c.uptimeSeconds(),
 	}
-	h.Flags = regs.HealthMemoryOK | regs.HealthPCIeOK
+	h.Flags = regs.HealthPCIeOK
 	worse := func(s regs.HealthState) { h.State = max(h.State, s) }
+	switch c.faults.ecc {
+	case ECCNone:
+		h.Flags |= regs.HealthMemoryOK
+	case ECCCorrected:
+		h.Flags |= regs.HealthMemoryCorrected
+		worse(regs.HealthDegraded)
+	default:
+		h.Flags |= regs.HealthMemoryUncorrected
+		worse(regs.HealthFailed)
+	}
 	switch c.thermal.state {
 	case regs.ThermNormal:
 		h.Flags |= regs.HealthTempOK
@@ -124,10 +134,14 @@ func (c *Card) Health() regs.Health {
 		h.Flags |= regs.HealthTempCritical | regs.HealthTempThrottled
 		worse(regs.HealthCritical)
 	}
-	if c.thermal.powerHigh {
+	switch {
+	case c.get(regs.VAuxMV) < auxLow:
+		h.Flags |= regs.HealthPowerLow
+		worse(regs.HealthCritical)
+	case c.thermal.powerHigh:
 		h.Flags |= regs.HealthPowerHigh
 		worse(regs.HealthWarning)
-	} else {
+	default:
 		h.Flags |= regs.HealthPowerOK
 	}
 	switch level := c.qrngLevel(); {

@@ -57,7 +57,8 @@ func (c *Card) postOne(r *result) {
 	gen := c.gen
 	addr := c.get64(regs.RSPQBaseLo) + uint64(at)*regs.ResponseSize
 	var entry [regs.ResponseSize]byte
-	r.resp.Put(entry[:])
+	shown := c.damaged(r.resp)
+	shown.Put(entry[:])
 	err := c.transfer(&access{gen: gen, write: true, iova: addr, tag: r.cmd.Tag, data: entry[:regs.ResponseTail]})
 	if err == nil {
 		err = c.transfer(&access{gen: gen, write: true, iova: addr + regs.ResponseTail, tag: r.cmd.Tag, data: entry[regs.ResponseTail:]})

@@ -247,6 +247,9 @@ func (c *Card) clearFor(kinds resetKind) {
 		c.irq.sent = 0
 		c.manager.fipsTested = false
 		c.destroy(volatileKey)
+		if c.faults.ecc == ECCUncorrected {
+			c.faults.ecc = ECCNone
+		}
 	}
 	if kinds&resetHard != 0 {
 		c.perf = perf{since: now}

@@ -2,6 +2,9 @@ package model
 
 import "quantavirt/quac100/regs"
 
+// auxLow is the auxiliary supply in millivolts below which the card says that it is low; 3300 is right.
+const auxLow = 3000
+
 // thermal is the heat and power supervision.
 type thermal struct {
 	state     uint32 // THERM_STATE

@@ -3,116 +3,21 @@ package vfiouser_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"quantavirt/internal/qverr"
 	"quantavirt/quac100"
 	"quantavirt/quac100/model"
 	"quantavirt/quac100/regs"
+	"quantavirt/quac100/userbus"
 	"quantavirt/quac100/vfiouser"
 )
-
-// bus reaches the model through the protocol, with memory files and eventfds, as QEMU does.
-type bus struct {
-	t      *testing.T
-	c      *vfiouser.Client
-	events []*os.File
-	wait   sync.WaitGroup
-
-	mu   sync.Mutex
-	next uint64
-	fds  map[uint64]int
-}
-
-func (b *bus) Address() string                       { return "vfio-user" }
-func (b *bus) ReadConfig(off int64, p []byte) error  { return b.c.ReadConfig(uint64(off), p) }
-func (b *bus) WriteConfig(off int64, p []byte) error { return b.c.WriteConfig(uint64(off), p) }
-
-func (b *bus) Read32(r regs.Reg) uint32 {
-	var p [4]byte
-	if err := b.c.Read(uint64(r), p[:]); err != nil {
-		return regs.GoneWord
-	}
-	return binary.LittleEndian.Uint32(p[:])
-}
-
-func (b *bus) Write32(r regs.Reg, v uint32) {
-	var p [4]byte
-	binary.LittleEndian.PutUint32(p[:], v)
-	if err := b.c.Write(uint64(r), p[:]); err != nil {
-		b.t.Errorf("write %v: %v", r, err)
-	}
-}
-
-func (b *bus) AllocDMA(size int) (quac100.Buffer, error) {
-	size = (size + 4095) &^ 4095
-	fd, mem, err := vfiouser.NewMemfd(size)
-	if err != nil {
-		return quac100.Buffer{}, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	buf := quac100.Buffer{Bytes: mem, IOVA: b.next}
-	b.next += uint64(size) + 4096
-	b.fds[buf.IOVA] = fd
-	return buf, b.c.MapFD(buf.IOVA, uint64(size), fd, 0, true, true)
-}
-
-func (b *bus) FreeDMA(buf quac100.Buffer) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.c.Unmap(buf.IOVA, uint64(len(buf.Bytes))); err != nil {
-		return err
-	}
-	unix.Close(b.fds[buf.IOVA])
-	delete(b.fds, buf.IOVA)
-	return unix.Munmap(buf.Bytes)
-}
-
-func (b *bus) Interrupts(n int, handle func(vector int)) error {
-	if err := b.c.WriteConfig(regs.CfgMSIXControl, []byte{0, 0x80}); err != nil {
-		return err
-	}
-	for v := range n {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			return err
-		}
-		f := os.NewFile(uintptr(fd), "msix")
-		b.events = append(b.events, f)
-		if err := b.c.SetVector(v, fd); err != nil {
-			return err
-		}
-		b.wait.Go(func() {
-			var p [8]byte
-			for {
-				if _, err := f.Read(p[:]); err != nil {
-					return
-				}
-				handle(v)
-			}
-		})
-	}
-	return nil
-}
-
-func (b *bus) Reset() error { return b.c.WriteConfig(regs.CfgDevControl, []byte{0, 0x80}) }
-
-func (b *bus) Close() error {
-	err := b.c.DisableVectors()
-	for _, f := range b.events {
-		f.Close()
-	}
-	b.wait.Wait()
-	return err
-}
 
 // The driver, the protocol and the model together, twice over one socket: all that QEMU adds is missing.
 func TestDriverThroughTheProtocol(t *testing.T) {
@@ -132,6 +37,7 @@ func TestDriverThroughTheProtocol(t *testing.T) {
 	for range 2 {
 		drive(ctx, t, path)
 	}
+	mixed(ctx, t, path, card)
 	cancel()
 	if err := <-served; err != nil {
 		t.Error(err)
@@ -144,7 +50,7 @@ func drive(ctx context.Context, t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	b := &bus{t: t, c: c, next: 1 << 30, fds: make(map[uint64]int)}
+	b := userbus.New(c)
 	d, err := quac100.Open(ctx, b)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +97,153 @@ func drive(ctx context.Context, t *testing.T, path string) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	if len(b.fds) != 0 {
-		t.Errorf("%d DMA buffers are left", len(b.fds))
+	if n := b.Leaked(); n != 0 {
+		t.Errorf("%d DMA buffers are left", n)
+	}
+}
+
+// operations is how many mixed operations are done: all of the with QV_SOAK=1.
+func operations() int64 {
+	if os.Getenv("QV_SOAK") == "1" {
+		return 100_000
+	}
+	return 2_000
+}
+
+// mixed does operations of every kind from 32 callers, checks each result, and breaks the card's DMA and its firmware on
+// the way: what is in flight then fails with the card's codes, and nothing is ever wrong.
+func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
+	c, err := vfiouser.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := userbus.New(c)
+	d, err := quac100.Open(ctx, b, quac100.WithWatchdog(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left, failed atomic.Int64
+	run := func(n int64) {
+		left.Store(n)
+		var all sync.WaitGroup
+		for i := range 32 {
+			all.Go(func() {
+				w := newWorker(t, d, i)
+				for left.Add(-1) >= 0 {
+					if err := w.step(ctx); err != nil {
+						failed.Add(1)
+						if !quac100.IsFault(err) {
+							t.Error(err)
+							return
+						}
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	run(operations())
+	if n := failed.Load(); n > 0 {
+		t.Errorf("%d operations failed without a fault", n)
+	}
+	var writes atomic.Int64
+	card.FailDMA(func(write bool, _ uint64, n int) error {
+		if write && n > 40 && writes.Add(1)%100 == 0 {
+			return model.ErrUnmapped
+		}
+		return nil
+	})
+	run(operations() / 4)
+	card.FailDMA(nil)
+	if failed.Swap(0) == 0 {
+		t.Error("no DMA fault was seen")
+	}
+	card.Hang(model.HangFLR)
+	run(200)
+	for limit := time.Now().Add(30 * time.Second); d.Stats().Recoveries == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the card does not come back")
+		}
+	}
+	failed.Store(0)
+	run(operations() / 4)
+	if n := failed.Load(); n > 0 {
+		t.Errorf("%d operations failed after the recovery", n)
+	}
+	if s := d.Stats(); s.FunctionResets == 0 || s.InFlight != 0 {
+		t.Errorf("after the hang: %+v", s)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := b.Leaked(); n != 0 {
+		t.Errorf("%d DMA buffers are left", n)
+	}
+}
+
+// worker has keys of its own and checks what the card makes of them.
+type worker struct {
+	t              *testing.T
+	d              *quac100.Card
+	n              int
+	ek, dk, pk, sk []byte
+	ct, k, k2, sig []byte
+	text, out      []byte
+}
+
+func newWorker(t *testing.T, d *quac100.Card, i int) *worker {
+	w := &worker{t: t, d: d, n: i, ek: make([]byte, 1184), dk: make([]byte, 2400), pk: make([]byte, 1312), sk: make([]byte, 2560),
+		ct: make([]byte, 1088), k: make([]byte, 32), k2: make([]byte, 32), sig: make([]byte, 2420)}
+	w.text = bytes.Repeat([]byte{byte(i), 7}, 50_000*(i%3)+100)
+	w.out = make([]byte, len(w.text)+16)
+	return w
+}
+
+// step does the next operation and its counterpart.
+func (w *worker) step(ctx context.Context) (err error) {
+	w.n++
+	switch w.n % 5 {
+	case 0:
+		if err = w.d.KEMKeygen(ctx, regs.MLKEM768, nil, w.ek, w.dk); err == nil {
+			err = w.d.Encapsulate(ctx, regs.MLKEM768, quac100.Inline(w.ek), nil, w.ct, w.k)
+		}
+		if err == nil {
+			err = w.d.Decapsulate(ctx, regs.MLKEM768, quac100.Inline(w.dk), w.ct, w.k2)
+		}
+		w.check(err, bytes.Equal(w.k, w.k2), "shared keys")
+	case 1:
+		key := quac100.Inline(w.k2)
+		clear(w.k2)
+		if err = w.d.EncryptGCM(ctx, key, w.text[:12], nil, w.text, w.out); err == nil {
+			err = w.d.DecryptGCM(ctx, key, w.text[:12], nil, w.out, w.out[:len(w.text)])
+		}
+		w.check(err, bytes.Equal(w.out[:len(w.text)], w.text), "plaintext")
+	case 2:
+		if err = w.d.SignKeygen(ctx, regs.MLDSA44, nil, w.pk, w.sk); err == nil {
+			err = w.d.Sign(ctx, regs.MLDSA44, quac100.Inline(w.sk), quac100.SignOptions{}, w.text[:100], w.sig)
+		}
+		if err == nil {
+			err = w.d.Verify(ctx, regs.MLDSA44, quac100.Inline(w.pk), quac100.SignOptions{}, w.text[:100], w.sig)
+		}
+	case 3:
+		var h quac100.Handle
+		if h, err = w.d.GenerateAESKey(ctx, nil); err == nil {
+			err = w.d.DeleteKey(ctx, h)
+		}
+		if qverr.CodeOf(err) == qverr.PQCKeyNotFound {
+			err = nil // a reset came between
+		}
+	default:
+		clear(w.k)
+		err = w.d.Random(ctx, w.k)
+		w.check(err, !bytes.Equal(w.k, make([]byte, 32)), "randomness")
+	}
+	return err
+}
+
+func (w *worker) check(err error, good bool, what string) {
+	if err == nil && !good {
+		w.t.Errorf("wrong %s", what)
 	}
 }

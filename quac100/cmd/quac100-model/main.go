@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"quantavirt/internal/version"
+	"quantavirt/quac100/faults"
 	"quantavirt/quac100/model"
 	"quantavirt/quac100/regs"
 	"quantavirt/quac100/vfiouser"
@@ -47,7 +48,7 @@ type options struct {
 	control string
 	verbose bool
 	card    model.Config
-	faults  faults
+	faults  faults.Faults
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -59,9 +60,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.BoolVar(&o.verbose, "verbose", false, "log refused requests too")
 	f.Uint64Var(&o.card.Serial, "serial", 0, "serial `number` (0: the default)")
 	temp := f.Float64("temp", 45, "core temperature in `degrees` Celsius")
+	f.StringVar(&o.card.KeyFile, "keys", "", "`file` that keeps persistent keys")
+	f.Func("firmware-key", "`file` with the public ML-DSA-87 key that firmware images must be signed with", func(path string) (err error) {
+		o.card.FWKey, err = os.ReadFile(path)
+		return err
+	})
 	fw := f.String("firmware", "1.0.0", "firmware `version`")
 	tests := f.Uint("fail-self-test", 0, "`mask` of self-tests that fail, e.g. 0x1 for KEM key generation")
-	f.Func("fault", "a fault from the start, as `JSON` of the control socket", func(s string) error { return o.faults.decode(strings.NewReader(s)) })
+	f.Func("fault", "a fault from the start, as `JSON` of the control socket", func(s string) error { return o.faults.Decode(strings.NewReader(s)) })
 	show := f.Bool("version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -102,9 +108,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, card.Close()) }()
-	o.faults.apply(card)
+	o.faults.Apply(card)
 	if o.control != "" {
-		end, err := serveControl(o.control, card)
+		end, err := faults.Serve(o.control, card)
 		if err != nil {
 			return err
 		}

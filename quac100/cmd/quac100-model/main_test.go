@@ -129,7 +129,7 @@ func TestControlSocket(t *testing.T) {
 			t.Errorf("%s: %d", bad, s)
 		}
 	}
-	if s := put(`{"temperature":96,"power_mw":80000,"drop_interrupts":1,"latency_ms":0,"dma":false,"crypto":0,"self_test":0,"bias":[{"source":1,"stuck":true}],"hang":"none"}`); s != http.StatusNoContent {
+	if s := put(`{"temperature":96,"power_mw":80000,"drop_interrupts":1,"latency_ms":0,"dma":{"count":0},"crypto":0,"self_test":0,"bias":[{"source":1,"stuck":true}],"hang":"none"}`); s != http.StatusNoContent {
 		t.Errorf("status %d", s)
 	}
 	want := regs.StatusTempCrit | regs.StatusPowerWarn

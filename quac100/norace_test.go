@@ -1,0 +1,5 @@
+//go:build !race
+
+package quac100_test
+
+const raceEnabled = false
