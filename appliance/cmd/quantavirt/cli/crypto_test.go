@@ -2,9 +2,11 @@ package cli
 
 import (
 	"flag"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,7 +52,8 @@ var answers = map[string]string{
 		"hardware":"QUAC 100","firmware":"1.0.0","self_test":"passed","health":"ok","healthy":true,"temperature_c":45}]}`,
 	"POST /api/v1/crypto/quac100/0000:00:08.0/self-test": `{"address":"0000:00:08.0","iommu_group":4,"bound":true,"serial":"QUAC100-0000000051430001",
 		"hardware":"QUAC 100","firmware":"1.0.0","self_test":"passed","health":"ok","healthy":true,"temperature_c":45}`,
-	"GET /api/v1/crypto/qrng/random": `{"provider":"quac100","data":"AAECAwQFBgc="}`,
+	"GET /api/v1/crypto/quac100/0000:00:08.0/stats": `{"ok":123456789,"failed":{"BUSY":2},"polling":true}`,
+	"GET /api/v1/crypto/qrng/random":                `{"provider":"quac100","data":"AAECAwQFBgc="}`,
 }
 
 // What is printed for people.
@@ -60,7 +63,7 @@ func TestCryptoOutput(t *testing.T) {
 	}))
 	for _, line := range []string{
 		"crypto key list", "crypto key show release", "crypto key show 0b1c2d3e", "crypto keystore status", "crypto bench ml-kem-768",
-		"crypto quac100 list", "crypto quac100 status", "crypto quac100 self-test", "crypto qrng read --bytes 8",
+		"crypto quac100 list", "crypto quac100 status", "crypto quac100 self-test", "crypto quac100 stats", "crypto qrng read --bytes 8",
 		"crypto --help", "crypto key --help", "crypto key export --help", "crypto keystore init --help", "crypto sign --help",
 	} {
 		got := runIn(t, env, nil, strings.Fields(line)...)
@@ -83,5 +86,32 @@ func TestCryptoUsage(t *testing.T) {
 		if got.exit != 2 || !strings.HasPrefix(got.err, "Error: QV_ERR_INVAL (-5): ") || strings.Count(got.err, "\n") != 1 {
 			t.Errorf("%v: exit %d, %q", args, got.exit, got.err)
 		}
+	}
+}
+
+// New firmware goes to the only card, or to the one that is named.
+func TestFirmwareUpload(t *testing.T) {
+	var got []string
+	env := node(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			answerJSON(w, http.StatusOK, answers[r.Method+" "+r.URL.Path])
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		got = append(got, r.URL.Path+" "+string(body))
+		answerJSON(w, http.StatusAccepted, `{"id":"t1","kind":"quac100.firmware","target":"quac100/x","state":"succeeded","progress":{"done":0,"total":0},"created_at":"2026-11-27T07:00:00Z"}`)
+	}))
+	image := filepath.Join(t.TempDir(), "fw")
+	if err := os.WriteFile(image, []byte("firmware"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"crypto", "quac100", "fw-update", image}, {"crypto", "quac100", "fw-update", image, "--card", "0000:00:09.0"}} {
+		if r := runIn(t, env, nil, args...); r.exit != 0 || !strings.Contains(r.out, ": done") {
+			t.Errorf("%v: exit %d, %s%s", args, r.exit, r.out, r.err)
+		}
+	}
+	want := []string{"/api/v1/crypto/quac100/0000:00:08.0/firmware firmware", "/api/v1/crypto/quac100/0000:00:09.0/firmware firmware"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
