@@ -22,7 +22,7 @@ type Options struct {
 	Runs int // of each measurement
 	// Part is the name of a part; "" measures all and stores the report.
 	Part string
-	// Short leaves out the parts that need media: a stick and an update.
+	// Short leaves out the parts that take minutes: a stick, an update, cryptography.
 	Short bool
 }
 
@@ -34,9 +34,8 @@ type Report struct {
 	IdleMiB float64         `json:"idle_memory_mib"`
 	Monitor Monitors        `json:"monitor"`
 	// UpdateSeconds is an update from the upload to the blessing.
-	UpdateSeconds float64 `json:"update_s"`
-
-	Crypto []Crypto `json:"crypto"`
+	UpdateSeconds float64  `json:"update_s"`
+	Crypto        []Crypto `json:"crypto"`
 }
 
 // run is one bench under way.
@@ -60,13 +59,10 @@ func Run(ctx context.Context, opts Options) error {
 	r := &run{opts: opts, root: root, tool: tool}
 	for _, part := range []struct {
 		name    string
-		media   bool
+		long    bool
 		measure func(context.Context) error
-	}{
-		{"image", false, r.image}, {"boot", false, r.boot}, {"vmm", false, r.monitors}, {"crypto", false, r.crypto},
-		{"usb", true, r.usb}, {"update", true, r.update},
-	} {
-		if opts.Part != "" && opts.Part != part.name || opts.Short && part.media {
+	}{{"image", false, r.image}, {"boot", false, r.boot}, {"vmm", false, r.monitors}, {"usb", true, r.usb}, {"update", true, r.update}, {"crypto", true, r.crypto}} {
+		if opts.Part != "" && opts.Part != part.name || opts.Short && part.long {
 			continue
 		}
 		if err := part.measure(ctx); err != nil {
