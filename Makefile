@@ -22,7 +22,10 @@ QEMU_TIMEOUT ?= 50m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck
 STATICCHECK_VERSION := v0.8.2
 
-export GO KERNEL MODULES
+# The runtime wipes what secrets leave behind; tests run as the image does.
+GOEXPERIMENT := runtimesecret
+
+export GO KERNEL MODULES GOEXPERIMENT
 STEP := .ci/step
 BIN := build/bin
 # Programs that run on this machine.

@@ -195,7 +195,7 @@ func (b *build) goComponents(ctx context.Context) ([]sbom.Component, error) {
 		if err != nil {
 			return nil, err
 		}
-		release = info.GoVersion
+		release, _, _ = strings.Cut(info.GoVersion, " ") // experiments follow
 		for _, d := range info.Deps {
 			if d.Replace != nil {
 				d = d.Replace

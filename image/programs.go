@@ -33,8 +33,9 @@ const rescueTag = "goshsmall"
 
 const rescuePackages = "github.com/u-root/u-root/cmds/core/"
 
-// programEnv is the environment of Go for what runs in the image.
-var programEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS="}
+// programEnv is the environment of Go for what runs in the image. The experiment lets
+// the runtime wipe what secrets leave behind (package internal/secret).
+var programEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=", "GOEXPERIMENT=runtimesecret"}
 
 // goBuild compiles like every program of the image: static, and the same bytes
 // on every machine. Go's cache and its build ids make a second run short, which

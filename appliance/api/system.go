@@ -72,18 +72,6 @@ func (s *Server) PowerOff(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusAccepted, spec.PowerAction{Action: spec.PowerActionActionPoweroff}, err)
 }
 
-// GetQRNG shows where randomness comes from.
-func (s *Server) GetQRNG(w http.ResponseWriter, r *http.Request) {
-	q, err := s.Crypto.QRNG(r.Context())
-	s.answer(w, r, http.StatusOK, q, err)
-}
-
-// GetQUAC100 shows the cards.
-func (s *Server) GetQUAC100(w http.ResponseWriter, r *http.Request) {
-	q, err := s.Crypto.Cards(r.Context())
-	s.answer(w, r, http.StatusOK, q, err)
-}
-
 // ListTokens never shows secrets.
 func (s *Server) ListTokens(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, spec.TokenList{Items: s.Tokens.List()})

@@ -2,28 +2,56 @@ package crypto
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/store"
+	"quantavirt/appliance/task"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/secret"
+	"quantavirt/internal/tpm"
 	"quantavirt/pqc"
+	"quantavirt/pqc/envelope"
+	"quantavirt/pqc/keystore"
 	"quantavirt/quac100"
 )
 
 // provider is what the service needs of pqc.Service.
 type provider interface {
+	pqc.Provider
+	cardActions
+	keystore.Card
 	Status(ctx context.Context) pqc.Status
 	FeedEntropy(ctx context.Context) error
 	Close() error
 }
 
+// Deps is what the service stands on.
+type Deps struct {
+	Log      *slog.Logger
+	DB       *store.DB
+	Tasks    *task.Manager
+	Keystore string // its directory
+	// TPM calls what it is given with the open TPM; nil where there can be none.
+	TPM    func(use func(*tpm.Device) error) error
+	Memory secret.Protection // what holds for the daemon's memory
+}
+
 // Service is the cryptography of the node.
 type Service struct {
+	Deps
 	log  *slog.Logger
 	open func(ctx context.Context, opts pqc.Options) (provider, error)
+
+	keystoreMu sync.Mutex
+	keystore   *keystore.Store // nil before it is asked for
+	envelopes  *envelope.Recipient
+
+	started chan struct{} // closed when it is known what serves
 
 	mu    sync.Mutex
 	cards []initapi.Card // as PID 1 found them
@@ -53,10 +81,12 @@ func (s *Service) status(ctx context.Context, p provider) pqc.Status {
 }
 
 // New makes the service; Start opens the cards.
-func New(log *slog.Logger) *Service {
+func New(d Deps) *Service {
 	return &Service{
-		log: log,
-		err: qverr.New(qverr.Again, "the cards are being looked at"),
+		Deps:    d,
+		log:     d.Log,
+		started: make(chan struct{}),
+		err:     qverr.New(qverr.Again, "the cards are being looked at"),
 		open: func(ctx context.Context, opts pqc.Options) (provider, error) {
 			s, err := pqc.Open(ctx, opts)
 			if s == nil {
@@ -83,6 +113,7 @@ func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cards, s.pqc, s.err = cards, p, err
+	close(s.started)
 }
 
 // Feed gives the kernel randomness of the card until ctx ends.
@@ -94,13 +125,29 @@ func (s *Service) Feed(ctx context.Context) error {
 	return p.FeedEntropy(ctx)
 }
 
-// Close gives the cards back.
+// Close wipes the keys and gives the cards back.
 func (s *Service) Close() error {
-	p, _, err := s.current()
-	if err != nil {
-		return nil
+	err := s.closeKeystore()
+	p, _, none := s.current()
+	if none != nil {
+		return err
 	}
-	return p.Close()
+	return errors.Join(err, p.Close())
+}
+
+// startTime is how long a request waits until it is known what serves.
+const startTime = 20 * time.Second
+
+// serving is the provider, once it is known.
+func (s *Service) serving(ctx context.Context) (provider, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	select {
+	case <-s.started:
+	case <-ctx.Done():
+	}
+	p, _, err := s.current()
+	return p, err
 }
 
 func (s *Service) current() (provider, []initapi.Card, error) {

@@ -13,7 +13,11 @@ import (
 	"quantavirt/quac100"
 )
 
-type fixed struct{ status pqc.Status }
+// fixed has a status and nothing else.
+type fixed struct {
+	provider
+	status pqc.Status
+}
 
 func (f fixed) Status(context.Context) pqc.Status { return f.status }
 func (f fixed) FeedEntropy(context.Context) error { return nil }
@@ -21,8 +25,8 @@ func (f fixed) Close() error                      { return nil }
 
 func started(t *testing.T, st pqc.Status, cards ...initapi.Card) *Service {
 	t.Helper()
-	s := New(slog.New(slog.DiscardHandler))
-	s.open = func(_ context.Context, opts pqc.Options) (provider, error) { return fixed{st}, nil }
+	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
+	s.open = func(_ context.Context, opts pqc.Options) (provider, error) { return fixed{status: st}, nil }
 	if _, err := s.QRNG(t.Context()); !errors.Is(err, qverr.Again) {
 		t.Errorf("before Start: %v", err)
 	}
@@ -60,7 +64,7 @@ func TestCards(t *testing.T) {
 }
 
 func TestRealSoftware(t *testing.T) {
-	s := New(slog.New(slog.DiscardHandler))
+	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
 	s.Start(t.Context(), nil)
 	if p := s.Provider(t.Context()); p != "software" {
 		t.Errorf("provider %s", p)

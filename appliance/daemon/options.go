@@ -11,6 +11,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/secret"
 )
 
 type options struct {
@@ -28,6 +29,9 @@ type options struct {
 	logLevel  string
 	stopTime  time.Duration
 	out       io.Writer // where the banner goes without PID 1
+
+	memory    secret.Protection // what holds for the memory of this process
+	memoryErr error             // why that is not more
 }
 
 func parse(args []string, out io.Writer) (options, error) {

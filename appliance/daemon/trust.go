@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"io"
 	"path/filepath"
 
 	"quantavirt/appliance/trust"
@@ -23,4 +25,10 @@ func (d *daemon) openTrust() (err error) {
 	}
 	d.trust, err = trust.New(deps)
 	return err
+}
+
+// resealFor seals the data volume and the keystore for a system that is about to be
+// tried.
+func (d *daemon) resealFor(uki io.ReaderAt, size int64, name string) error {
+	return errors.Join(d.trust.ResealFor(uki, size, name), d.crypto.ResealFor(d.ctx, uki, size, name))
 }

@@ -18,7 +18,7 @@ import (
 func (s *Service) Measurements(context.Context) (spec.Measurements, error) {
 	var m spec.Measurements
 	var values tpm.Values
-	if err := s.with(func(d *tpm.Device) (err error) {
+	if err := s.With(func(d *tpm.Device) (err error) {
 		values, err = d.Read(registers...)
 		return err
 	}); err != nil {
@@ -50,10 +50,10 @@ func (s *Service) Attest(_ context.Context, digits string) (r attest.Report, err
 		return r, err
 	}
 	log, err := tpm.ReadLog(s.EventLog)
-	if err != nil && qverr.CodeOf(err) != qverr.NoEnt { // without a TPM there is none, which with says
+	if err != nil && qverr.CodeOf(err) != qverr.NoEnt { // without a TPM there is none, which With says
 		return r, err
 	}
-	err = s.with(func(d *tpm.Device) error {
+	err = s.With(func(d *tpm.Device) error {
 		r, err = attest.New(s.Node(), nonce, d, log, s.identity, time.Now())
 		return err
 	})
@@ -62,7 +62,7 @@ func (s *Service) Attest(_ context.Context, digits string) (r attest.Report, err
 
 // CanEncrypt says why Encrypt would fail, before anything is lost by that.
 func (s *Service) CanEncrypt(ctx context.Context) error {
-	if err := s.with(func(d *tpm.Device) error {
+	if err := s.With(func(d *tpm.Device) error {
 		_, err := sealed.Current(d)
 		return err
 	}); err != nil {
@@ -78,7 +78,7 @@ func (s *Service) Encrypt(ctx context.Context, p sealed.Place, recoveryKey strin
 	if err := loadCrypt(ctx); err != nil {
 		return "", nil, err
 	}
-	err = s.with(func(d *tpm.Device) error {
+	err = s.With(func(d *tpm.Device) error {
 		now, err := sealed.Current(d)
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func (s *Service) SetRecoveryKey(_ context.Context, recoveryKey string) error {
 	if _, err := sealed.ParseRecoveryKey(recoveryKey); err != nil {
 		return err
 	}
-	err := s.with(func(d *tpm.Device) error {
+	err := s.With(func(d *tpm.Device) error {
 		return sealed.SetRecovery(sealed.Place{Device: data.Device}, recoveryKey, d)
 	})
 	if err == nil {
@@ -189,7 +189,7 @@ type namedSystem struct {
 func (s *Service) reseal(device, recoveryKey string, systems []namedSystem, keep bool) (spec.Sealing, error) {
 	place := sealed.Place{Device: device}
 	out := spec.Sealing{}
-	err := s.with(func(d *tpm.Device) error {
+	err := s.With(func(d *tpm.Device) error {
 		now, err := sealed.Current(d)
 		if err != nil {
 			return err

@@ -136,7 +136,7 @@ func (s *Service) flag(name string) (bool, error) {
 // measured compares registers, event log and the system's file.
 func (s *Service) measured(boot initapi.Boot, t *spec.Trust) error {
 	var values tpm.Values
-	err := s.with(func(d *tpm.Device) (err error) {
+	err := s.With(func(d *tpm.Device) (err error) {
 		t.Tpm = true
 		if t.TpmMaker, err = d.Maker(); err != nil {
 			return err

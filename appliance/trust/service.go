@@ -67,8 +67,8 @@ func New(d Deps) (*Service, error) {
 	return &Service{Deps: d, identity: id}, nil
 }
 
-// with calls use with the TPM.
-func (s *Service) with(use func(*tpm.Device) error) error {
+// With calls use with the TPM. QV_ERR_NODEV: the machine has none.
+func (s *Service) With(use func(*tpm.Device) error) error {
 	s.tpm.Lock()
 	defer s.tpm.Unlock()
 	d, err := tpm.Open(s.TPM)

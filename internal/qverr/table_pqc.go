@@ -86,12 +86,14 @@ var pqcRows = []Entry{
 	{Code: PQCKeystore, Name: "PQC_ERR_KEYSTORE", Severity: SevError, HTTPStatus: 500, ExitCode: 10, Errno: syscall.EACCES,
 		Summary: "The keystore cannot be accessed",
 		Causes: []string{
+			"The keystore is locked, or there is none yet",
+			"Its file is damaged, or older than the node remembers",
 			"The keystore's files have the wrong owner or mode",
-			"The keystore is locked",
 		},
 		Recovery: []string{
+			"See how it is: quantavirt crypto keystore status",
+			"Unlock it: quantavirt crypto keystore unlock",
 			"Check owner and mode of /var/lib/quantavirt/keystore",
-			"Unlock the keystore or end the process that holds it",
 		}},
 	{Code: PQCKeyNotFound, Name: "PQC_ERR_KEY_NOT_FOUND", Severity: SevError, HTTPStatus: 404, ExitCode: 10, Errno: syscall.ENOKEY,
 		Summary: "No key of that id is in the keystore",

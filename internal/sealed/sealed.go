@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 
 	"quantavirt/internal/dm"
@@ -45,15 +43,9 @@ const tokenType = "quantavirt-tpm2"
 type token struct {
 	Type     string   `json:"type"`
 	Keyslots []string `json:"keyslots"`
-	Seals    []seal   `json:"seals"`
+	Seals    Seals    `json:"seals"`
 	// Unrecoverable says that nobody has been given a recovery key yet.
 	Unrecoverable bool `json:"unrecoverable,omitempty"`
-}
-
-// seal is the key, sealed for one kind of boot.
-type seal struct {
-	Policy
-	tpm.Sealed
 }
 
 // Place is where a volume lies: a device, or a part of it.
@@ -113,7 +105,7 @@ func Encrypt(p Place, recoveryKey string, d *tpm.Device, policies ...Policy) (de
 // it has done its part.
 func (r region) format(recovery []byte, unrecoverable bool, d *tpm.Device, policies []Policy) (*luks2.Volume, []byte, error) {
 	secret := newSecret()
-	seals, err := sealFor(d, secret, policies)
+	seals, err := SealFor(d, secret, policies)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -138,21 +130,6 @@ func (r region) mapped(v *luks2.Volume, key []byte, name string) (string, error)
 		Cipher: s.Cipher, Key: key, SectorSize: s.SectorSize,
 	}
 	return c.Open(name, "CRYPT-LUKS2-"+strings.ReplaceAll(v.UUID, "-", "")+"-"+name) // as cryptsetup names it
-}
-
-func sealFor(d *tpm.Device, secret []byte, policies []Policy) ([]seal, error) {
-	if len(policies) == 0 || len(policies) > maxSeals {
-		return nil, qverr.New(qverr.Inval, "a volume sealed for %d boots, want 1 to %d", len(policies), maxSeals)
-	}
-	var seals []seal
-	for _, p := range policies {
-		s, err := d.Seal(secret, p.Values)
-		if err != nil {
-			return nil, err
-		}
-		seals = append(seals, seal{p, s})
-	}
-	return seals, nil
 }
 
 // Open opens the data volume by the TPM. QV_ERR_PERM: this boot is not one of
@@ -227,7 +204,7 @@ func Reseal(p Place, recoveryKey string, d *tpm.Device, policies ...Policy) (err
 	if err != nil {
 		return err
 	}
-	if t.Seals, err = sealFor(d, secret, policies); err != nil {
+	if t.Seals, err = SealFor(d, secret, policies); err != nil {
 		return err
 	}
 	if err := v.SetToken(t); err != nil {
@@ -302,9 +279,7 @@ func Inspect(p Place) (i Info, err error) {
 		return i, err
 	}
 	i.Recoverable = !t.Unrecoverable
-	for _, s := range t.Seals {
-		i.Sealed = append(i.Sealed, s.Policy)
-	}
+	i.Sealed = t.Seals.Policies()
 	return i, nil
 }
 
@@ -326,39 +301,10 @@ func (r region) read() (*luks2.Volume, token, error) {
 
 // unseal has the TPM give back the key that it sealed for this boot.
 func (t token) unseal(d *tpm.Device) ([]byte, error) {
-	now, err := d.Read(Registers...)
-	if err != nil {
-		return nil, err
+	secret, err := t.Seals.Unseal(d)
+	if errors.Is(err, errOtherBoot) {
+		e := qverr.New(qverr.Perm, "the volume is %w", err)
+		return nil, e.WithHint("if that is as it should be: quantavirt system unlock, with the recovery key, then quantavirt system reseal")
 	}
-	for _, s := range t.Seals {
-		if s.Sealed.Policy == now.Policy() {
-			return d.Unseal(s.Sealed)
-		}
-	}
-	err = qverr.New(qverr.Perm, "the volume is not sealed for this boot: %s", t.differences(now))
-	return nil, err.(*qverr.Error).WithHint("if that is as it should be: quantavirt system unlock, with the recovery key, then quantavirt system reseal")
-}
-
-// differences compares this boot with the seal that is most like it.
-func (t token) differences(now tpm.Values) string {
-	var least []string
-	for _, s := range t.Seals {
-		var differ []string
-		for _, pcr := range slices.Sorted(maps.Keys(s.Values)) {
-			if s.Values[pcr] != now[pcr] {
-				differ = append(differ, fmt.Sprintf("PCR %d (%s)", pcr, Meaning(pcr)))
-			}
-		}
-		if least == nil || len(differ) < len(least) {
-			least = differ
-		}
-	}
-	if len(least) == 0 {
-		return "it is sealed for none"
-	}
-	verb := "differs"
-	if len(least) > 1 {
-		verb = "differ"
-	}
-	return strings.Join(least, ", ") + " " + verb
+	return secret, err
 }

@@ -23,9 +23,37 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/pqc/attest"
+	"quantavirt/quac100"
 
 	"github.com/oapi-codegen/runtime"
 )
+
+// Defines values for BenchItemOperation.
+const (
+	BenchItemOperationDecaps BenchItemOperation = "decaps"
+	BenchItemOperationEncaps BenchItemOperation = "encaps"
+	BenchItemOperationKeygen BenchItemOperation = "keygen"
+	BenchItemOperationSign   BenchItemOperation = "sign"
+	BenchItemOperationVerify BenchItemOperation = "verify"
+)
+
+// Valid indicates whether the value is a known member of the BenchItemOperation enum.
+func (e BenchItemOperation) Valid() bool {
+	switch e {
+	case BenchItemOperationDecaps:
+		return true
+	case BenchItemOperationEncaps:
+		return true
+	case BenchItemOperationKeygen:
+		return true
+	case BenchItemOperationSign:
+		return true
+	case BenchItemOperationVerify:
+		return true
+	default:
+		return false
+	}
+}
 
 // Defines values for BootConfigFirmware.
 const (
@@ -183,6 +211,93 @@ func (e ImageKind) Valid() bool {
 	case ImageKindKernel:
 		return true
 	case ImageKindRaw:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyOrigin.
+const (
+	KeyOriginGenerated KeyOrigin = "generated"
+	KeyOriginImported  KeyOrigin = "imported"
+)
+
+// Valid indicates whether the value is a known member of the KeyOrigin enum.
+func (e KeyOrigin) Valid() bool {
+	switch e {
+	case KeyOriginGenerated:
+		return true
+	case KeyOriginImported:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyState.
+const (
+	KeyStateActive  KeyState = "active"
+	KeyStateExpired KeyState = "expired"
+	KeyStateRetired KeyState = "retired"
+)
+
+// Valid indicates whether the value is a known member of the KeyState enum.
+func (e KeyState) Valid() bool {
+	switch e {
+	case KeyStateActive:
+		return true
+	case KeyStateExpired:
+		return true
+	case KeyStateRetired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyUsage.
+const (
+	KeyUsageDecaps KeyUsage = "decaps"
+	KeyUsageEncaps KeyUsage = "encaps"
+	KeyUsageSign   KeyUsage = "sign"
+	KeyUsageVerify KeyUsage = "verify"
+)
+
+// Valid indicates whether the value is a known member of the KeyUsage enum.
+func (e KeyUsage) Valid() bool {
+	switch e {
+	case KeyUsageDecaps:
+		return true
+	case KeyUsageEncaps:
+		return true
+	case KeyUsageSign:
+		return true
+	case KeyUsageVerify:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeystoreState.
+const (
+	KeystoreStateAbsent  KeystoreState = "absent"
+	KeystoreStateLocked  KeystoreState = "locked"
+	KeystoreStateOpen    KeystoreState = "open"
+	KeystoreStateRefused KeystoreState = "refused"
+)
+
+// Valid indicates whether the value is a known member of the KeystoreState enum.
+func (e KeystoreState) Valid() bool {
+	switch e {
+	case KeystoreStateAbsent:
+		return true
+	case KeystoreStateLocked:
+		return true
+	case KeystoreStateOpen:
+		return true
+	case KeystoreStateRefused:
 		return true
 	default:
 		return false
@@ -754,6 +869,36 @@ type BackupRequest struct {
 	Passphrase string `json:"passphrase"`
 }
 
+// BenchItem defines model for BenchItem.
+type BenchItem struct {
+	Algorithm string `json:"algorithm"`
+
+	// Nanoseconds in this time
+	Nanoseconds int64              `json:"nanoseconds"`
+	Operation   BenchItemOperation `json:"operation"`
+
+	// Operations how many were done
+	Operations int64 `json:"operations"`
+}
+
+// BenchItemOperation defines model for BenchItem.Operation.
+type BenchItemOperation string
+
+// BenchRequest defines model for BenchRequest.
+type BenchRequest struct {
+	// Algorithms all of ML-KEM and ML-DSA when absent
+	Algorithms []string `json:"algorithms,omitempty,omitzero"`
+
+	// DurationMs of each operation; 100 when absent
+	DurationMs int `json:"duration_ms,omitempty,omitzero"`
+}
+
+// BenchResult defines model for BenchResult.
+type BenchResult struct {
+	Items    []BenchItem `json:"items"`
+	Provider string      `json:"provider"`
+}
+
 // BootConfig defines model for BootConfig.
 type BootConfig struct {
 	Cmdline string `json:"cmdline,omitempty,omitzero"`
@@ -844,6 +989,9 @@ type Card struct {
 // CardSelfTest defines model for Card.SelfTest.
 type CardSelfTest string
 
+// CardStats counters by name; objects count by what happened
+type CardStats = quac100.Stats
+
 // Clock defines model for Clock.
 type Clock struct {
 	LastSync *time.Time `json:"last_sync,omitempty"`
@@ -907,6 +1055,14 @@ type DataVolume struct {
 	SizeBytes int64   `json:"size_bytes"`
 }
 
+// Decapsulate defines model for Decapsulate.
+type Decapsulate struct {
+	Ciphertext []byte `json:"ciphertext"`
+
+	// Recipient ML-KEM-1024 public key to seal the envelope for
+	Recipient EnvelopeKey `json:"recipient"`
+}
+
 // Disk defines model for Disk.
 type Disk struct {
 	AllocatedBytes int64      `json:"allocated_bytes"`
@@ -946,6 +1102,18 @@ type DiskList struct {
 
 // DiskSelector /dev/NAME, serial:…, path:… (as in SystemDisk), wwn:…, smallest or largest (of the fixed disks that nothing uses)
 type DiskSelector = string
+
+// Envelope defines model for Envelope.
+type Envelope struct {
+	// Envelope an envelope (docs/keys.md)
+	Envelope EnvelopeBytes `json:"envelope"`
+}
+
+// EnvelopeBytes an envelope (docs/keys.md)
+type EnvelopeBytes = []byte
+
+// EnvelopeKey ML-KEM-1024 public key to seal the envelope for
+type EnvelopeKey = []byte
 
 // Error defines model for Error.
 type Error = qverr.Body
@@ -1044,6 +1212,151 @@ type KVM = initapi.KVM
 type KernelInfo struct {
 	Cmdline string `json:"cmdline"`
 	Release string `json:"release"`
+}
+
+// Key defines model for Key.
+type Key struct {
+	// Algorithm by the name of its standard, such as ML-DSA-65
+	Algorithm string `json:"algorithm"`
+
+	// Card serial number of the card that keeps it
+	Card        string     `json:"card,omitempty,omitzero"`
+	CreatedAt   time.Time  `json:"created_at"`
+	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
+	Extractable bool       `json:"extractable"`
+
+	// ID UUID
+	ID     string    `json:"id"`
+	Label  KeyLabel  `json:"label,omitempty,omitzero"`
+	Origin KeyOrigin `json:"origin"`
+
+	// PublicKey in the encoding of its standard
+	PublicKey  []byte     `json:"public_key"`
+	ReplacedBy string     `json:"replaced_by,omitempty,omitzero"`
+	Replaces   string     `json:"replaces,omitempty,omitzero"`
+	RetiredAt  *time.Time `json:"retired_at,omitempty"`
+	State      KeyState   `json:"state"`
+	Usage      []KeyUsage `json:"usage"`
+	UsedAt     *time.Time `json:"used_at,omitempty"`
+	Uses       int64      `json:"uses"`
+
+	// Version one more with each rotation
+	Version int `json:"version"`
+}
+
+// KeyOrigin defines model for Key.Origin.
+type KeyOrigin string
+
+// KeyState defines model for Key.State.
+type KeyState string
+
+// KeyExpire defines model for KeyExpire.
+type KeyExpire struct {
+	// At now when absent
+	At    *time.Time `json:"at,omitempty"`
+	Never bool       `json:"never,omitempty,omitzero"`
+}
+
+// KeyExport defines model for KeyExport.
+type KeyExport struct {
+	// Recipient ML-KEM-1024 public key to seal the envelope for
+	Recipient EnvelopeKey `json:"recipient"`
+}
+
+// KeyGenerate defines model for KeyGenerate.
+type KeyGenerate struct {
+	Algorithm string `json:"algorithm"`
+
+	// ExpiresAt never when absent
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// Extractable may be exported
+	Extractable bool     `json:"extractable,omitempty,omitzero"`
+	Label       KeyLabel `json:"label,omitempty,omitzero"`
+
+	// OnCard it is made on the card, and never leaves it
+	OnCard bool `json:"on_card,omitempty,omitzero"`
+
+	// Usage all that the algorithm can when absent
+	Usage []KeyUsage `json:"usage,omitempty,omitzero"`
+}
+
+// KeyImport defines model for KeyImport.
+type KeyImport struct {
+	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
+	Extractable bool       `json:"extractable,omitempty,omitzero"`
+
+	// Key an envelope (docs/keys.md)
+	Key   EnvelopeBytes `json:"key"`
+	Label KeyLabel      `json:"label,omitempty,omitzero"`
+	Usage []KeyUsage    `json:"usage,omitempty,omitzero"`
+}
+
+// KeyLabel defines model for KeyLabel.
+type KeyLabel = string
+
+// KeyList defines model for KeyList.
+type KeyList struct {
+	Items []Key `json:"items"`
+}
+
+// KeyRotate defines model for KeyRotate.
+type KeyRotate struct {
+	// ExpiresAt as long as the old one was to live when absent
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// KeyUsage defines model for KeyUsage.
+type KeyUsage string
+
+// Keystore defines model for Keystore.
+type Keystore struct {
+	// Counter what finds an older file: "tpm", or "state" for the node's state file
+	Counter string `json:"counter,omitempty,omitzero"`
+
+	// EnvelopeKey ML-KEM-1024 public key that secrets for the keystore are sealed for; another with each start of the daemon
+	EnvelopeKey []byte `json:"envelope_key"`
+
+	// Generation one more with each change
+	Generation int64 `json:"generation,omitempty,omitzero"`
+	Keys       int   `json:"keys"`
+
+	// Memory what keeps the daemon's memory to itself
+	Memory SecretMemory `json:"memory"`
+
+	// OpenedBy what opens it: "tpm", "passphrase"
+	OpenedBy []string `json:"opened_by,omitempty,omitzero"`
+
+	// Problem something missing or failed
+	Problem Problem       `json:"problem,omitempty,omitzero"`
+	State   KeystoreState `json:"state"`
+}
+
+// KeystoreState defines model for Keystore.State.
+type KeystoreState string
+
+// KeystoreInit defines model for KeystoreInit.
+type KeystoreInit struct {
+	// Passphrase an envelope (docs/keys.md)
+	Passphrase EnvelopeBytes `json:"passphrase,omitempty,omitzero"`
+
+	// Replace put a keystore aside that is refused
+	Replace bool `json:"replace,omitempty,omitzero"`
+}
+
+// KeystorePassphrase defines model for KeystorePassphrase.
+type KeystorePassphrase struct {
+	// Passphrase an envelope (docs/keys.md)
+	Passphrase EnvelopeBytes `json:"passphrase"`
+}
+
+// KeystoreUnlock defines model for KeystoreUnlock.
+type KeystoreUnlock struct {
+	// Passphrase an envelope (docs/keys.md)
+	Passphrase EnvelopeBytes `json:"passphrase"`
+
+	// Recover take the file as the newest and seal it for this node
+	Recover bool `json:"recover,omitempty,omitzero"`
 }
 
 // Lease defines model for Lease.
@@ -1263,6 +1576,14 @@ type QUAC100 struct {
 // QUAC100Provider which provider serves now
 type QUAC100Provider string
 
+// RandomBytes defines model for RandomBytes.
+type RandomBytes struct {
+	Data []byte `json:"data"`
+
+	// Provider quac100 or software
+	Provider string `json:"provider"`
+}
+
 // RecoveryKey eight groups of eight letters
 type RecoveryKey = string
 
@@ -1296,10 +1617,30 @@ type Sealing struct {
 	SealedFor []string `json:"sealed_for"`
 }
 
+// SecretMemory what keeps the daemon's memory to itself
+type SecretMemory struct {
+	// Locked none of it can be swapped out
+	Locked     bool `json:"locked"`
+	NoCoreDump bool `json:"no_core_dump"`
+
+	// NoSwap the node has no swap
+	NoSwap bool `json:"no_swap"`
+
+	// Wiped stack and heap are wiped after use
+	Wiped bool `json:"wiped"`
+}
+
 // SecurityConfig defines model for SecurityConfig.
 type SecurityConfig struct {
 	SevSnp bool `json:"sev-snp,omitempty,omitzero"`
 	Tdx    bool `json:"tdx,omitempty,omitzero"`
+}
+
+// Signature defines model for Signature.
+type Signature struct {
+	Algorithm string `json:"algorithm"`
+	KeyID     string `json:"key_id"`
+	Signature []byte `json:"signature"`
 }
 
 // Size bytes, or a number with K, M, G or T (powers of 1024)
@@ -1800,6 +2141,12 @@ type VMStats struct {
 	VMM VMMStats `json:"vmm,omitempty,omitzero"`
 }
 
+// CardAddress defines model for CardAddress.
+type CardAddress = string
+
+// KeyRef defines model for KeyRef.
+type KeyRef = string
+
 // PathName defines model for PathName.
 type PathName = string
 
@@ -1817,6 +2164,30 @@ type PowerActionAnswer = PowerAction
 
 // TaskAnswer defines model for TaskAnswer.
 type TaskAnswer = Task
+
+// SignParams defines parameters for Sign.
+type SignParams struct {
+	// Context context string, in hexadecimal
+	Context string `form:"context,omitempty" json:"context,omitempty,omitzero"`
+
+	// Prehash hash function of the pre-hashed form, such as SHA2-512; the pure form when absent
+	Prehash string `form:"prehash,omitempty" json:"prehash,omitempty,omitzero"`
+
+	// Deterministic without fresh randomness
+	Deterministic bool `form:"deterministic,omitempty" json:"deterministic,omitempty,omitzero"`
+}
+
+// ReadRandomParams defines parameters for ReadRandom.
+type ReadRandomParams struct {
+	// Bytes 32 when absent
+	Bytes int `form:"bytes,omitempty" json:"bytes,omitempty,omitzero"`
+}
+
+// UpdateQUAC100Params defines parameters for UpdateQUAC100.
+type UpdateQUAC100Params struct {
+	// Wait hold the answer until the task ends, at most so many seconds
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
 
 // CreateDiskParams defines parameters for CreateDisk.
 type CreateDiskParams struct {
@@ -1986,6 +2357,36 @@ type StopVMParams struct {
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// BenchCryptoJSONRequestBody defines body for BenchCrypto for application/json ContentType.
+type BenchCryptoJSONRequestBody = BenchRequest
+
+// GenerateKeyJSONRequestBody defines body for GenerateKey for application/json ContentType.
+type GenerateKeyJSONRequestBody = KeyGenerate
+
+// ImportKeyJSONRequestBody defines body for ImportKey for application/json ContentType.
+type ImportKeyJSONRequestBody = KeyImport
+
+// DecapsulateJSONRequestBody defines body for Decapsulate for application/json ContentType.
+type DecapsulateJSONRequestBody = Decapsulate
+
+// ExpireKeyJSONRequestBody defines body for ExpireKey for application/json ContentType.
+type ExpireKeyJSONRequestBody = KeyExpire
+
+// ExportKeyJSONRequestBody defines body for ExportKey for application/json ContentType.
+type ExportKeyJSONRequestBody = KeyExport
+
+// RotateKeyJSONRequestBody defines body for RotateKey for application/json ContentType.
+type RotateKeyJSONRequestBody = KeyRotate
+
+// InitKeystoreJSONRequestBody defines body for InitKeystore for application/json ContentType.
+type InitKeystoreJSONRequestBody = KeystoreInit
+
+// SetKeystorePassphraseJSONRequestBody defines body for SetKeystorePassphrase for application/json ContentType.
+type SetKeystorePassphraseJSONRequestBody = KeystorePassphrase
+
+// UnlockKeystoreJSONRequestBody defines body for UnlockKeystore for application/json ContentType.
+type UnlockKeystoreJSONRequestBody = KeystoreUnlock
+
 // CreateDiskJSONRequestBody defines body for CreateDisk for application/json ContentType.
 type CreateDiskJSONRequestBody = DiskCreate
 
@@ -2099,15 +2500,215 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// BenchCryptoWithBody Measure how many operations per second the provider does that serves now
+	//
+	// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+	BenchCryptoWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BenchCrypto Measure how many operations per second the provider does that serves now
+	//
+	// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+	BenchCrypto(ctx context.Context, body BenchCryptoJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListKeys All keys, without their secrets
+	//
+	// Corresponds with GET /api/v1/crypto/keys (the `ListKeys` operationId).
+	ListKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GenerateKeyWithBody Make a key pair
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+	GenerateKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GenerateKey Make a key pair
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+	GenerateKey(ctx context.Context, body GenerateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportKeyWithBody Bring in a private key (PKCS#8) in an envelope
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+	ImportKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportKey Bring in a private key (PKCS#8) in an envelope
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+	ImportKey(ctx context.Context, body ImportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DestroyKey Wipe a key; nothing brings it back
+	//
+	// Corresponds with DELETE /api/v1/crypto/keys/{key} (the `DestroyKey` operationId).
+	DestroyKey(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetKey One key, without its secret
+	//
+	// Corresponds with GET /api/v1/crypto/keys/{key} (the `GetKey` operationId).
+	GetKey(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecapsulateWithBody Recover a shared key, in an envelope for the caller
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+	DecapsulateWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Decapsulate Recover a shared key, in an envelope for the caller
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+	Decapsulate(ctx context.Context, key KeyRef, body DecapsulateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpireKeyWithBody Say when a key expires
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+	ExpireKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpireKey Say when a key expires
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+	ExpireKey(ctx context.Context, key KeyRef, body ExpireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportKeyWithBody Get an extractable private key (PKCS#8), in an envelope for the caller
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+	ExportKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportKey Get an extractable private key (PKCS#8), in an envelope for the caller
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+	ExportKey(ctx context.Context, key KeyRef, body ExportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKeyWithBody Make a new key in the place of one, which is retired
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+	RotateKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKey Make a new key in the place of one, which is retired
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+	RotateKey(ctx context.Context, key KeyRef, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignWithBody Sign the body, of at most 32 MiB
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/sign (the `Sign` operationId).
+	SignWithBody(ctx context.Context, key KeyRef, params *SignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetKeystore How the keystore is, and the key that envelopes for it are sealed for
+	//
+	// Corresponds with GET /api/v1/crypto/keystore (the `GetKeystore` operationId).
+	GetKeystore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InitKeystoreWithBody Make an empty keystore; QV_ERR_EXIST when there is one
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+	InitKeystoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InitKeystore Make an empty keystore; QV_ERR_EXIST when there is one
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+	InitKeystore(ctx context.Context, body InitKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetKeystorePassphraseWithBody Set the passphrase of an open keystore, in place of the one before
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+	SetKeystorePassphraseWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetKeystorePassphrase Set the passphrase of an open keystore, in place of the one before
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+	SetKeystorePassphrase(ctx context.Context, body SetKeystorePassphraseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlockKeystoreWithBody Open the keystore by its passphrase
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+	UnlockKeystoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlockKeystore Open the keystore by its passphrase
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+	UnlockKeystore(ctx context.Context, body UnlockKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetQRNG Where randomness comes from
 	//
 	// Corresponds with GET /api/v1/crypto/qrng (the `GetQRNG` operationId).
 	GetQRNG(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReadRandom Randomness of the provider that serves; PQC_ERR_QRNG while a card that must serve has none
+	//
+	// Corresponds with GET /api/v1/crypto/qrng/random (the `ReadRandom` operationId).
+	ReadRandom(ctx context.Context, params *ReadRandomParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetQUAC100 The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 	//
 	// Corresponds with GET /api/v1/crypto/quac100 (the `GetQUAC100` operationId).
 	GetQUAC100(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateQUAC100WithBody Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	//
+	// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+	UpdateQUAC100WithBody(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
+	ResetQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestQUAC100 Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
+	TestQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQUAC100Stats What the driver counted since it opened a card
+	//
+	// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+	GetQUAC100Stats(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDisks All disks
 	//
@@ -2522,6 +3123,427 @@ type ClientInterface interface {
 	GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// BenchCryptoWithBody Measure how many operations per second the provider does that serves now
+//
+// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+func (c *Client) BenchCryptoWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBenchCryptoRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BenchCrypto Measure how many operations per second the provider does that serves now
+//
+// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+func (c *Client) BenchCrypto(ctx context.Context, body BenchCryptoJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBenchCryptoRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListKeys All keys, without their secrets
+//
+// Corresponds with GET /api/v1/crypto/keys (the `ListKeys` operationId).
+func (c *Client) ListKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GenerateKeyWithBody Make a key pair
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+func (c *Client) GenerateKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGenerateKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GenerateKey Make a key pair
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+func (c *Client) GenerateKey(ctx context.Context, body GenerateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGenerateKeyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportKeyWithBody Bring in a private key (PKCS#8) in an envelope
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+func (c *Client) ImportKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportKey Bring in a private key (PKCS#8) in an envelope
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+func (c *Client) ImportKey(ctx context.Context, body ImportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportKeyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DestroyKey Wipe a key; nothing brings it back
+//
+// Corresponds with DELETE /api/v1/crypto/keys/{key} (the `DestroyKey` operationId).
+func (c *Client) DestroyKey(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDestroyKeyRequest(c.Server, key)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetKey One key, without its secret
+//
+// Corresponds with GET /api/v1/crypto/keys/{key} (the `GetKey` operationId).
+func (c *Client) GetKey(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetKeyRequest(c.Server, key)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecapsulateWithBody Recover a shared key, in an envelope for the caller
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+func (c *Client) DecapsulateWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecapsulateRequestWithBody(c.Server, key, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Decapsulate Recover a shared key, in an envelope for the caller
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+func (c *Client) Decapsulate(ctx context.Context, key KeyRef, body DecapsulateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecapsulateRequest(c.Server, key, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpireKeyWithBody Say when a key expires
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+func (c *Client) ExpireKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpireKeyRequestWithBody(c.Server, key, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpireKey Say when a key expires
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+func (c *Client) ExpireKey(ctx context.Context, key KeyRef, body ExpireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpireKeyRequest(c.Server, key, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportKeyWithBody Get an extractable private key (PKCS#8), in an envelope for the caller
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+func (c *Client) ExportKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportKeyRequestWithBody(c.Server, key, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportKey Get an extractable private key (PKCS#8), in an envelope for the caller
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+func (c *Client) ExportKey(ctx context.Context, key KeyRef, body ExportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportKeyRequest(c.Server, key, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKeyWithBody Make a new key in the place of one, which is retired
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+func (c *Client) RotateKeyWithBody(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyRequestWithBody(c.Server, key, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKey Make a new key in the place of one, which is retired
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+func (c *Client) RotateKey(ctx context.Context, key KeyRef, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyRequest(c.Server, key, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignWithBody Sign the body, of at most 32 MiB
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/sign (the `Sign` operationId).
+func (c *Client) SignWithBody(ctx context.Context, key KeyRef, params *SignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignRequestWithBody(c.Server, key, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetKeystore How the keystore is, and the key that envelopes for it are sealed for
+//
+// Corresponds with GET /api/v1/crypto/keystore (the `GetKeystore` operationId).
+func (c *Client) GetKeystore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetKeystoreRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InitKeystoreWithBody Make an empty keystore; QV_ERR_EXIST when there is one
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+func (c *Client) InitKeystoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInitKeystoreRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InitKeystore Make an empty keystore; QV_ERR_EXIST when there is one
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+func (c *Client) InitKeystore(ctx context.Context, body InitKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInitKeystoreRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetKeystorePassphraseWithBody Set the passphrase of an open keystore, in place of the one before
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+func (c *Client) SetKeystorePassphraseWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeystorePassphraseRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetKeystorePassphrase Set the passphrase of an open keystore, in place of the one before
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+func (c *Client) SetKeystorePassphrase(ctx context.Context, body SetKeystorePassphraseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeystorePassphraseRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlockKeystoreWithBody Open the keystore by its passphrase
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+func (c *Client) UnlockKeystoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlockKeystoreRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlockKeystore Open the keystore by its passphrase
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+func (c *Client) UnlockKeystore(ctx context.Context, body UnlockKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlockKeystoreRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetQRNG Where randomness comes from
 //
 // Corresponds with GET /api/v1/crypto/qrng (the `GetQRNG` operationId).
@@ -2537,11 +3559,90 @@ func (c *Client) GetQRNG(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 	return c.Client.Do(req)
 }
 
+// ReadRandom Randomness of the provider that serves; PQC_ERR_QRNG while a card that must serve has none
+//
+// Corresponds with GET /api/v1/crypto/qrng/random (the `ReadRandom` operationId).
+func (c *Client) ReadRandom(ctx context.Context, params *ReadRandomParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReadRandomRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetQUAC100 The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 //
 // Corresponds with GET /api/v1/crypto/quac100 (the `GetQUAC100` operationId).
 func (c *Client) GetQUAC100(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetQUAC100Request(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateQUAC100WithBody Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+//
+// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+func (c *Client) UpdateQUAC100WithBody(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateQUAC100RequestWithBody(c.Server, address, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
+func (c *Client) ResetQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetQUAC100Request(c.Server, address)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestQUAC100 Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
+func (c *Client) TestQUAC100(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestQUAC100Request(c.Server, address)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQUAC100Stats What the driver counted since it opened a card
+//
+// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+func (c *Client) GetQUAC100Stats(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQUAC100StatsRequest(c.Server, address)
 	if err != nil {
 		return nil, err
 	}
@@ -3624,6 +4725,631 @@ func (c *Client) GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*
 	return c.Client.Do(req)
 }
 
+// NewBenchCryptoRequest calls the generic BenchCrypto builder with application/json body
+func NewBenchCryptoRequest(server string, body BenchCryptoJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBenchCryptoRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBenchCryptoRequestWithBody constructs an http.Request for the BenchCrypto method, with any body, and a specified content type
+func NewBenchCryptoRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/bench")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListKeysRequest constructs an http.Request for the ListKeys method
+func NewListKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGenerateKeyRequest calls the generic GenerateKey builder with application/json body
+func NewGenerateKeyRequest(server string, body GenerateKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewGenerateKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewGenerateKeyRequestWithBody constructs an http.Request for the GenerateKey method, with any body, and a specified content type
+func NewGenerateKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewImportKeyRequest calls the generic ImportKey builder with application/json body
+func NewImportKeyRequest(server string, body ImportKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewImportKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewImportKeyRequestWithBody constructs an http.Request for the ImportKey method, with any body, and a specified content type
+func NewImportKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/import")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDestroyKeyRequest constructs an http.Request for the DestroyKey method
+func NewDestroyKeyRequest(server string, key KeyRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetKeyRequest constructs an http.Request for the GetKey method
+func NewGetKeyRequest(server string, key KeyRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDecapsulateRequest calls the generic Decapsulate builder with application/json body
+func NewDecapsulateRequest(server string, key KeyRef, body DecapsulateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDecapsulateRequestWithBody(server, key, "application/json", bodyReader)
+}
+
+// NewDecapsulateRequestWithBody constructs an http.Request for the Decapsulate method, with any body, and a specified content type
+func NewDecapsulateRequestWithBody(server string, key KeyRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s/decaps", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewExpireKeyRequest calls the generic ExpireKey builder with application/json body
+func NewExpireKeyRequest(server string, key KeyRef, body ExpireKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExpireKeyRequestWithBody(server, key, "application/json", bodyReader)
+}
+
+// NewExpireKeyRequestWithBody constructs an http.Request for the ExpireKey method, with any body, and a specified content type
+func NewExpireKeyRequestWithBody(server string, key KeyRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s/expire", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewExportKeyRequest calls the generic ExportKey builder with application/json body
+func NewExportKeyRequest(server string, key KeyRef, body ExportKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExportKeyRequestWithBody(server, key, "application/json", bodyReader)
+}
+
+// NewExportKeyRequestWithBody constructs an http.Request for the ExportKey method, with any body, and a specified content type
+func NewExportKeyRequestWithBody(server string, key KeyRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s/export", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRotateKeyRequest calls the generic RotateKey builder with application/json body
+func NewRotateKeyRequest(server string, key KeyRef, body RotateKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRotateKeyRequestWithBody(server, key, "application/json", bodyReader)
+}
+
+// NewRotateKeyRequestWithBody constructs an http.Request for the RotateKey method, with any body, and a specified content type
+func NewRotateKeyRequestWithBody(server string, key KeyRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s/rotate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSignRequestWithBody constructs an http.Request for the Sign method, with any body, and a specified content type
+func NewSignRequestWithBody(server string, key KeyRef, params *SignParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keys/%s/sign", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "context", params.Context, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prehash", params.Prehash, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "deterministic", params.Deterministic, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetKeystoreRequest constructs an http.Request for the GetKeystore method
+func NewGetKeystoreRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keystore")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewInitKeystoreRequest calls the generic InitKeystore builder with application/json body
+func NewInitKeystoreRequest(server string, body InitKeystoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInitKeystoreRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewInitKeystoreRequestWithBody constructs an http.Request for the InitKeystore method, with any body, and a specified content type
+func NewInitKeystoreRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keystore/init")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSetKeystorePassphraseRequest calls the generic SetKeystorePassphrase builder with application/json body
+func NewSetKeystorePassphraseRequest(server string, body SetKeystorePassphraseJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetKeystorePassphraseRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSetKeystorePassphraseRequestWithBody constructs an http.Request for the SetKeystorePassphrase method, with any body, and a specified content type
+func NewSetKeystorePassphraseRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keystore/passphrase")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewUnlockKeystoreRequest calls the generic UnlockKeystore builder with application/json body
+func NewUnlockKeystoreRequest(server string, body UnlockKeystoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUnlockKeystoreRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewUnlockKeystoreRequestWithBody constructs an http.Request for the UnlockKeystore method, with any body, and a specified content type
+func NewUnlockKeystoreRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/keystore/unlock")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetQRNGRequest constructs an http.Request for the GetQRNG method
 func NewGetQRNGRequest(server string) (*http.Request, error) {
 	var err error
@@ -3651,6 +5377,56 @@ func NewGetQRNGRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewReadRandomRequest constructs an http.Request for the ReadRandom method
+func NewReadRandomRequest(server string, params *ReadRandomParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/qrng/random")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "bytes", params.Bytes, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetQUAC100Request constructs an http.Request for the GetQUAC100 method
 func NewGetQUAC100Request(server string) (*http.Request, error) {
 	var err error
@@ -3661,6 +5437,167 @@ func NewGetQUAC100Request(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/crypto/quac100")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateQUAC100RequestWithBody constructs an http.Request for the UpdateQUAC100 method, with any body, and a specified content type
+func NewUpdateQUAC100RequestWithBody(server string, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/firmware", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResetQUAC100Request constructs an http.Request for the ResetQUAC100 method
+func NewResetQUAC100Request(server string, address CardAddress) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/reset", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestQUAC100Request constructs an http.Request for the TestQUAC100 method
+func NewTestQUAC100Request(server string, address CardAddress) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/self-test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQUAC100StatsRequest constructs an http.Request for the GetQUAC100Stats method
+func NewGetQUAC100StatsRequest(server string, address CardAddress) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/crypto/quac100/%s/stats", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6012,6 +7949,185 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// BenchCryptoWithBodyWithResponse Measure how many operations per second the provider does that serves now
+	//
+	// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+	BenchCryptoWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BenchCryptoResponse, error)
+
+	// BenchCryptoWithResponse Measure how many operations per second the provider does that serves now
+	//
+	// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+	BenchCryptoWithResponse(ctx context.Context, body BenchCryptoJSONRequestBody, reqEditors ...RequestEditorFn) (*BenchCryptoResponse, error)
+
+	// ListKeysWithResponse All keys, without their secrets
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/keys (the `ListKeys` operationId).
+	ListKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListKeysResponse, error)
+
+	// GenerateKeyWithBodyWithResponse Make a key pair
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+	GenerateKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GenerateKeyResponse, error)
+
+	// GenerateKeyWithResponse Make a key pair
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+	GenerateKeyWithResponse(ctx context.Context, body GenerateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*GenerateKeyResponse, error)
+
+	// ImportKeyWithBodyWithResponse Bring in a private key (PKCS#8) in an envelope
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+	ImportKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportKeyResponse, error)
+
+	// ImportKeyWithResponse Bring in a private key (PKCS#8) in an envelope
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+	ImportKeyWithResponse(ctx context.Context, body ImportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportKeyResponse, error)
+
+	// DestroyKeyWithResponse Wipe a key; nothing brings it back
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/crypto/keys/{key} (the `DestroyKey` operationId).
+	DestroyKeyWithResponse(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*DestroyKeyResponse, error)
+
+	// GetKeyWithResponse One key, without its secret
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/keys/{key} (the `GetKey` operationId).
+	GetKeyWithResponse(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*GetKeyResponse, error)
+
+	// DecapsulateWithBodyWithResponse Recover a shared key, in an envelope for the caller
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+	DecapsulateWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecapsulateResponse, error)
+
+	// DecapsulateWithResponse Recover a shared key, in an envelope for the caller
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+	DecapsulateWithResponse(ctx context.Context, key KeyRef, body DecapsulateJSONRequestBody, reqEditors ...RequestEditorFn) (*DecapsulateResponse, error)
+
+	// ExpireKeyWithBodyWithResponse Say when a key expires
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+	ExpireKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpireKeyResponse, error)
+
+	// ExpireKeyWithResponse Say when a key expires
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+	ExpireKeyWithResponse(ctx context.Context, key KeyRef, body ExpireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpireKeyResponse, error)
+
+	// ExportKeyWithBodyWithResponse Get an extractable private key (PKCS#8), in an envelope for the caller
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+	ExportKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExportKeyResponse, error)
+
+	// ExportKeyWithResponse Get an extractable private key (PKCS#8), in an envelope for the caller
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+	ExportKeyWithResponse(ctx context.Context, key KeyRef, body ExportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ExportKeyResponse, error)
+
+	// RotateKeyWithBodyWithResponse Make a new key in the place of one, which is retired
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+	RotateKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error)
+
+	// RotateKeyWithResponse Make a new key in the place of one, which is retired
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+	RotateKeyWithResponse(ctx context.Context, key KeyRef, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error)
+
+	// SignWithBodyWithResponse Sign the body, of at most 32 MiB
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keys/{key}/sign (the `Sign` operationId).
+	SignWithBodyWithResponse(ctx context.Context, key KeyRef, params *SignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignResponse, error)
+
+	// GetKeystoreWithResponse How the keystore is, and the key that envelopes for it are sealed for
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/keystore (the `GetKeystore` operationId).
+	GetKeystoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetKeystoreResponse, error)
+
+	// InitKeystoreWithBodyWithResponse Make an empty keystore; QV_ERR_EXIST when there is one
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+	InitKeystoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InitKeystoreResponse, error)
+
+	// InitKeystoreWithResponse Make an empty keystore; QV_ERR_EXIST when there is one
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+	InitKeystoreWithResponse(ctx context.Context, body InitKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*InitKeystoreResponse, error)
+
+	// SetKeystorePassphraseWithBodyWithResponse Set the passphrase of an open keystore, in place of the one before
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+	SetKeystorePassphraseWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetKeystorePassphraseResponse, error)
+
+	// SetKeystorePassphraseWithResponse Set the passphrase of an open keystore, in place of the one before
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+	SetKeystorePassphraseWithResponse(ctx context.Context, body SetKeystorePassphraseJSONRequestBody, reqEditors ...RequestEditorFn) (*SetKeystorePassphraseResponse, error)
+
+	// UnlockKeystoreWithBodyWithResponse Open the keystore by its passphrase
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+	UnlockKeystoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnlockKeystoreResponse, error)
+
+	// UnlockKeystoreWithResponse Open the keystore by its passphrase
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+	UnlockKeystoreWithResponse(ctx context.Context, body UnlockKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*UnlockKeystoreResponse, error)
+
 	// GetQRNGWithResponse Where randomness comes from
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6019,12 +8135,49 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/crypto/qrng (the `GetQRNG` operationId).
 	GetQRNGWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetQRNGResponse, error)
 
+	// ReadRandomWithResponse Randomness of the provider that serves; PQC_ERR_QRNG while a card that must serve has none
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/qrng/random (the `ReadRandom` operationId).
+	ReadRandomWithResponse(ctx context.Context, params *ReadRandomParams, reqEditors ...RequestEditorFn) (*ReadRandomResponse, error)
+
 	// GetQUAC100WithResponse The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/crypto/quac100 (the `GetQUAC100` operationId).
 	GetQUAC100WithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetQUAC100Response, error)
+
+	// UpdateQUAC100WithBodyWithResponse Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	//
+	// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+	UpdateQUAC100WithBodyWithResponse(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateQUAC100Response, error)
+
+	// ResetQUAC100WithResponse Reset a card; what it was doing is done elsewhere or fails
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
+	ResetQUAC100WithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*ResetQUAC100Response, error)
+
+	// TestQUAC100WithResponse Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
+	TestQUAC100WithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*TestQUAC100Response, error)
+
+	// GetQUAC100StatsWithResponse What the driver counted since it opened a card
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+	GetQUAC100StatsWithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*GetQUAC100StatsResponse, error)
 
 	// ListDisksWithResponse All disks
 	//
@@ -6515,6 +8668,719 @@ type ClientWithResponsesInterface interface {
 	GetReadyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadyResponse, error)
 }
 
+type BenchCryptoResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BenchResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BenchCryptoResponse) GetJSON200() *BenchResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BenchCryptoResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BenchCryptoResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BenchCryptoResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BenchCryptoResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BenchCryptoResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *KeyList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListKeysResponse) GetJSON200() *KeyList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListKeysResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GenerateKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Key
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r GenerateKeyResponse) GetJSON201() *Key {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GenerateKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GenerateKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GenerateKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GenerateKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GenerateKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Key
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ImportKeyResponse) GetJSON201() *Key {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ImportKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DestroyKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DestroyKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DestroyKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DestroyKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DestroyKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DestroyKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Key
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetKeyResponse) GetJSON200() *Key {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DecapsulateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DecapsulateResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DecapsulateResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DecapsulateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DecapsulateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DecapsulateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DecapsulateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExpireKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Key
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExpireKeyResponse) GetJSON200() *Key {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ExpireKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExpireKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExpireKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExpireKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExpireKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExportKeyResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ExportKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RotateKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Key
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RotateKeyResponse) GetJSON201() *Key {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RotateKeyResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SignResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Signature
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignResponse) GetJSON200() *Signature {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SignResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetKeystoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Keystore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetKeystoreResponse) GetJSON200() *Keystore {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetKeystoreResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetKeystoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetKeystoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetKeystoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetKeystoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type InitKeystoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Keystore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r InitKeystoreResponse) GetJSON201() *Keystore {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r InitKeystoreResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r InitKeystoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InitKeystoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InitKeystoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InitKeystoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetKeystorePassphraseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Keystore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetKeystorePassphraseResponse) GetJSON200() *Keystore {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetKeystorePassphraseResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetKeystorePassphraseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetKeystorePassphraseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetKeystorePassphraseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetKeystorePassphraseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnlockKeystoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Keystore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnlockKeystoreResponse) GetJSON200() *Keystore {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UnlockKeystoreResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnlockKeystoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnlockKeystoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnlockKeystoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnlockKeystoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetQRNGResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6563,6 +9429,54 @@ func (r GetQRNGResponse) ContentType() string {
 	return ""
 }
 
+type ReadRandomResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RandomBytes
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReadRandomResponse) GetJSON200() *RandomBytes {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReadRandomResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReadRandomResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReadRandomResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReadRandomResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReadRandomResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetQUAC100Response struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6605,6 +9519,205 @@ func (r GetQUAC100Response) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateQUAC100Response202Headers the declared response headers of an HTTP 202 response for UpdateQUAC100
+type UpdateQUAC100Response202Headers struct {
+	Location string
+}
+
+type UpdateQUAC100Response struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *TaskAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *UpdateQUAC100Response202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UpdateQUAC100Response) GetJSON202() *TaskAnswer {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateQUAC100Response) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateQUAC100Response) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateQUAC100Response) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateQUAC100Response) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetQUAC100Response struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Card
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetQUAC100Response) GetJSON200() *Card {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResetQUAC100Response) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetQUAC100Response) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetQUAC100Response) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetQUAC100Response) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestQUAC100Response struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Card
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestQUAC100Response) GetJSON200() *Card {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestQUAC100Response) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestQUAC100Response) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestQUAC100Response) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestQUAC100Response) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestQUAC100Response) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQUAC100StatsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CardStats
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQUAC100StatsResponse) GetJSON200() *CardStats {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetQUAC100StatsResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQUAC100StatsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQUAC100StatsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQUAC100StatsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQUAC100StatsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9169,6 +12282,335 @@ func (r GetReadyResponse) ContentType() string {
 	return ""
 }
 
+// BenchCryptoWithBodyWithResponse Measure how many operations per second the provider does that serves now
+//
+// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+func (c *ClientWithResponses) BenchCryptoWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BenchCryptoResponse, error) {
+	rsp, err := c.BenchCryptoWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBenchCryptoResponse(rsp)
+}
+
+// BenchCryptoWithResponse Measure how many operations per second the provider does that serves now
+//
+// Each operation is repeated for duration_ms on one processor; the answer comes when all are measured.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/bench (the `BenchCrypto` operationId).
+func (c *ClientWithResponses) BenchCryptoWithResponse(ctx context.Context, body BenchCryptoJSONRequestBody, reqEditors ...RequestEditorFn) (*BenchCryptoResponse, error) {
+	rsp, err := c.BenchCrypto(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBenchCryptoResponse(rsp)
+}
+
+// ListKeysWithResponse All keys, without their secrets
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/keys (the `ListKeys` operationId).
+func (c *ClientWithResponses) ListKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListKeysResponse, error) {
+	rsp, err := c.ListKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListKeysResponse(rsp)
+}
+
+// GenerateKeyWithBodyWithResponse Make a key pair
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+func (c *ClientWithResponses) GenerateKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GenerateKeyResponse, error) {
+	rsp, err := c.GenerateKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGenerateKeyResponse(rsp)
+}
+
+// GenerateKeyWithResponse Make a key pair
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys (the `GenerateKey` operationId).
+func (c *ClientWithResponses) GenerateKeyWithResponse(ctx context.Context, body GenerateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*GenerateKeyResponse, error) {
+	rsp, err := c.GenerateKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGenerateKeyResponse(rsp)
+}
+
+// ImportKeyWithBodyWithResponse Bring in a private key (PKCS#8) in an envelope
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+func (c *ClientWithResponses) ImportKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportKeyResponse, error) {
+	rsp, err := c.ImportKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportKeyResponse(rsp)
+}
+
+// ImportKeyWithResponse Bring in a private key (PKCS#8) in an envelope
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/import (the `ImportKey` operationId).
+func (c *ClientWithResponses) ImportKeyWithResponse(ctx context.Context, body ImportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportKeyResponse, error) {
+	rsp, err := c.ImportKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportKeyResponse(rsp)
+}
+
+// DestroyKeyWithResponse Wipe a key; nothing brings it back
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/crypto/keys/{key} (the `DestroyKey` operationId).
+func (c *ClientWithResponses) DestroyKeyWithResponse(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*DestroyKeyResponse, error) {
+	rsp, err := c.DestroyKey(ctx, key, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDestroyKeyResponse(rsp)
+}
+
+// GetKeyWithResponse One key, without its secret
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/keys/{key} (the `GetKey` operationId).
+func (c *ClientWithResponses) GetKeyWithResponse(ctx context.Context, key KeyRef, reqEditors ...RequestEditorFn) (*GetKeyResponse, error) {
+	rsp, err := c.GetKey(ctx, key, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetKeyResponse(rsp)
+}
+
+// DecapsulateWithBodyWithResponse Recover a shared key, in an envelope for the caller
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+func (c *ClientWithResponses) DecapsulateWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecapsulateResponse, error) {
+	rsp, err := c.DecapsulateWithBody(ctx, key, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecapsulateResponse(rsp)
+}
+
+// DecapsulateWithResponse Recover a shared key, in an envelope for the caller
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/decaps (the `Decapsulate` operationId).
+func (c *ClientWithResponses) DecapsulateWithResponse(ctx context.Context, key KeyRef, body DecapsulateJSONRequestBody, reqEditors ...RequestEditorFn) (*DecapsulateResponse, error) {
+	rsp, err := c.Decapsulate(ctx, key, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecapsulateResponse(rsp)
+}
+
+// ExpireKeyWithBodyWithResponse Say when a key expires
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+func (c *ClientWithResponses) ExpireKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpireKeyResponse, error) {
+	rsp, err := c.ExpireKeyWithBody(ctx, key, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpireKeyResponse(rsp)
+}
+
+// ExpireKeyWithResponse Say when a key expires
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/expire (the `ExpireKey` operationId).
+func (c *ClientWithResponses) ExpireKeyWithResponse(ctx context.Context, key KeyRef, body ExpireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpireKeyResponse, error) {
+	rsp, err := c.ExpireKey(ctx, key, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpireKeyResponse(rsp)
+}
+
+// ExportKeyWithBodyWithResponse Get an extractable private key (PKCS#8), in an envelope for the caller
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+func (c *ClientWithResponses) ExportKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExportKeyResponse, error) {
+	rsp, err := c.ExportKeyWithBody(ctx, key, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportKeyResponse(rsp)
+}
+
+// ExportKeyWithResponse Get an extractable private key (PKCS#8), in an envelope for the caller
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/export (the `ExportKey` operationId).
+func (c *ClientWithResponses) ExportKeyWithResponse(ctx context.Context, key KeyRef, body ExportKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*ExportKeyResponse, error) {
+	rsp, err := c.ExportKey(ctx, key, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportKeyResponse(rsp)
+}
+
+// RotateKeyWithBodyWithResponse Make a new key in the place of one, which is retired
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+func (c *ClientWithResponses) RotateKeyWithBodyWithResponse(ctx context.Context, key KeyRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error) {
+	rsp, err := c.RotateKeyWithBody(ctx, key, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateKeyResponse(rsp)
+}
+
+// RotateKeyWithResponse Make a new key in the place of one, which is retired
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/rotate (the `RotateKey` operationId).
+func (c *ClientWithResponses) RotateKeyWithResponse(ctx context.Context, key KeyRef, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error) {
+	rsp, err := c.RotateKey(ctx, key, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateKeyResponse(rsp)
+}
+
+// SignWithBodyWithResponse Sign the body, of at most 32 MiB
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keys/{key}/sign (the `Sign` operationId).
+func (c *ClientWithResponses) SignWithBodyWithResponse(ctx context.Context, key KeyRef, params *SignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignResponse, error) {
+	rsp, err := c.SignWithBody(ctx, key, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignResponse(rsp)
+}
+
+// GetKeystoreWithResponse How the keystore is, and the key that envelopes for it are sealed for
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/keystore (the `GetKeystore` operationId).
+func (c *ClientWithResponses) GetKeystoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetKeystoreResponse, error) {
+	rsp, err := c.GetKeystore(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetKeystoreResponse(rsp)
+}
+
+// InitKeystoreWithBodyWithResponse Make an empty keystore; QV_ERR_EXIST when there is one
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+func (c *ClientWithResponses) InitKeystoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InitKeystoreResponse, error) {
+	rsp, err := c.InitKeystoreWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInitKeystoreResponse(rsp)
+}
+
+// InitKeystoreWithResponse Make an empty keystore; QV_ERR_EXIST when there is one
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/init (the `InitKeystore` operationId).
+func (c *ClientWithResponses) InitKeystoreWithResponse(ctx context.Context, body InitKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*InitKeystoreResponse, error) {
+	rsp, err := c.InitKeystore(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInitKeystoreResponse(rsp)
+}
+
+// SetKeystorePassphraseWithBodyWithResponse Set the passphrase of an open keystore, in place of the one before
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+func (c *ClientWithResponses) SetKeystorePassphraseWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetKeystorePassphraseResponse, error) {
+	rsp, err := c.SetKeystorePassphraseWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetKeystorePassphraseResponse(rsp)
+}
+
+// SetKeystorePassphraseWithResponse Set the passphrase of an open keystore, in place of the one before
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/passphrase (the `SetKeystorePassphrase` operationId).
+func (c *ClientWithResponses) SetKeystorePassphraseWithResponse(ctx context.Context, body SetKeystorePassphraseJSONRequestBody, reqEditors ...RequestEditorFn) (*SetKeystorePassphraseResponse, error) {
+	rsp, err := c.SetKeystorePassphrase(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetKeystorePassphraseResponse(rsp)
+}
+
+// UnlockKeystoreWithBodyWithResponse Open the keystore by its passphrase
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+func (c *ClientWithResponses) UnlockKeystoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnlockKeystoreResponse, error) {
+	rsp, err := c.UnlockKeystoreWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlockKeystoreResponse(rsp)
+}
+
+// UnlockKeystoreWithResponse Open the keystore by its passphrase
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/keystore/unlock (the `UnlockKeystore` operationId).
+func (c *ClientWithResponses) UnlockKeystoreWithResponse(ctx context.Context, body UnlockKeystoreJSONRequestBody, reqEditors ...RequestEditorFn) (*UnlockKeystoreResponse, error) {
+	rsp, err := c.UnlockKeystore(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlockKeystoreResponse(rsp)
+}
+
 // GetQRNGWithResponse Where randomness comes from
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9182,6 +12624,19 @@ func (c *ClientWithResponses) GetQRNGWithResponse(ctx context.Context, reqEditor
 	return ParseGetQRNGResponse(rsp)
 }
 
+// ReadRandomWithResponse Randomness of the provider that serves; PQC_ERR_QRNG while a card that must serve has none
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/qrng/random (the `ReadRandom` operationId).
+func (c *ClientWithResponses) ReadRandomWithResponse(ctx context.Context, params *ReadRandomParams, reqEditors ...RequestEditorFn) (*ReadRandomResponse, error) {
+	rsp, err := c.ReadRandom(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReadRandomResponse(rsp)
+}
+
 // GetQUAC100WithResponse The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9193,6 +12648,60 @@ func (c *ClientWithResponses) GetQUAC100WithResponse(ctx context.Context, reqEdi
 		return nil, err
 	}
 	return ParseGetQUAC100Response(rsp)
+}
+
+// UpdateQUAC100WithBodyWithResponse Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+//
+// The image is written beside the one that runs, started by a reset, tested and then kept. What fails its tests is left for the old one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/firmware (the `UpdateQUAC100` operationId).
+func (c *ClientWithResponses) UpdateQUAC100WithBodyWithResponse(ctx context.Context, address CardAddress, params *UpdateQUAC100Params, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateQUAC100Response, error) {
+	rsp, err := c.UpdateQUAC100WithBody(ctx, address, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateQUAC100Response(rsp)
+}
+
+// ResetQUAC100WithResponse Reset a card; what it was doing is done elsewhere or fails
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/reset (the `ResetQUAC100` operationId).
+func (c *ClientWithResponses) ResetQUAC100WithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*ResetQUAC100Response, error) {
+	rsp, err := c.ResetQUAC100(ctx, address, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetQUAC100Response(rsp)
+}
+
+// TestQUAC100WithResponse Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/crypto/quac100/{address}/self-test (the `TestQUAC100` operationId).
+func (c *ClientWithResponses) TestQUAC100WithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*TestQUAC100Response, error) {
+	rsp, err := c.TestQUAC100(ctx, address, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestQUAC100Response(rsp)
+}
+
+// GetQUAC100StatsWithResponse What the driver counted since it opened a card
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/crypto/quac100/{address}/stats (the `GetQUAC100Stats` operationId).
+func (c *ClientWithResponses) GetQUAC100StatsWithResponse(ctx context.Context, address CardAddress, reqEditors ...RequestEditorFn) (*GetQUAC100StatsResponse, error) {
+	rsp, err := c.GetQUAC100Stats(ctx, address, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQUAC100StatsResponse(rsp)
 }
 
 // ListDisksWithResponse All disks
@@ -10079,6 +13588,497 @@ func (c *ClientWithResponses) GetReadyWithResponse(ctx context.Context, reqEdito
 	return ParseGetReadyResponse(rsp)
 }
 
+// ParseBenchCryptoResponse parses an HTTP response from a BenchCryptoWithResponse call
+func ParseBenchCryptoResponse(rsp *http.Response) (*BenchCryptoResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BenchCryptoResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BenchResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListKeysResponse parses an HTTP response from a ListKeysWithResponse call
+func ParseListKeysResponse(rsp *http.Response) (*ListKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest KeyList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGenerateKeyResponse parses an HTTP response from a GenerateKeyWithResponse call
+func ParseGenerateKeyResponse(rsp *http.Response) (*GenerateKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GenerateKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Key
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportKeyResponse parses an HTTP response from a ImportKeyWithResponse call
+func ParseImportKeyResponse(rsp *http.Response) (*ImportKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Key
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDestroyKeyResponse parses an HTTP response from a DestroyKeyWithResponse call
+func ParseDestroyKeyResponse(rsp *http.Response) (*DestroyKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DestroyKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetKeyResponse parses an HTTP response from a GetKeyWithResponse call
+func ParseGetKeyResponse(rsp *http.Response) (*GetKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Key
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDecapsulateResponse parses an HTTP response from a DecapsulateWithResponse call
+func ParseDecapsulateResponse(rsp *http.Response) (*DecapsulateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DecapsulateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExpireKeyResponse parses an HTTP response from a ExpireKeyWithResponse call
+func ParseExpireKeyResponse(rsp *http.Response) (*ExpireKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExpireKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Key
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportKeyResponse parses an HTTP response from a ExportKeyWithResponse call
+func ParseExportKeyResponse(rsp *http.Response) (*ExportKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRotateKeyResponse parses an HTTP response from a RotateKeyWithResponse call
+func ParseRotateKeyResponse(rsp *http.Response) (*RotateKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Key
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSignResponse parses an HTTP response from a SignWithResponse call
+func ParseSignResponse(rsp *http.Response) (*SignResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Signature
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetKeystoreResponse parses an HTTP response from a GetKeystoreWithResponse call
+func ParseGetKeystoreResponse(rsp *http.Response) (*GetKeystoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetKeystoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Keystore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseInitKeystoreResponse parses an HTTP response from a InitKeystoreWithResponse call
+func ParseInitKeystoreResponse(rsp *http.Response) (*InitKeystoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InitKeystoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Keystore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetKeystorePassphraseResponse parses an HTTP response from a SetKeystorePassphraseWithResponse call
+func ParseSetKeystorePassphraseResponse(rsp *http.Response) (*SetKeystorePassphraseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetKeystorePassphraseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Keystore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnlockKeystoreResponse parses an HTTP response from a UnlockKeystoreWithResponse call
+func ParseUnlockKeystoreResponse(rsp *http.Response) (*UnlockKeystoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnlockKeystoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Keystore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetQRNGResponse parses an HTTP response from a GetQRNGWithResponse call
 func ParseGetQRNGResponse(rsp *http.Response) (*GetQRNGResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10112,6 +14112,39 @@ func ParseGetQRNGResponse(rsp *http.Response) (*GetQRNGResponse, error) {
 	return response, nil
 }
 
+// ParseReadRandomResponse parses an HTTP response from a ReadRandomWithResponse call
+func ParseReadRandomResponse(rsp *http.Response) (*ReadRandomResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReadRandomResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RandomBytes
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetQUAC100Response parses an HTTP response from a GetQUAC100WithResponse call
 func ParseGetQUAC100Response(rsp *http.Response) (*GetQUAC100Response, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10128,6 +14161,151 @@ func ParseGetQUAC100Response(rsp *http.Response) (*GetQUAC100Response, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest QUAC100
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateQUAC100Response parses an HTTP response from a UpdateQUAC100WithResponse call
+func ParseUpdateQUAC100Response(rsp *http.Response) (*UpdateQUAC100Response, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateQUAC100Response{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest TaskAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers UpdateQUAC100Response202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResetQUAC100Response parses an HTTP response from a ResetQUAC100WithResponse call
+func ParseResetQUAC100Response(rsp *http.Response) (*ResetQUAC100Response, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetQUAC100Response{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Card
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestQUAC100Response parses an HTTP response from a TestQUAC100WithResponse call
+func ParseTestQUAC100Response(rsp *http.Response) (*TestQUAC100Response, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestQUAC100Response{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Card
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQUAC100StatsResponse parses an HTTP response from a GetQUAC100StatsWithResponse call
+func ParseGetQUAC100StatsResponse(rsp *http.Response) (*GetQUAC100StatsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQUAC100StatsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CardStats
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -11982,12 +16160,72 @@ func ParseGetReadyResponse(rsp *http.Response) (*GetReadyResponse, error) {
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// BenchCrypto Measure how many operations per second the provider does that serves now
+	// (POST /api/v1/crypto/bench)
+	BenchCrypto(w http.ResponseWriter, r *http.Request)
+	// ListKeys All keys, without their secrets
+	// (GET /api/v1/crypto/keys)
+	ListKeys(w http.ResponseWriter, r *http.Request)
+	// GenerateKey Make a key pair
+	// (POST /api/v1/crypto/keys)
+	GenerateKey(w http.ResponseWriter, r *http.Request)
+	// ImportKey Bring in a private key (PKCS#8) in an envelope
+	// (POST /api/v1/crypto/keys/import)
+	ImportKey(w http.ResponseWriter, r *http.Request)
+	// DestroyKey Wipe a key; nothing brings it back
+	// (DELETE /api/v1/crypto/keys/{key})
+	DestroyKey(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// GetKey One key, without its secret
+	// (GET /api/v1/crypto/keys/{key})
+	GetKey(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// Decapsulate Recover a shared key, in an envelope for the caller
+	// (POST /api/v1/crypto/keys/{key}/decaps)
+	Decapsulate(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// ExpireKey Say when a key expires
+	// (POST /api/v1/crypto/keys/{key}/expire)
+	ExpireKey(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// ExportKey Get an extractable private key (PKCS#8), in an envelope for the caller
+	// (POST /api/v1/crypto/keys/{key}/export)
+	ExportKey(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// RotateKey Make a new key in the place of one, which is retired
+	// (POST /api/v1/crypto/keys/{key}/rotate)
+	RotateKey(w http.ResponseWriter, r *http.Request, key KeyRef)
+	// Sign Sign the body, of at most 32 MiB
+	// (POST /api/v1/crypto/keys/{key}/sign)
+	Sign(w http.ResponseWriter, r *http.Request, key KeyRef, params SignParams)
+	// GetKeystore How the keystore is, and the key that envelopes for it are sealed for
+	// (GET /api/v1/crypto/keystore)
+	GetKeystore(w http.ResponseWriter, r *http.Request)
+	// InitKeystore Make an empty keystore; QV_ERR_EXIST when there is one
+	// (POST /api/v1/crypto/keystore/init)
+	InitKeystore(w http.ResponseWriter, r *http.Request)
+	// SetKeystorePassphrase Set the passphrase of an open keystore, in place of the one before
+	// (POST /api/v1/crypto/keystore/passphrase)
+	SetKeystorePassphrase(w http.ResponseWriter, r *http.Request)
+	// UnlockKeystore Open the keystore by its passphrase
+	// (POST /api/v1/crypto/keystore/unlock)
+	UnlockKeystore(w http.ResponseWriter, r *http.Request)
 	// GetQRNG Where randomness comes from
 	// (GET /api/v1/crypto/qrng)
 	GetQRNG(w http.ResponseWriter, r *http.Request)
+	// ReadRandom Randomness of the provider that serves; PQC_ERR_QRNG while a card that must serve has none
+	// (GET /api/v1/crypto/qrng/random)
+	ReadRandom(w http.ResponseWriter, r *http.Request, params ReadRandomParams)
 	// GetQUAC100 The QUAC 100 cards; QUAC100_ERR_NOT_FOUND when there is none
 	// (GET /api/v1/crypto/quac100)
 	GetQUAC100(w http.ResponseWriter, r *http.Request)
+	// UpdateQUAC100 Give a card new firmware; QUAC100_ERR_FW_UPDATE when it refuses the image
+	// (POST /api/v1/crypto/quac100/{address}/firmware)
+	UpdateQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress, params UpdateQUAC100Params)
+	// ResetQUAC100 Reset a card; what it was doing is done elsewhere or fails
+	// (POST /api/v1/crypto/quac100/{address}/reset)
+	ResetQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress)
+	// TestQUAC100 Run all self-tests of a card; QUAC100_ERR_SELF_TEST names those that failed
+	// (POST /api/v1/crypto/quac100/{address}/self-test)
+	TestQUAC100(w http.ResponseWriter, r *http.Request, address CardAddress)
+	// GetQUAC100Stats What the driver counted since it opened a card
+	// (GET /api/v1/crypto/quac100/{address}/stats)
+	GetQUAC100Stats(w http.ResponseWriter, r *http.Request, address CardAddress)
 	// ListDisks All disks
 	// (GET /api/v1/disks)
 	ListDisks(w http.ResponseWriter, r *http.Request)
@@ -12158,6 +16396,342 @@ type ServerInterfaceWrapper struct {
 
 type MiddlewareFunc func(http.Handler) http.Handler
 
+// BenchCrypto operation middleware
+func (siw *ServerInterfaceWrapper) BenchCrypto(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BenchCrypto(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListKeys operation middleware
+func (siw *ServerInterfaceWrapper) ListKeys(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListKeys(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GenerateKey operation middleware
+func (siw *ServerInterfaceWrapper) GenerateKey(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GenerateKey(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ImportKey operation middleware
+func (siw *ServerInterfaceWrapper) ImportKey(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ImportKey(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DestroyKey operation middleware
+func (siw *ServerInterfaceWrapper) DestroyKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DestroyKey(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetKey operation middleware
+func (siw *ServerInterfaceWrapper) GetKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetKey(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Decapsulate operation middleware
+func (siw *ServerInterfaceWrapper) Decapsulate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Decapsulate(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExpireKey operation middleware
+func (siw *ServerInterfaceWrapper) ExpireKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExpireKey(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportKey operation middleware
+func (siw *ServerInterfaceWrapper) ExportKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportKey(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateKey(w, r, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Sign operation middleware
+func (siw *ServerInterfaceWrapper) Sign(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "key" -------------
+	var key KeyRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SignParams
+
+	// ------------- Optional query parameter "context" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "context", r.URL.Query(), &params.Context, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "context"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "context", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "prehash" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prehash", r.URL.Query(), &params.Prehash, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "prehash"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "prehash", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "deterministic" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "deterministic", r.URL.Query(), &params.Deterministic, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "deterministic"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "deterministic", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Sign(w, r, key, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetKeystore operation middleware
+func (siw *ServerInterfaceWrapper) GetKeystore(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetKeystore(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// InitKeystore operation middleware
+func (siw *ServerInterfaceWrapper) InitKeystore(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.InitKeystore(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetKeystorePassphrase operation middleware
+func (siw *ServerInterfaceWrapper) SetKeystorePassphrase(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetKeystorePassphrase(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UnlockKeystore operation middleware
+func (siw *ServerInterfaceWrapper) UnlockKeystore(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UnlockKeystore(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetQRNG operation middleware
 func (siw *ServerInterfaceWrapper) GetQRNG(w http.ResponseWriter, r *http.Request) {
 
@@ -12172,11 +16746,164 @@ func (siw *ServerInterfaceWrapper) GetQRNG(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// ReadRandom operation middleware
+func (siw *ServerInterfaceWrapper) ReadRandom(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReadRandomParams
+
+	// ------------- Optional query parameter "bytes" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "bytes", r.URL.Query(), &params.Bytes, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "bytes"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "bytes", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReadRandom(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetQUAC100 operation middleware
 func (siw *ServerInterfaceWrapper) GetQUAC100(w http.ResponseWriter, r *http.Request) {
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetQUAC100(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateQUAC100 operation middleware
+func (siw *ServerInterfaceWrapper) UpdateQUAC100(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateQUAC100Params
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateQUAC100(w, r, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResetQUAC100 operation middleware
+func (siw *ServerInterfaceWrapper) ResetQUAC100(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResetQUAC100(w, r, address)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TestQUAC100 operation middleware
+func (siw *ServerInterfaceWrapper) TestQUAC100(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TestQUAC100(w, r, address)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetQUAC100Stats operation middleware
+func (siw *ServerInterfaceWrapper) GetQUAC100Stats(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "address" -------------
+	var address CardAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetQUAC100Stats(w, r, address)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -13871,6 +18598,26 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/disks/{name}", wrapper.GetDisk)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/qrng", wrapper.GetQRNG)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/quac100", wrapper.GetQUAC100)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/qrng/random", wrapper.ReadRandom)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/self-test", wrapper.TestQUAC100)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/reset", wrapper.ResetQUAC100)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/stats", wrapper.GetQUAC100Stats)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/quac100/{address}/firmware", wrapper.UpdateQUAC100)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/bench", wrapper.BenchCrypto)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/keystore", wrapper.GetKeystore)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keystore/init", wrapper.InitKeystore)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keystore/unlock", wrapper.UnlockKeystore)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keystore/passphrase", wrapper.SetKeystorePassphrase)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/keys", wrapper.ListKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys", wrapper.GenerateKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/import", wrapper.ImportKey)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/crypto/keys/{key}", wrapper.DestroyKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/crypto/keys/{key}", wrapper.GetKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/{key}/rotate", wrapper.RotateKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/{key}/expire", wrapper.ExpireKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/{key}/export", wrapper.ExportKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/{key}/sign", wrapper.Sign)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/crypto/keys/{key}/decaps", wrapper.Decapsulate)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/tasks", wrapper.ListTasks)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/tasks/{id}", wrapper.CancelTask)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/tasks/{id}", wrapper.GetTask)

@@ -1,0 +1,546 @@
+package keystore
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"quantavirt/internal/durable"
+	"quantavirt/internal/qverr"
+	"quantavirt/internal/secret"
+	"quantavirt/pqc"
+)
+
+// FileName is that of the keystore in its directory.
+const FileName = "keys.qvk"
+
+// Counter counts the generations of the file where an older file does not reach.
+type Counter interface {
+	// Name is where it is: "tpm" or "state".
+	Name() string
+	// Value is its count. QV_ERR_NOENT: it does not exist.
+	Value() (uint64, error)
+	// Count counts up by one and returns the new count. It makes the counter if there
+	// is none.
+	Count() (uint64, error)
+}
+
+// Options of a Store.
+type Options struct {
+	Dir      string
+	Provider pqc.Provider
+	Counter  Counter
+	Sealer   Sealer // nil: only a passphrase opens the keystore
+	Card     Card   // nil: no key can be on a card
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Condition of a Store.
+type Condition string
+
+// Conditions.
+const (
+	Absent Condition = "absent"  // there is none, and never was
+	Locked Condition = "locked"  // waits for its passphrase
+	Broken Condition = "refused" // what is there is not taken
+	Open   Condition = "open"
+)
+
+// Store is the node's keystore.
+type Store struct {
+	Options
+
+	mu        sync.RWMutex // held for reading while a secret is used
+	condition Condition
+	err       error // why it is not open
+	header    header
+	master    *secret.Buffer
+	keys      map[string]*entry
+	unsaved   int // uses since the file was written
+	usesMu    sync.Mutex
+}
+
+// entry is a key with its secret.
+type entry struct {
+	Key
+	secret *secret.Buffer
+}
+
+// New makes a Store; Load opens it.
+func New(o Options) *Store {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{Options: o, condition: Locked, err: refused("the keystore was not looked at yet")}
+}
+
+// Load reads the keystore, and opens it if the hardware does. The error says why it is
+// not open, with PQC_ERR_KEYSTORE; every operation gives it then.
+func (s *Store) Load() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.load()
+}
+
+func (s *Store) load() error {
+	s.shut()
+	f, err := s.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.absent()
+	}
+	if err != nil {
+		return s.refuse(err)
+	}
+	if f.Sealed == nil || s.Sealer == nil || f.Sealed.By != s.Sealer.Name() {
+		return s.locked("its passphrase is needed")
+	}
+	raw, err := s.unseal(f)
+	if err != nil {
+		if f.Passphrase != nil {
+			return s.locked("%w; its passphrase opens it", err)
+		}
+		return s.refuse(refused("the keystore does not open: %w", err))
+	}
+	return s.open(f, raw, false)
+}
+
+func (s *Store) unseal(f file) (master *secret.Buffer, err error) {
+	if master, err = secret.New(masterSize); err != nil {
+		return nil, err
+	}
+	secret.Do(func() {
+		var raw []byte
+		if raw, err = s.Sealer.Unseal(f.Sealed.Data); err != nil {
+			return
+		}
+		defer clear(raw)
+		if len(raw) != masterSize {
+			err = refused("the master key has %d bytes", len(raw))
+			return
+		}
+		copy(master.Bytes(), raw)
+	})
+	if err != nil {
+		master.Wipe()
+		return nil, err
+	}
+	return master, nil
+}
+
+// read reads the file. fs.ErrNotExist: there is none.
+func (s *Store) read() (file, error) {
+	in, err := os.Open(filepath.Join(s.Dir, FileName))
+	if err != nil {
+		return file{}, refused("the keystore: %w", err)
+	}
+	defer func() { _ = in.Close() }()
+	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err != nil {
+		return file{}, refused("read the keystore: %w", err)
+	}
+	if len(data) > maxFile {
+		return file{}, refused("the keystore's file is damaged: it has more than %d bytes", maxFile)
+	}
+	return parseFile(data)
+}
+
+// absent is right only if there never was a keystore.
+func (s *Store) absent() error {
+	switch n, err := s.Counter.Value(); {
+	case errors.Is(err, qverr.NoEnt):
+		s.condition = Absent
+		s.err = refused("the node has no keystore yet").WithHint("make one: quantavirt crypto keystore init")
+		return s.err
+	case err != nil:
+		return s.refuse(refused("the keystore's counter (%s): %w", s.Counter.Name(), err))
+	default:
+		return s.refuse(refused("the keystore's file is gone: it was of generation %d", n))
+	}
+}
+
+func (s *Store) refuse(err error) error {
+	e := qverr.From(err)
+	if e.Code != qverr.PQCKeystore {
+		e = refused("%w", err)
+	}
+	if e.Hint == "" {
+		e = e.WithHint("restore a backup, or put it aside: quantavirt crypto keystore init --replace")
+	}
+	s.condition, s.err = Broken, e
+	s.Log.Error("the keystore is refused and left as it is", "err", e)
+	return e
+}
+
+func (s *Store) locked(why string, args ...any) error {
+	s.condition = Locked
+	s.err = refused("the keystore is locked: "+why, args...).WithHint("open it: quantavirt crypto keystore unlock")
+	return s.err
+}
+
+// open takes a file that master opens, if it is of the newest generation, and owns
+// master then. With recovered it takes any, as the newest.
+func (s *Store) open(f file, master *secret.Buffer, recovered bool) error {
+	plain, err := f.open(master.Bytes())
+	if err != nil {
+		master.Wipe()
+		return s.refuse(err)
+	}
+	defer plain.Wipe()
+	if !recovered {
+		err = s.checkGeneration(f.header)
+	}
+	var records []record
+	if err == nil {
+		records, err = parseRecords(plain.Bytes())
+	}
+	keys := make(map[string]*entry, len(records))
+	for _, r := range records {
+		if err == nil {
+			keys[r.key.ID] = &entry{Key: r.key}
+			keys[r.key.ID].secret, err = secret.Take(r.secret)
+		}
+	}
+	if err != nil {
+		for _, k := range keys {
+			k.secret.Wipe()
+		}
+		master.Wipe()
+		return s.refuse(err)
+	}
+	s.header, s.master, s.keys, s.condition, s.err = f.header, master, keys, Open, nil
+	s.Log.Info("the keystore is open", "generation", f.Generation, "keys", len(keys))
+	return nil
+}
+
+// checkGeneration refuses an older file. One that is ahead by one was written when the
+// node went down before the counter had counted along.
+func (s *Store) checkGeneration(h header) error {
+	if h.Counter != s.Counter.Name() {
+		return refused("the keystore was counted along by %q, which is not there", h.Counter).WithHint("%s", recoverHint)
+	}
+	n, err := s.Counter.Value()
+	switch {
+	case errors.Is(err, qverr.NoEnt):
+		return refused("the keystore's counter (%s) is gone", h.Counter).WithHint("%s", recoverHint)
+	case err != nil:
+		return refused("the keystore's counter (%s): %w", h.Counter, err)
+	case h.Generation == n:
+		return nil
+	case h.Generation < n:
+		return refused("the keystore is an old one: generation %d, and the counter (%s) is at %d", h.Generation, h.Counter, n).WithHint("%s", recoverHint)
+	case h.Generation > n+1:
+		return refused("the keystore is of generation %d, and its counter (%s) is at %d only: it was set back", h.Generation, h.Counter, n).
+			WithHint("%s", recoverHint)
+	}
+	return s.count(h.Generation)
+}
+
+const recoverHint = "if it is the one that is wanted, a restored backup for example: quantavirt crypto keystore unlock --recover, with its passphrase"
+
+// count brings the counter to a generation that is one ahead.
+func (s *Store) count(generation uint64) error {
+	n, err := s.Counter.Count()
+	if err != nil {
+		return refused("the keystore's counter (%s): %w", s.Counter.Name(), err)
+	}
+	if n != generation {
+		return refused("the keystore's counter (%s) is at %d, not at %d: somebody else counts", s.Counter.Name(), n, generation)
+	}
+	return nil
+}
+
+// Create makes an empty keystore. text is its passphrase, empty for none: then the
+// hardware has to keep the master key. With replace what cannot be opened is put aside. QV_ERR_EXIST:
+// there is one.
+func (s *Store) Create(text []byte, replace bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.condition != Absent && s.condition != Open {
+		_ = s.load() // what it is now
+	}
+	switch {
+	case s.condition == Open:
+		return qverr.New(qverr.Exist, "the node has a keystore").WithHint("see it: quantavirt crypto keystore status")
+	case s.condition == Locked:
+		return qverr.New(qverr.Exist, "the node has a keystore, which is locked").WithHint("open it: quantavirt crypto keystore unlock")
+	case s.condition == Broken && !replace:
+		return s.err
+	case len(text) == 0 && s.Sealer == nil:
+		return qverr.New(qverr.Inval, "nothing here can keep the keystore's master key: the boot was not measured by a TPM").
+			WithHint("give a passphrase")
+	}
+	master, err := secret.New(masterSize)
+	if err != nil {
+		return err
+	}
+	_, _ = rand.Read(master.Bytes()) // never fails
+	h := header{ID: uuid.New(), Counter: s.Counter.Name()}
+	if err = s.seals(&h, master.Bytes(), text); err == nil {
+		err = s.base(&h)
+	}
+	if err == nil {
+		err = s.putAside()
+	}
+	if err != nil {
+		master.Wipe()
+		return err
+	}
+	s.header, s.master, s.keys, s.condition, s.err = h, master, make(map[string]*entry), Open, nil
+	return s.commit()
+}
+
+// seals closes the master key up by all that can.
+func (s *Store) seals(h *header, master, text []byte) (err error) {
+	if len(text) > 0 {
+		if h.Passphrase, err = wrap(master, text); err != nil {
+			return err
+		}
+	}
+	h.Sealed = nil
+	if s.Sealer == nil {
+		return nil
+	}
+	data, err := s.Sealer.Seal(master)
+	if err != nil {
+		return qverr.New(qverr.CodeOf(err), "seal the keystore's master key: %w", err)
+	}
+	h.Sealed = &sealedKey{s.Sealer.Name(), data}
+	return nil
+}
+
+// base sets the generation to where the counter is.
+func (s *Store) base(h *header) (err error) {
+	h.Counter = s.Counter.Name()
+	if h.Generation, err = s.Counter.Value(); errors.Is(err, qverr.NoEnt) {
+		h.Generation, err = s.Counter.Count()
+	}
+	if err != nil {
+		return refused("the keystore's counter (%s): %w", s.Counter.Name(), err)
+	}
+	return nil
+}
+
+// putAside keeps the file that could not be opened, under another name.
+func (s *Store) putAside() error {
+	path := filepath.Join(s.Dir, FileName)
+	err := os.Rename(path, path+"."+s.Now().UTC().Format("20060102T150405Z")+".refused")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return refused("put the keystore aside: %w", err)
+	}
+	return nil
+}
+
+// Unlock opens the keystore by its passphrase. With recovered the file is taken as the
+// newest, and sealed anew by the hardware that is there now: for a restored backup, another
+// board, or a cleared TPM. QV_ERR_PERM: the passphrase is another.
+func (s *Store) Unlock(text []byte, recovered bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.condition == Open {
+		return nil
+	}
+	f, err := s.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.absent()
+	}
+	if err != nil {
+		return s.refuse(err)
+	}
+	if f.Passphrase == nil {
+		return refused("the keystore has no passphrase: %w", cmp.Or(s.err, error(refused("the hardware has its key"))))
+	}
+	master, err := secret.New(masterSize)
+	if err != nil {
+		return err
+	}
+	if err := f.Passphrase.unwrap(master.Bytes(), text); err != nil {
+		master.Wipe()
+		return err
+	}
+	if err := s.open(f, master, recovered); err != nil || !recovered {
+		return err
+	}
+	s.Log.Warn("the keystore was recovered by its passphrase", "generation", f.Generation)
+	if err = s.seals(&s.header, s.master.Bytes(), nil); err == nil {
+		err = s.base(&s.header)
+	}
+	if err != nil {
+		s.shut()
+		return s.refuse(err)
+	}
+	return s.commit()
+}
+
+// SetPassphrase sets the keystore's passphrase, in place of the one before.
+func (s *Store) SetPassphrase(text []byte) error {
+	return s.change(func() error {
+		p, err := wrap(s.master.Bytes(), text)
+		if err == nil {
+			s.header.Passphrase = p
+		}
+		return err
+	})
+}
+
+// Reseal seals the master key anew, before the boot changes. again gets what is in
+// place. It does nothing if the hardware does not keep the key.
+func (s *Store) Reseal(again func(master []byte, before []byte) ([]byte, error)) error {
+	s.mu.RLock()
+	idle := s.condition == Absent || s.condition == Open && s.header.Sealed == nil
+	s.mu.RUnlock()
+	if idle {
+		return nil
+	}
+	return s.change(func() error {
+		data, err := again(s.master.Bytes(), s.header.Sealed.Data)
+		if err == nil {
+			s.header.Sealed = &sealedKey{s.header.Sealed.By, data}
+		}
+		return err
+	})
+}
+
+// Close writes what was counted, and wipes all keys.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.condition == Open && s.unsaved > 0 {
+		err = s.write()
+	}
+	s.shut()
+	s.condition, s.err = Locked, refused("the keystore is closed")
+	return err
+}
+
+func (s *Store) shut() {
+	for _, k := range s.keys {
+		k.secret.Wipe()
+	}
+	s.master.Wipe()
+	s.keys, s.master, s.header, s.unsaved = nil, nil, header{}, 0
+	s.condition = Locked
+}
+
+// change makes one change and writes it. What fails before the file is written leaves
+// all as it was.
+func (s *Store) change(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.condition != Open {
+		return s.err
+	}
+	before := s.header
+	if err := do(); err != nil {
+		s.header = before
+		return err
+	}
+	return s.commit()
+}
+
+// commit writes the next generation and counts along. When it fails, what counts is
+// the file: the store is again what that says.
+func (s *Store) commit() error {
+	s.header.Generation++
+	wanted := s.header.Generation
+	err := s.write()
+	if err == nil {
+		err = s.count(wanted)
+	}
+	if err == nil {
+		return nil
+	}
+	if again := s.reopen(); again != nil {
+		return again
+	}
+	if s.header.Generation == wanted {
+		return nil // it was written, and the counter has counted now
+	}
+	return err
+}
+
+// reopen reads the file anew with the master key at hand.
+func (s *Store) reopen() error {
+	master, err := secret.New(masterSize)
+	if err != nil {
+		return err
+	}
+	copy(master.Bytes(), s.master.Bytes())
+	s.shut()
+	f, err := s.read()
+	if err != nil {
+		master.Wipe()
+		return s.refuse(err)
+	}
+	return s.open(f, master, false)
+}
+
+// write writes the file in place of the one before.
+func (s *Store) write() error {
+	records := make([]record, 0, len(s.keys))
+	for _, k := range s.keys {
+		records = append(records, record{k.Key, k.secret.Bytes()})
+	}
+	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(a.key.ID, b.key.ID) })
+	n, err := size(records)
+	if err != nil {
+		return err
+	}
+	plain, err := secret.New(n)
+	if err != nil {
+		return err
+	}
+	defer plain.Wipe()
+	if _, err := appendRecords(plain.Bytes()[:0], records); err != nil {
+		return err
+	}
+	salt := make([]byte, saltSize)
+	_, _ = rand.Read(salt) // never fails
+	clear, err := s.header.clear(salt)
+	if err != nil {
+		return err
+	}
+	data, err := seal(s.master.Bytes(), salt, clear, plain.Bytes())
+	if err != nil {
+		return err
+	}
+	if err := replace(filepath.Join(s.Dir, FileName), data); err != nil {
+		return refused("write the keystore: %w", err)
+	}
+	s.unsaved = 0
+	return nil
+}
+
+// replace leaves the whole new file or the whole old one.
+func replace(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+FileName+"-*") // has mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return durable.SyncDir(dir)
+}
