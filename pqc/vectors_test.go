@@ -128,22 +128,6 @@ func circlVectors(t *testing.T, prompt, results string) []vectorCase {
 	return join(t, in.TestGroups, want.TestGroups)
 }
 
-// ownVectors are those of testdata: NIST's for what no Go module has.
-func ownVectors(t *testing.T) []vectorCase {
-	t.Helper()
-	var file struct {
-		Sets []struct {
-			Prompt, Results []group
-		}
-	}
-	decodeJSON(t, gunzip(t, "testdata/acvp.json.gz"), &file)
-	var cases []vectorCase
-	for _, s := range file.Sets {
-		cases = append(cases, join(t, s.Prompt, s.Results)...)
-	}
-	return cases
-}
-
 // Modules that hold nothing but vectors. They are no dependency of ours: the go
 // command fetches them into its cache.
 const (
