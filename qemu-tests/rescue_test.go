@@ -1,14 +1,24 @@
 package qemutests
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/image"
+	"quantavirt/image/grub"
+	"quantavirt/image/tools"
+	"quantavirt/internal/disklayout"
+	"quantavirt/internal/slot"
 	"quantavirt/qemu-tests/lab"
 )
 
@@ -41,10 +51,59 @@ func systemState(t *testing.T, n *lab.Node) spec.SystemInfo {
 	return info
 }
 
-// A daemon that cannot open its state gives way to the listener, over a reboot
-// too; VMs run on, and the daemon comes back when the state is repaired.
+// twoSlots makes a disk with the system that is built in two slots, which differ in
+// their command lines.
+func twoSlots(t *testing.T) string {
+	t.Helper()
+	root, err := tools.Ensure(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := grub.BIOS(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader, err := os.ReadFile(imageFile(image.LoaderFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var slots []disklayout.Slot
+	for i, words := range []string{"quantavirt.hostname=first", "quantavirt.hostname=second"} {
+		data, err := os.ReadFile(signedBy(t, "", image.Cmdline+" "+words).slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots = append(slots, disklayout.Slot{
+			Info: slot.Info{Sequence: uint32(i + 1), Version: fmt.Sprint(i + 1), Build: "virtual", State: slot.StateGood},
+			UKI:  bytes.NewReader(data), Size: int64(len(data)),
+		})
+	}
+	files, err := disklayout.BootFiles(loader, 2, slots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const esp = 160 << 20
+	d := disklayout.Disk{Size: disklayout.MinSize(esp), SectorSize: 512, ESP: esp, IDs: disklayout.RandomIDs()}
+	if err := f.Truncate(d.Size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Format(f, code, disklayout.ESP{Serial: 1, Time: time.Now(), Files: files}); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A daemon that cannot open its state gives way to the listener, over a rollback to
+// the slot before too; VMs run on, and the daemon comes back when the state is repaired.
 func TestRescue(t *testing.T) {
-	n := boot(t, lab.Options{Name: "rescue", Memory: 2048, DataDisk: 1024, Cmdline: "quantavirt.rescue"})
+	n := boot(t, lab.Options{Name: "rescue", Memory: 2048, DataDisk: 1024, Cmdline: "quantavirt.rescue",
+		Firmware: lab.FirmwareUEFI, Medium: lab.Medium{File: twoSlots(t), As: lab.MediumVirtio, Keep: true}})
 	defineVM(t, n, "kept", nil)
 	act(t, n, "kept", "start")
 	ready(t, attach(t, n, "kept"))
@@ -73,13 +132,22 @@ func TestRescue(t *testing.T) {
 		t.Errorf("exit %d: %s%s", exit, stdout, stderr)
 	}
 
-	t.Run("reboot", func(t *testing.T) {
+	t.Run("rollback", func(t *testing.T) {
+		if s.Hostname != "second" {
+			t.Errorf("the slot that runs is that of %s", s.Hostname)
+		}
 		mark := n.ConsoleMark()
-		if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/reboot", nil, nil); err != nil {
-			t.Fatal(err)
+		if out, stderr, exit := cli(t, n, "system", "rollback"); exit != 0 {
+			t.Fatalf("exit %d: %s%s", exit, out, stderr)
 		}
 		waitRescue(t, n, mark)
-		if again := systemState(t, n); again.BootID == s.BootID || again.Mode != spec.SystemInfoModeRescue || again.Vms.Running != 0 {
+		for _, one := range slotsOf(t, n).Items {
+			first := one.Slot == slot.Digits(1)
+			if one.Running != first || one.Next != first || first != (one.State == spec.SlotStateGood) {
+				t.Errorf("after the rollback: %+v", one)
+			}
+		}
+		if again := systemState(t, n); again.BootID == s.BootID || again.Mode != spec.SystemInfoModeRescue || again.Vms.Running != 0 || again.Hostname != "first" {
 			t.Errorf("boot %s after %s, mode %s, VMs %+v", again.BootID, s.BootID, again.Mode, again.Vms)
 		}
 	})

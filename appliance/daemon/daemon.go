@@ -36,12 +36,10 @@ import (
 	"quantavirt/appliance/update"
 	"quantavirt/appliance/vm"
 	"quantavirt/hv/machine"
-	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
-	"quantavirt/netstack"
 )
 
 const (
@@ -274,18 +272,6 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	}
 }
 
-// bootCard is the network card that the node was booted from, zero for none.
-func (d *daemon) bootCard() netstack.MAC {
-	if d.init == nil {
-		return netstack.MAC{}
-	}
-	boot, err := d.init.BootStep(d.ctx, "boot-loader")
-	if err != nil {
-		d.log.Warn("PID 1 does not say what the node was booted from", "err", err)
-	}
-	return network.Card(boot)
-}
-
 func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }
 
 func (d *daemon) services(boot initapi.Boot) (err error) {
@@ -329,7 +315,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	updateDeps := update.Deps{
 		Log: d.logger("update"), DB: d.db, Tasks: d.tasks, VMs: d.vms, Uplink: d.net.Uplink, Cards: d.crypto.Overview,
 		Ready: d.answers, RAM: d.ramLeft, DataDir: d.o.dataDir, Version: version.Version,
-		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.trust.ResealFor,
+		Etc: "/etc/quantavirt", PStore: "/sys/fs/pstore", Reseal: d.trust.ResealFor, Starts: d.trust.Starts,
 	}
 	if d.init != nil {
 		updateDeps.Init = d.init
@@ -341,15 +327,6 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 		CanEncrypt: d.trust.CanEncrypt, Encrypt: d.trust.Encrypt, Firmware: d.firmware(),
 	})
 	return nil
-}
-
-// firmware are the variables of the machine's UEFI, nil if the node was not booted
-// by one.
-func (d *daemon) firmware() efivar.Variables {
-	if _, err := os.Stat(filepath.Dir(efivar.Dir)); err != nil || d.init == nil {
-		return nil
-	}
-	return efivar.Files{Dir: efivar.Dir, Vendor: efivar.Global}
 }
 
 // answers asks the API on its local socket whether it is ready.

@@ -3,11 +3,14 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/install"
 	"quantavirt/internal/disks"
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/qverr"
 )
@@ -120,4 +123,13 @@ func (d *daemon) say(line string) {
 	if err := d.console.show(ctx, []string{line}); err != nil {
 		d.log.Error("show a line", "err", err)
 	}
+}
+
+// firmware are the variables of the machine's UEFI, nil if the node was not booted
+// by one.
+func (d *daemon) firmware() efivar.Variables {
+	if _, err := os.Stat(filepath.Dir(efivar.Dir)); err != nil || d.init == nil {
+		return nil
+	}
+	return efivar.Files{Dir: efivar.Dir, Vendor: efivar.Global}
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/authenticode"
 	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -96,6 +98,25 @@ func (s *Service) secureBoot() (spec.TrustSecureBoot, error) {
 	}
 	return state, qverr.New(qverr.State, "Secure Boot is %s: the firmware starts whatever lies on the disk", state).
 		WithHint("enrol the keys of the image's builder and switch it on: docs/secure-boot.md")
+}
+
+// Starts says why the firmware would not start a system: Secure Boot is on, and nobody
+// whom it trusts has signed it. QV_ERR_PERM.
+func (s *Service) Starts(uki io.ReaderAt, size int64) error {
+	if on, err := s.flag("SecureBoot"); err != nil || !on {
+		return nil // also where nobody knows: the firmware decides
+	}
+	_, value, err := efivar.Files{Dir: filepath.Join(s.EFI, "efivars"), Vendor: authenticode.Database}.Get("db")
+	if err != nil {
+		s.Log.Warn("what the firmware starts", "err", err)
+		return nil
+	}
+	db, err := authenticode.ParseDB(value)
+	if err != nil {
+		s.Log.Warn("what the firmware starts", "err", err)
+		return nil
+	}
+	return db.Check(uki, size)
 }
 
 // flag is a variable of one byte.

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
+	"quantavirt/internal/pefile/petest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
 	"quantavirt/pqc/attest"
@@ -114,6 +116,33 @@ func TestSecureBootStates(t *testing.T) {
 		got, err := r.secureBoot()
 		if got != c.want || c.code == 0 && err != nil || c.code != 0 && !errors.Is(err, c.code) {
 			t.Errorf("%v %v: %s %v", c.secure, c.setup, got, err)
+		}
+	}
+}
+
+// Only Secure Boot that is on refuses systems.
+func TestStarts(t *testing.T) {
+	unsigned := petest.Image(512, petest.Section{Name: ".text", Data: "code"})
+	for _, c := range []struct {
+		secure []byte
+		db     []byte
+		code   qverr.Code
+	}{
+		{nil, nil, 0}, {[]byte{0}, []byte{}, 0}, {[]byte{1}, nil, 0}, {[]byte{1}, []byte("damaged"), 0}, {[]byte{1}, []byte{}, qverr.Perm},
+	} {
+		r := newRig(t)
+		if c.secure != nil {
+			r.variable(t, "SecureBoot", c.secure...)
+		}
+		if c.db != nil {
+			path := filepath.Join(r.EFI, "efivars", "db-d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+			if err := os.WriteFile(path, append([]byte{0x27, 0, 0, 0}, c.db...), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := r.Starts(bytes.NewReader(unsigned), int64(len(unsigned)))
+		if c.code == 0 && err != nil || c.code != 0 && !errors.Is(err, c.code) {
+			t.Errorf("%v %q: %v", c.secure, c.db, err)
 		}
 	}
 }

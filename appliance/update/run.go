@@ -100,6 +100,9 @@ func (s *Service) start(ctx context.Context, requestID string, o Options, taken 
 				return err
 			}
 			defer got.close()
+			if err := s.starts(got, o); err != nil {
+				return err
+			}
 			taken <- nil
 			return s.install(ctx, got, o, p)
 		})

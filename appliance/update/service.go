@@ -56,6 +56,8 @@ type Deps struct {
 	// Reseal seals the encrypted data volume for one more system, before it is
 	// tried; nil does nothing.
 	Reseal func(uki io.ReaderAt, size int64, name string) error
+	// Starts says why the firmware would not start a system; nil does nothing.
+	Starts func(uki io.ReaderAt, size int64) error
 	// Broken is why a system on trial cannot pass any more: it is given up at once.
 	// "" has it watched.
 	Broken string

@@ -181,6 +181,9 @@ func (s *Service) silent(d *disk, seq uint32, panicText string) string {
 	case dog:
 		return dogBit
 	}
+	if why := s.refused(d, seq); why != "" {
+		return why
+	}
 	return hung
 }
 

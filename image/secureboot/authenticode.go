@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"unicode/utf16"
 
+	"quantavirt/internal/authenticode"
 	"quantavirt/internal/pefile"
 )
 
@@ -40,15 +41,6 @@ type (
 	}
 )
 
-// The header of an entry of the certificate table (WIN_CERTIFICATE): length with
-// the header, revision, type.
-const (
-	certificateHeader   = 8
-	certificateRevision = 0x0200
-	certificatePKCS7    = 0x0002
-	certificateAlign    = 8
-)
-
 // Digest is the SHA-256 Authenticode digest of an image ("Calculating the PE
 // Image Hash"): all of it but the checksum and the signatures.
 func Digest(image []byte) ([sha256.Size]byte, error) {
@@ -72,7 +64,7 @@ func digest(image []byte, f *pefile.File) ([sha256.Size]byte, error) {
 	h.Write(image[:f.Checksum])
 	h.Write(image[f.Checksum+4 : f.CertificateSlot])
 	h.Write(image[f.CertificateSlot+8 : end])
-	h.Write(make([]byte, -end&(certificateAlign-1)))
+	h.Write(make([]byte, -end&(authenticode.Align-1)))
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
@@ -100,16 +92,16 @@ func (k Key) Sign(image []byte) ([]byte, error) {
 	}
 	out := pad(bytes.Clone(image))
 	at := len(out)
-	out = binary.LittleEndian.AppendUint32(out, uint32(certificateHeader+len(signature)))
-	out = binary.LittleEndian.AppendUint16(out, certificateRevision)
-	out = binary.LittleEndian.AppendUint16(out, certificatePKCS7)
+	out = binary.LittleEndian.AppendUint32(out, uint32(authenticode.Header+len(signature)))
+	out = binary.LittleEndian.AppendUint16(out, authenticode.Revision)
+	out = binary.LittleEndian.AppendUint16(out, authenticode.PKCS7)
 	out = pad(append(out, signature...))
 	binary.LittleEndian.PutUint32(out[f.CertificateSlot:], uint32(at))
 	binary.LittleEndian.PutUint32(out[f.CertificateSlot+4:], uint32(len(out)-at))
 	return out, nil
 }
 
-func pad(b []byte) []byte { return append(b, make([]byte, -len(b)&(certificateAlign-1))...) }
+func pad(b []byte) []byte { return append(b, make([]byte, -len(b)&(authenticode.Align-1))...) }
 
 // obsolete is what SpcPeImageData.file holds, as the format demands: [0] EXPLICIT
 // of the choice [2] EXPLICIT, a string [0] IMPLICIT in UTF-16.
@@ -148,7 +140,7 @@ func Verify(image []byte, trusted ...*x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	signatures, err := signatures(image[f.Certificates.Offset:][:f.Certificates.Size])
+	signatures, err := authenticode.Signatures(image[f.Certificates.Offset:][:f.Certificates.Size])
 	if err != nil {
 		return fmt.Errorf("secureboot: %w", err)
 	}
@@ -161,27 +153,12 @@ func Verify(image []byte, trusted ...*x509.Certificate) error {
 	return fmt.Errorf("secureboot: %w", err)
 }
 
-// signatures takes the PKCS #7 entries out of a certificate table.
-func signatures(table []byte) (list [][]byte, err error) {
-	for len(table) >= certificateHeader {
-		n := binary.LittleEndian.Uint32(table)
-		if n < certificateHeader || uint64(n) > uint64(len(table)) {
-			return nil, fmt.Errorf("certificate of %d bytes in a table with %d left", n, len(table))
-		}
-		if binary.LittleEndian.Uint16(table[6:]) == certificatePKCS7 {
-			list = append(list, table[certificateHeader:n])
-		}
-		table = table[min(len(table), int(n+certificateAlign-1)&^(certificateAlign-1)):]
-	}
-	return list, nil
-}
-
 func verifyOne(der, sum []byte, trusted []*x509.Certificate) error {
-	s, err := parseSigned(der)
+	s, err := authenticode.Parse(der)
 	if err != nil {
 		return err
 	}
-	content, err := s.content(oidIndirectData, trusted)
+	content, err := signedContent(s, oidIndirectData, trusted)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf16"
+
+	"quantavirt/internal/authenticode"
 )
 
 // GUIDs of the UEFI specification, and the one that names us as the owner of
@@ -77,8 +79,8 @@ func (k Key) signVariable(name, vendor string, t time.Time, data []byte) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	update := binary.LittleEndian.AppendUint32(stamp, uint32(certificateHeader+16+len(signature)))
-	update = binary.LittleEndian.AppendUint16(update, certificateRevision)
+	update := binary.LittleEndian.AppendUint32(stamp, uint32(authenticode.Header+16+len(signature)))
+	update = binary.LittleEndian.AppendUint16(update, authenticode.Revision)
 	update = binary.LittleEndian.AppendUint16(update, certificateGUID)
 	return bytes.Join([][]byte{update, guid(guidPKCS7), signature, data}, nil), nil
 }

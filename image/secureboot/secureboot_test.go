@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,9 +13,11 @@ import (
 	"testing"
 
 	"quantavirt/image/tools"
+	"quantavirt/internal/authenticode"
 	"quantavirt/internal/hosttool"
 	"quantavirt/internal/pefile"
 	"quantavirt/internal/pefile/petest"
+	"quantavirt/internal/qverr"
 )
 
 func key(t *testing.T, name string) Key {
@@ -232,6 +235,54 @@ func TestEnrolmentFiles(t *testing.T) {
 	// EDK2 looks for SHA-256's identifier at a fixed place of the SignedData.
 	if signature := update[16+8+16:]; !bytes.HasPrefix(signature[13:], []byte{0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01}) {
 		t.Errorf("the SignedData begins %x", signature[:24])
+	}
+}
+
+// What firmware with our db would refuse is known before it is tried.
+func TestDatabase(t *testing.T) {
+	dir := t.TempDir()
+	keys, err := EnsureKeys(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile(filepath.Join(dir, DB+".esl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kek, err := os.ReadFile(filepath.Join(dir, KEK+".esl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes := append(guid("c1c41626-504c-4092-aca9-41f936934328"), 0x4c, 0, 0, 0, 0, 0, 0, 0, 0x30, 0, 0, 0) // EFI_CERT_SHA256_GUID
+	hashes = append(hashes, make([]byte, 48)...)
+	ours, foreign := sign(t, keys.DB, image()), sign(t, key(t, "foreign"), image())
+	for _, c := range []struct {
+		name  string
+		db    []byte
+		image []byte
+		says  string // "": it starts, or nobody knows
+	}{
+		{"ours", list, ours, ""},
+		{"ours, among others", bytes.Join([][]byte{kek, list}, nil), ours, ""},
+		{"unsigned", list, image(), "not signed"},
+		{"foreign", list, foreign, `signed by "CN=foreign"`},
+		{"foreign, or perhaps its hash", append(hashes, list...), foreign, ""},
+		{"an empty db", nil, ours, `signed by "CN=QuantaVirt db"`},
+		{"no program", list, []byte("MZ"), "cannot be read"},
+	} {
+		db, err := authenticode.ParseDB(c.db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Check(bytes.NewReader(c.image), int64(len(c.image)))
+		if c.says == "" && err != nil || c.says != "" && (!errors.Is(err, qverr.Perm) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	for n := range len(list) {
+		if _, err := authenticode.ParseDB(list[:n]); n > 0 && !errors.Is(err, qverr.Inval) {
+			t.Fatalf("cut after %d bytes: %v", n, err)
+		}
 	}
 }
 
