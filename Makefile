@@ -61,7 +61,7 @@ unit: setup ## tests that need no QEMU; those of the network need root
 	@$(STEP) "Tests without QEMU" env QV_DEMAND_TOOLS=1 $(GO) test -timeout 10m $(UNIT)
 
 .PHONY: bench
-bench: image ## measure and store the numbers of SPECIFICATION.md
+bench: images ## measure and store the numbers of SPECIFICATION.md
 	@$(STEP) "The benchmark" $(GO) build -o $(BIN)/benchmark ./qemu-tests/cmd/bench
 	@$(BIN)/benchmark
 

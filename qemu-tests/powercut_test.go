@@ -193,6 +193,19 @@ func fatEnd(t *testing.T, disk string, at int64) int64 {
 	return int64(sector) * (int64(reserved) + int64(tables)*int64(length))
 }
 
+// copy is another disk as it was.
+func (r *recording) copy(t *testing.T) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	copyFile(t, r.disk, path)
+	disk, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	return disk
+}
+
 // check boots a node from the disk as it was at points.
 func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	t.Helper()
@@ -205,13 +218,7 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "disk.img")
-	copyFile(t, r.disk, path)
-	disk, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer disk.Close()
+	disk := r.copy(t)
 	size, err := disk.Seek(0, io.SeekEnd)
 	if err != nil {
 		t.Fatal(err)
@@ -220,14 +227,16 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.look(t, l, func() *os.File { return r.copy(t) })
 	bundle := bundleOf(t, "9.5", 2, "")
 	at := 0
-	for _, point := range points(l) {
+	cuts := points(l)
+	for i, point := range cuts {
 		if err := l.Apply(disk, at, point); err != nil {
 			t.Fatal(err)
 		}
 		at = point
-		ok := t.Run(fmt.Sprint("after ", point), func(t *testing.T) { r.boots(t, path, bundle) })
+		ok := t.Run(fmt.Sprint("after ", point), func(t *testing.T) { r.boots(t, disk.Name(), bundle, soaking() || i == len(cuts)-1) })
 		if !ok {
 			t.Logf("once more: QV_CUT=%s:%d go test -count=1 -v -run TestPowerCutAgain ./qemu-tests", r.dir, point)
 		}
@@ -235,8 +244,8 @@ func (r *recording) check(t *testing.T, points func(*writelog.Log) []int) {
 }
 
 // boots boots a node from a disk on which the power was cut: it is up within two
-// boots, and has all that it had.
-func (r *recording) boots(t *testing.T, disk string, bundle []byte) {
+// boots, and has all that it had. With run the VM is run, too.
+func (r *recording) boots(t *testing.T, disk string, bundle []byte, run bool) {
 	begin := time.Now()
 	o := lab.Options{Name: "cut-" + r.Firmware, Memory: 2048, Firmware: r.Firmware, IOMMU: lab.IOMMUNone, NoWait: true,
 		Medium: lab.Medium{File: disk, As: lab.MediumNVMe}}
@@ -257,21 +266,24 @@ func (r *recording) boots(t *testing.T, disk string, bundle []byte) {
 	if r.Firmware == lab.FirmwareBIOS {
 		n.Token = r.Token
 	}
-	boots := 1 + events.Count("RESET")
-	up := time.Since(begin)
 	m := &machine{Node: n, firmware: r.Firmware}
+	boots := 1 + m.boots(events)
+	up := time.Since(begin)
 	slots := m.decided(t, r.First)
 	if boots > 2 {
 		t.Errorf("the API was back after %d boots", boots)
 	}
-	if v := getVM(t, n, "kept"); v.State == string(spec.VMStateSTOPPED) {
-		act(t, n, "kept", "start")
-	}
-	waitState(t, n, "kept", "RUNNING", time.Minute)
-	console := attach(t, n, "kept")
-	ready(t, console)
-	if sum := ask(t, console, "sum vda 2"); sum != r.Sum {
-		t.Errorf("the VM's disk has %s, had %s", sum, r.Sum)
+	v := getVM(t, n, "kept")
+	if run {
+		if v.State == string(spec.VMStateSTOPPED) {
+			act(t, n, "kept", "start")
+		}
+		waitState(t, n, "kept", "RUNNING", time.Minute)
+		console := attach(t, n, "kept")
+		ready(t, console)
+		if sum := ask(t, console, "sum vda 2"); sum != r.Sum {
+			t.Errorf("the VM's disk has %s, had %s", sum, r.Sum)
+		}
 	}
 	if task := m.updateTask(t, "?no_reboot=true&wait=120", bundle); task.State != spec.TaskStateSucceeded {
 		t.Errorf("no other update can be armed: %+v", task)

@@ -36,9 +36,10 @@ func bootID(t *testing.T, n *lab.Node) string {
 }
 
 // With a data disk a reboot keeps definitions, tokens, leases and images, and
-// starts what has autostart.
+// starts what has autostart. A backup brings it to another machine.
 func TestRebootKeepsState(t *testing.T) {
-	n := boot(t, lab.Options{Name: "keep", Memory: 2048, DataDisk: 1024})
+	network := map[string]any{"networks": []any{map[string]any{"name": "lab", "subnet": "10.9.0.1/24"}}}
+	n := boot(t, lab.Options{Name: "keep", Memory: 2048, DataDisk: 1024, Extra: configurationArgs(t, network)})
 	defineVM(t, n, "auto", func(c map[string]any) { c["autostart"] = map[string]any{"enabled": true} })
 	act(t, n, "auto", "start")
 	console := attach(t, n, "auto")
@@ -79,6 +80,7 @@ func TestRebootKeepsState(t *testing.T) {
 	if s := info(t, n); !s.DataVolume.Persistent {
 		t.Errorf("data volume: %+v", s.DataVolume)
 	}
+	t.Run("backup", func(t *testing.T) { restoredElsewhere(t, n, "auto") })
 }
 
 // Without a data disk the node starts clean and says why.

@@ -106,7 +106,11 @@ func info(t *testing.T, n *lab.Node) systemInfo {
 // cli runs the command as a user of another machine would.
 func cli(t *testing.T, n *lab.Node, args ...string) (stdout, stderr string, exit int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(shared.root, "build", "bin", "quantavirt"), args...)
+	program := filepath.Join(shared.root, "build", "bin", "quantavirt")
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	if n.FromInside {
+		cmd = lab.Inside(t.Context(), n.Namespace, program, args...)
+	}
 	cmd.Env = append(os.Environ(), "QUANTAVIRT_HOST="+n.URL, "QUANTAVIRT_TOKEN="+n.Token, "QUANTAVIRT_CA="+n.CA, "HOME="+t.TempDir())
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut

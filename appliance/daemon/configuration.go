@@ -13,9 +13,11 @@ import (
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/firstboot"
 	"quantavirt/appliance/medium"
+	"quantavirt/appliance/network"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/nodeconfig"
 	"quantavirt/internal/qverr"
+	"quantavirt/netstack"
 )
 
 // openConfiguration finds the node's configuration as far as that needs no
@@ -87,6 +89,18 @@ func (d *daemon) useHostname(options map[string]string) {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		d.log.Error("set the host name", "err", err)
 	}
+}
+
+// bootCard is the network card that the node was booted from, zero for none.
+func (d *daemon) bootCard() netstack.MAC {
+	if d.init == nil {
+		return netstack.MAC{}
+	}
+	boot, err := d.init.BootStep(d.ctx, "boot-loader")
+	if err != nil {
+		d.log.Warn("PID 1 does not say what the node was booted from", "err", err)
+	}
+	return network.Card(boot)
 }
 
 // startNetwork brings the network up as configuration and command line say. The

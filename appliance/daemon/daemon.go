@@ -40,7 +40,6 @@ import (
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 	"quantavirt/internal/version"
-	"quantavirt/netstack"
 )
 
 const (
@@ -271,18 +270,6 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
 		d.net.Connect(boot.Options)
 	}
-}
-
-// bootCard is the network card that the node was booted from, zero for none.
-func (d *daemon) bootCard() netstack.MAC {
-	if d.init == nil {
-		return netstack.MAC{}
-	}
-	boot, err := d.init.BootStep(d.ctx, "boot-loader")
-	if err != nil {
-		d.log.Warn("PID 1 does not say what the node was booted from", "err", err)
-	}
-	return network.Card(boot)
 }
 
 func (d *daemon) statePath() string { return filepath.Join(d.o.dataDir, "state.db") }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quantavirt/internal/disks"
+	"quantavirt/internal/fat32"
 	"quantavirt/internal/qverr"
 )
 
@@ -28,7 +29,9 @@ const (
 const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // With mounts a device below /run/quantavirt, calls use with the directory and
-// unmounts it again; with write it is flushed then. QV_STR_ERR_FORMAT: it holds
+// unmounts it again; with write it is flushed then, and a FAT on which a power cut left
+// changes half done is repaired before: the kernel would make it read-only at the first
+// of them. QV_STR_ERR_FORMAT: it holds
 // neither FAT nor ISO 9660.
 func With(device string, write bool, use func(dir string) error) (err error) {
 	kind, err := fileSystem(device)
@@ -38,6 +41,11 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	mounting.Lock()
 	defer mounting.Unlock()
 	release(runDir)
+	if kind == "vfat" && write {
+		if err := repair(device); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp(runDir, prefix)
 	if err != nil {
 		return qverr.New(qverr.IO, "mount %s: %w", device, err)
@@ -71,6 +79,18 @@ func release(in string) {
 			_ = os.Remove(dir)
 		}
 	}
+}
+
+func repair(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return qverr.New(qverr.CodeOf(err), "boot medium: %w", err)
+	}
+	_, err = fat32.Repair(f)
+	if qverr.CodeOf(err) == qverr.Unsupported { // not made by us, as FAT16: taken as it is
+		err = nil
+	}
+	return errors.Join(err, f.Close())
 }
 
 func fileSystem(device string) (string, error) {

@@ -302,12 +302,16 @@ type Progress struct {
 	e *entry
 }
 
-// Phase names what the task does now; it is stored.
+// Phase names what the task does now; it is stored, with the time.
 func (p *Progress) Phase(name string) {
 	if p.m == nil {
 		return
 	}
-	p.m.change(p.e, true, func(t *spec.Task) { t.Progress.Phase = name })
+	p.m.change(p.e, true, func(t *spec.Task) {
+		t.Progress.Phase = name
+		// A copy: records that were given out share the list.
+		t.Progress.Phases = append(slices.Clip(t.Progress.Phases), spec.TaskPhase{Name: name, StartedAt: now()})
+	})
 }
 
 // Warn notes what goes wrong without making the task fail; it is stored and logged.

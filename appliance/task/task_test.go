@@ -49,6 +49,7 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"good", func(_ context.Context, p *Progress) error {
 			p.Phase("half")
+			p.Phase("rest")
 			p.Set(1, 2, "things")
 			return nil
 		}, spec.TaskStateSucceeded, 0},
@@ -70,6 +71,10 @@ func TestOutcomes(t *testing.T) {
 			var stored spec.Task
 			if err := db.Get(store.Tasks, first.ID, &stored); err != nil || stored.State != c.state {
 				t.Errorf("stored %+v, %v", stored, err)
+			}
+			if phases := stored.Progress.Phases; c.code == 0 &&
+				(len(phases) != 2 || phases[0].Name != "half" || phases[1].Name != "rest" || phases[0].StartedAt.Before(*got.StartedAt)) {
+				t.Errorf("stored phases %+v", phases)
 			}
 			if _, err := m.Cancel(first.ID); !errors.Is(err, qverr.State) {
 				t.Errorf("cancel of an ended task: %v", err)

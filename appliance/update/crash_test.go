@@ -118,3 +118,27 @@ func (n *node) goesOn(t *testing.T, what string, files map[string][]byte) {
 		t.Fatalf("%s: after the next update %s runs", what, n.version)
 	}
 }
+
+// A description is replaced while the power is cut: on FAT its name may for a while
+// lead nowhere, and the new one has its first name still.
+func TestTornDescription(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		n.settle()
+		name := inFolder(1, slot.InfoFile)
+		for _, torn := range []string{"", "{", "\x00\x00"} {
+			if _, ok := n.esp.files[name+pending]; !ok {
+				n.esp.files[name+pending] = n.esp.files[name]
+			}
+			n.esp.files[name] = []byte(torn)
+			if s := n.find("1.0"); s.State != spec.SlotStateGood || !s.Running || !s.Next {
+				t.Errorf("%q: %+v", torn, s)
+			}
+		}
+		n.must("2.0", quick)
+		n.boot()
+		n.settle()
+		if n.version != "2.0" || n.find("2.0").State != spec.SlotStateGood {
+			t.Errorf("%s runs", n.version)
+		}
+	})
+}

@@ -47,7 +47,7 @@ type disk struct {
 }
 
 // readDisk looks at everything that concerns slots. A description or an
-// environment block that cannot be understood counts as not there: what the
+// environment block that cannot be read counts as not there: what the
 // loaders do does not depend on the first, and without the second GRUB has no slot.
 func readDisk(v Volume, firmware Firmware) (*disk, error) {
 	d := &disk{v: v, firmware: firmware, ukis: make(map[uint32][]slot.Name), waiting: make(map[uint32]bool),
@@ -90,18 +90,27 @@ func (d *disk) readFolders() error {
 			return err
 		}
 		d.pieces[seq] = slices.Contains(files, slot.Kernel) && slices.Contains(files, slot.Initramfs) && slices.Contains(files, slot.Cmdline)
-		if !slices.Contains(files, slot.InfoFile) {
+		d.readInfo(seq, files)
+	}
+	return nil
+}
+
+// readInfo reads a slot's description. While it gets a new one the old may be gone
+// from the disk before the new has its name: then that is read.
+func (d *disk) readInfo(seq uint32, files []string) {
+	for _, name := range []string{slot.InfoFile, slot.InfoFile + pending} {
+		if !slices.Contains(files, name) {
 			continue
 		}
-		data, err := d.read(path.Join(slot.Folder, name, slot.InfoFile), 1<<20)
+		data, err := d.read(inFolder(seq, name), 1<<20)
 		if err != nil {
-			return err
+			continue
 		}
 		if i, err := slot.ParseInfo(data); err == nil && i.Sequence == seq {
 			d.infos[seq] = i
+			return
 		}
 	}
-	return nil
 }
 
 // note is what PID 1 wrote about a slot that it gave up, "" for nothing.

@@ -2,10 +2,12 @@ package update
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -66,10 +68,23 @@ func inMemory(name string, r io.Reader) (*os.File, error) {
 
 func loadKernel(kernel, initrd *os.File, cmdline string) error {
 	if err := unix.KexecFileLoad(int(kernel.Fd()), int(initrd.Fd()), cmdline, 0); err != nil {
-		return qverr.New(qverr.CodeOf(err), "load the new kernel: %w", err).
-			WithHint("under Secure Boot only a kernel that is itself signed can be started so; update without --kexec")
+		return notLoaded(err)
 	}
 	return nil
+}
+
+// notLoaded explains an error of kexec_file_load(2). A kernel that is locked down
+// answers EPERM to one that is not signed, or not by a key that it trusts
+// (kernel/kexec_file.c); one that insists on signatures in any case says what is
+// wrong with it. QV_ERR_PERM: that; else what the operating system says.
+func notLoaded(err error) error {
+	for _, unsigned := range []syscall.Errno{unix.EPERM, unix.ENODATA, unix.ENOKEY, unix.EKEYREJECTED, unix.EBADMSG} {
+		if errors.Is(err, unsigned) {
+			return qverr.New(qverr.Perm, "the running kernel does not start the new one, which is not signed by a key that it trusts: %w", err).
+				WithHint("Secure Boot locks the kernel down: update without --kexec, by a reboot")
+		}
+	}
+	return qverr.New(qverr.CodeOf(err), "load the new kernel: %w", err)
 }
 
 // What a boot loader put on the command line for itself, and what names the slot.

@@ -1,9 +1,11 @@
 package update
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"quantavirt/appliance/api/spec"
@@ -94,4 +96,15 @@ func TestKexecRefused(t *testing.T) {
 			t.Errorf("slots %v, next %d, %v", d.sequences(), d.boots(), err)
 		}
 	})
+}
+
+func TestNotLoaded(t *testing.T) {
+	for errno, want := range map[syscall.Errno]qverr.Code{
+		syscall.EPERM: qverr.Perm, syscall.EKEYREJECTED: qverr.Perm, syscall.ENODATA: qverr.Perm, syscall.ENOMEM: qverr.NoMem,
+	} {
+		err := notLoaded(errno)
+		if qverr.CodeOf(err) != want || !errors.Is(err, errno) || (qverr.From(err).Hint != "") != (want == qverr.Perm) {
+			t.Errorf("%v: %v", errno, err)
+		}
+	}
 }

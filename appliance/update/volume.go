@@ -150,13 +150,15 @@ func (f *folder) makeFolders(dir string) error {
 	return f.sync(path.Dir(dir))
 }
 
-// sync brings a folder to the disk, and the disk to rest.
+// sync brings the disk to rest. Not the folder first: on FAT a new name would then be
+// there for a moment with no file behind it, and the old one gone (fs/fat/namei_vfat.c
+// enters size and first cluster when the file's inode is written).
 func (f *folder) sync(dir string) error {
 	d, err := f.root.Open(dir)
 	if err != nil {
 		return failed("sync", dir, err)
 	}
-	err = errors.Join(d.Sync(), unix.Syncfs(int(d.Fd())), d.Close())
+	err = errors.Join(unix.Syncfs(int(d.Fd())), d.Sync(), d.Close())
 	if err != nil {
 		return failed("sync", dir, err)
 	}

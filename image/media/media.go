@@ -50,6 +50,15 @@ type Options struct {
 
 // Make writes the media of an image whose unified kernel image is made.
 func Make(ctx context.Context, root tools.Root, o Options) error {
+	return o.make(ctx, root, (*media).disk, (*media).iso, (*media).pxe)
+}
+
+// MakeDisk writes only the disk.
+func MakeDisk(ctx context.Context, root tools.Root, o Options) error {
+	return o.make(ctx, root, (*media).disk)
+}
+
+func (o Options) make(ctx context.Context, root tools.Root, kinds ...func(*media, context.Context, tools.Root) error) error {
 	m, err := o.open()
 	if err != nil {
 		return err
@@ -62,8 +71,8 @@ func Make(ctx context.Context, root tools.Root, o Options) error {
 		return err
 	}
 	fmt.Fprintf(o.Progress, "  %-32s %10s\n", "medium", "size")
-	for _, make := range []func(context.Context, tools.Root) error{m.disk, m.iso, m.pxe} {
-		if err := make(ctx, root); err != nil {
+	for _, kind := range kinds {
+		if err := kind(m, ctx, root); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"quantavirt/internal/efivar"
 	"quantavirt/internal/qverr"
 )
 
@@ -20,7 +21,7 @@ func write(t *testing.T, dir, name, text string) {
 	for _, u := range utf16.Encode([]rune(text + "\x00")) {
 		data = binary.LittleEndian.AppendUint16(data, u)
 	}
-	if err := os.WriteFile(filepath.Join(dir, name+vendor), data, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name+"-"+loaderVendor.String()), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -43,33 +44,11 @@ var (
 const card = "52:54:00:71:76:01"
 
 func loadOption(description string, nodes ...[]byte) []byte {
-	path := bytes.Join(nodes, nil)
-	data := []byte{1, 0, 0, 0, byte(len(path)), 0}
-	for _, u := range utf16.Encode([]rune(description + "\x00")) {
-		data = binary.LittleEndian.AppendUint16(data, u)
+	data, err := efivar.LoadOption{Attributes: efivar.Active, Description: description, Path: bytes.Join(nodes, nil)}.Encode()
+	if err != nil {
+		panic(err)
 	}
-	return append(data, path...)
-}
-
-func TestOptionCard(t *testing.T) {
-	whole := loadOption("UEFI PXEv4", pciNode, macNode, ipNode, endNode)
-	if got := optionCard(whole); got != card {
-		t.Errorf("%q", got)
-	}
-	for n := range whole {
-		if got := optionCard(whole[:n]); got != "" {
-			t.Errorf("cut to %d bytes: %q", n, got)
-		}
-	}
-	for name, data := range map[string][]byte{
-		"a node of no length": loadOption("x", []byte{3, 11, 0, 0}, macNode),
-		"another network":     loadOption("x", append(macNode[:36:36], 32)), // InfiniBand
-		"behind the end":      loadOption("x", endNode, macNode),
-	} {
-		if got := optionCard(data); got != "" {
-			t.Errorf("%s: %q", name, got)
-		}
-	}
+	return data
 }
 
 func TestCardOf(t *testing.T) {
@@ -105,6 +84,7 @@ func TestRead(t *testing.T) {
 		"PXE and a name of ours": {uefi: true, boot: loadOption("UEFI PXEv4", macNode), vars: map[string]string{"StubImageIdentifier": `\qv-00000001.efi`},
 			want: Loader{UEFI: true, Stub: true, Slot: 1, Disc: true, Card: card}, medium: PXE},
 		"disk of the firmware": {uefi: true, boot: loadOption("UEFI Misc Device", pciNode, endNode), want: Loader{UEFI: true}, medium: Direct},
+		"a damaged option":     {uefi: true, boot: []byte{1, 0}, want: Loader{UEFI: true}, medium: Direct, code: qverr.Inval},
 		"no such option":       {uefi: true, boot: []byte{}, want: Loader{UEFI: true}, medium: Direct},
 		"GRUB on a disc":       {options: map[string]string{"disc": ""}, want: Loader{Disc: true}, medium: ISO},
 		"installed": {uefi: true, vars: map[string]string{"LoaderDevicePartUUID": "0F3A1B2C-1111-2222-3333-444455556666",
@@ -130,10 +110,10 @@ func TestRead(t *testing.T) {
 			write(t, dir, name, text)
 		}
 		if c.boot != nil {
-			put(t, dir, "BootCurrent"+global, []byte{0x1f, 0})
+			put(t, dir, "BootCurrent-"+efivar.Global.String(), []byte{0x1f, 0})
 		}
 		if len(c.boot) > 0 {
-			put(t, dir, "Boot001F"+global, c.boot)
+			put(t, dir, "Boot001F-"+efivar.Global.String(), c.boot)
 		}
 		got, err := Read(dir, c.uefi, func(name string) (string, bool) { v, ok := c.options[name]; return v, ok }, c.bootif)
 		if qverr.CodeOf(err) != c.code || got != c.want {
@@ -147,7 +127,7 @@ func TestRead(t *testing.T) {
 
 func TestReadDamaged(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+vendor), []byte{1, 2}, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+"-"+loaderVendor.String()), []byte{1, 2}, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Read(dir, true, func(string) (string, bool) { return "", false }, ""); qverr.CodeOf(err) != qverr.IO {
@@ -159,7 +139,7 @@ func FuzzVariable(f *testing.F) {
 	f.Add([]byte{6, 0, 0, 0, 'a', 0, 0, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+vendor), data, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "StubImageIdentifier"+"-"+loaderVendor.String()), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		l, err := Read(dir, true, func(string) (string, bool) { return "", false }, "")
@@ -186,13 +166,4 @@ func TestIsDisc(t *testing.T) {
 			t.Errorf("%s: taken for ours", name)
 		}
 	}
-}
-
-func FuzzOptionCard(f *testing.F) {
-	f.Add(loadOption("UEFI PXEv4", pciNode, macNode, ipNode, endNode))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if got := optionCard(data); got != "" && CardOf("01-"+got) != got {
-			t.Errorf("%q", got)
-		}
-	})
 }

@@ -3,12 +3,15 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"quantavirt/image"
 	"quantavirt/image/tools"
 	"quantavirt/qemu-tests/lab"
 )
@@ -17,16 +20,21 @@ import (
 type Options struct {
 	Out  io.Writer
 	Runs int // of each measurement
-	// Part is "image", "boot" or "vmm"; "" measures all and stores the report.
+	// Part is the name of a part; "" measures all and stores the report.
 	Part string
+	// Short leaves out the parts that need media: a stick and an update.
+	Short bool
 }
 
 // Report is what a run found; it is stored as JSON.
 type Report struct {
 	Image   json.RawMessage `json:"image"`
 	Boot    Boot            `json:"boot"`
+	USB     Boot            `json:"usb"`
 	IdleMiB float64         `json:"idle_memory_mib"`
 	Monitor Monitors        `json:"monitor"`
+	// UpdateSeconds is an update from the upload to the blessing.
+	UpdateSeconds float64 `json:"update_s"`
 }
 
 // run is one bench under way.
@@ -50,9 +58,10 @@ func Run(ctx context.Context, opts Options) error {
 	r := &run{opts: opts, root: root, tool: tool}
 	for _, part := range []struct {
 		name    string
+		media   bool
 		measure func(context.Context) error
-	}{{"image", r.image}, {"boot", r.boot}, {"vmm", r.monitors}} {
-		if opts.Part != "" && opts.Part != part.name {
+	}{{"image", false, r.image}, {"boot", false, r.boot}, {"vmm", false, r.monitors}, {"usb", true, r.usb}, {"update", true, r.update}} {
+		if opts.Part != "" && opts.Part != part.name || opts.Short && part.media {
 			continue
 		}
 		if err := part.measure(ctx); err != nil {
@@ -91,6 +100,19 @@ func (r *run) image(context.Context) error {
 		fmt.Fprintf(r.opts.Out, "image: %-14s %6.2f MiB\n", name, float64(info.Size())/(1<<20))
 	}
 	fmt.Fprintf(r.opts.Out, "image: %-14s %6.2f MiB (aim: under 32)\n", "both", float64(total)/(1<<20))
+	for _, u := range []struct {
+		build string
+		aim   int
+	}{{"virtual", 32}, {"hardware", 64}} {
+		info, err := os.Stat(filepath.Join(r.root, "build", "image", u.build, image.UKIFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // make bench builds one
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(r.opts.Out, "image: %s UKI %*.2f MiB (aim: at most %d)\n", u.build, 17-len(u.build), float64(info.Size())/(1<<20), u.aim)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,50 +44,66 @@ func (r *run) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o := lab.Options{Name: "bench", Card: true, DataDisk: 256, Archive: archive}
 	var ready, bare, idle []float64
 	for range r.opts.Runs {
-		ms, err := r.bareBoot(ctx, archive)
+		ms, err := bareBoot(ctx, o)
 		if err != nil {
 			return err
 		}
 		bare = append(bare, ms)
-		n, err := lab.Up(ctx, lab.Options{Name: "bench", Card: true, DataDisk: 256, Archive: archive})
+		n, err := lab.Up(ctx, o)
 		if err != nil {
 			return err
 		}
 		ready = append(ready, float64(n.BootTime.Milliseconds()))
-		var info struct {
-			Memory struct {
-				Total     int64 `json:"total_bytes"`
-				Available int64 `json:"available_bytes"`
-			} `json:"memory"`
-			Steps []Step `json:"boot_steps"`
-		}
-		err = n.Call(ctx, http.MethodGet, "/api/v1/system/info", nil, &info)
+		steps, inUse, err := look(ctx, n)
 		_ = n.Down()
 		if err != nil {
 			return err
 		}
-		idle = append(idle, float64(info.Memory.Total-info.Memory.Available)/(1<<20))
-		r.rep.Boot.Steps = info.Steps
+		idle = append(idle, inUse)
+		r.rep.Boot.Steps = steps
 	}
-	b := &r.rep.Boot
-	b.Ready, b.Bare = median(ready), median(bare)
-	b.Ratio = b.Ready / b.Bare
 	r.rep.IdleMiB = median(idle)
-	for _, s := range b.Steps {
-		fmt.Fprintf(r.opts.Out, "boot: %6d ms  +%5d ms  %s\n", s.StartMS, s.TookMS, s.Name)
-	}
-	fmt.Fprintf(r.opts.Out, "boot: API ready %.0f ms, bare init %.0f ms: ratio %.2f (aim: 1.3)\n", b.Ready, b.Bare, b.Ratio)
+	r.rep.Boot.compare(ready, bare)
+	r.rep.Boot.print(r.opts.Out, "boot", "API ready")
 	fmt.Fprintf(r.opts.Out, "memory: %.0f MiB in use when idle\n", r.rep.IdleMiB)
 	return nil
 }
 
-// bareBoot boots the bare init once.
-func (r *run) bareBoot(ctx context.Context, archive string) (float64, error) {
+// compare takes the medians.
+func (b *Boot) compare(ready, bare []float64) {
+	b.Ready, b.Bare = median(ready), median(bare)
+	b.Ratio = b.Ready / b.Bare
+}
+
+func (b *Boot) print(w io.Writer, part, what string) {
+	for _, s := range b.Steps {
+		fmt.Fprintf(w, "%s: %6d ms  +%5d ms  %s\n", part, s.StartMS, s.TookMS, s.Name)
+	}
+	fmt.Fprintf(w, "%s: %s %.0f ms, bare init %.0f ms: ratio %.2f (aim: 1.3)\n", part, what, b.Ready, b.Bare, b.Ratio)
+}
+
+// look asks a node for its boot steps and the memory in use, in MiB.
+func look(ctx context.Context, n *lab.Node) (steps []Step, inUse float64, err error) {
+	var info struct {
+		Memory struct {
+			Total     int64 `json:"total_bytes"`
+			Available int64 `json:"available_bytes"`
+		} `json:"memory"`
+		Steps []Step `json:"boot_steps"`
+	}
+	err = n.Call(ctx, http.MethodGet, "/api/v1/system/info", nil, &info)
+	return info.Steps, float64(info.Memory.Total-info.Memory.Available) / (1 << 20), err
+}
+
+// bareBoot boots the bare init once on a node.
+func bareBoot(ctx context.Context, o lab.Options) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	n, err := lab.Up(ctx, lab.Options{Name: "bare", Card: true, DataDisk: 256, Archive: archive, Cmdline: "rdinit=/bare/init", NoWait: true})
+	o.Name, o.Cmdline, o.NoWait = "bare", "rdinit=/bare/init", true
+	n, err := lab.Up(ctx, o)
 	if err != nil {
 		return 0, err
 	}

@@ -6,23 +6,24 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Events counts what QEMU reports of a node: RESET, WATCHDOG and so on (QEMU QMP
-// Reference Manual).
+// Events notes what QEMU reports of a node, and when: RESET, WATCHDOG and so on
+// (QEMU QMP Reference Manual).
 type Events struct {
 	conn net.Conn
 
 	mu    sync.Mutex
-	count map[string]int
+	times map[string][]time.Time
 }
 
 // monitorLimit is how long QEMU may take to open its sockets.
 const monitorLimit = 10 * time.Second
 
-// Events begins to count; Close ends it. One at a time can listen to a node.
+// Events begins to note them; Close ends it. One at a time can listen to a node.
 func (n *Node) Events() (*Events, error) {
 	var conn net.Conn
 	var err error
@@ -34,7 +35,7 @@ func (n *Node) Events() (*Events, error) {
 			return nil, fmt.Errorf("lab: events of %s: %w", n.Name, err)
 		}
 	}
-	e := &Events{conn: conn, count: make(map[string]int)}
+	e := &Events{conn: conn, times: make(map[string][]time.Time)}
 	r := json.NewDecoder(bufio.NewReader(conn))
 	var greeting, answer map[string]any
 	err = r.Decode(&greeting)
@@ -55,23 +56,30 @@ func (n *Node) Events() (*Events, error) {
 func (e *Events) read(r *json.Decoder) {
 	for {
 		var m struct {
-			Event string `json:"event"`
+			Event     string `json:"event"`
+			Timestamp struct {
+				Seconds      int64 `json:"seconds"`
+				Microseconds int64 `json:"microseconds"`
+			} `json:"timestamp"`
 		}
 		if r.Decode(&m) != nil {
 			return
 		}
 		e.mu.Lock()
-		e.count[m.Event]++
+		e.times[m.Event] = append(e.times[m.Event], time.Unix(m.Timestamp.Seconds, m.Timestamp.Microseconds*1000))
 		e.mu.Unlock()
 	}
 }
 
 // Count is how often something was reported so far.
-func (e *Events) Count(name string) int {
+func (e *Events) Count(name string) int { return len(e.Times(name)) }
+
+// Times is when something was reported so far, by the clock of this machine.
+func (e *Events) Times(name string) []time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.count[name]
+	return slices.Clone(e.times[name])
 }
 
-// Close ends the counting.
+// Close ends it.
 func (e *Events) Close() error { return e.conn.Close() }

@@ -1226,6 +1226,9 @@ type Progress struct {
 	Done  int64  `json:"done"`
 	Phase string `json:"phase,omitempty,omitzero"`
 
+	// Phases all phases so far
+	Phases []TaskPhase `json:"phases,omitempty,omitzero"`
+
 	// Total 0 while it is not known
 	Total int64  `json:"total"`
 	Unit  string `json:"unit,omitempty,omitzero"`
@@ -1484,6 +1487,12 @@ type Task struct {
 // TaskList defines model for TaskList.
 type TaskList struct {
 	Items []Task `json:"items"`
+}
+
+// TaskPhase defines model for TaskPhase.
+type TaskPhase struct {
+	Name      string    `json:"name"`
+	StartedAt time.Time `json:"started_at"`
 }
 
 // TaskState defines model for TaskState.

@@ -5,10 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"quantavirt/image"
 )
@@ -50,8 +48,11 @@ func makeBundle(ctx context.Context, args []string) error {
 	if o.Version == "" {
 		o.Version = describe(ctx, ".")
 	}
-	o.AddKeys, o.DropKeys, o.Created = addKeys, dropKeys, created()
+	o.AddKeys, o.DropKeys = addKeys, dropKeys
 	var err error
+	if o.Created, err = sourceTime(ctx, "."); err != nil {
+		return err
+	}
 	if o.UKIs, err = image.BuiltUKIs(*images); err != nil {
 		return err
 	}
@@ -72,13 +73,4 @@ func makeBundle(ctx context.Context, args []string) error {
 	fmt.Printf("Bundle %s: version %s, counter %d, %d files of %.1f MiB, for %s\n", o.Out, m.Version, m.Counter, len(m.Files),
 		float64(m.Size())/(1<<20), strings.Join(slices.Sorted(maps.Keys(o.UKIs)), " and "))
 	return nil
-}
-
-// created is the time of SOURCE_DATE_EPOCH, else now.
-func created() time.Time {
-	var seconds int64
-	if _, err := fmt.Sscan(os.Getenv("SOURCE_DATE_EPOCH"), &seconds); err == nil {
-		return time.Unix(seconds, 0)
-	}
-	return time.Now().Truncate(time.Second)
 }

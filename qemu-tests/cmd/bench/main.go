@@ -14,7 +14,7 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 3, "runs of each measurement")
-	part := flag.String("part", "", "measure only this and store nothing: image, boot or vmm")
+	part := flag.String("part", "", "measure only this and store nothing: image, boot, vmm, usb or update")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

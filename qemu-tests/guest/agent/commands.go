@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,14 +41,6 @@ var commands = map[string]func([]string) (string, error){
 	"reboot":   func([]string) (string, error) { return "", reboot(unix.LINUX_REBOOT_CMD_RESTART) },
 	"crash":    crash,
 	"pci":      pci,
-}
-
-func run(name string, args []string) (string, error) {
-	command, ok := commands[name]
-	if !ok {
-		return "", errors.New("no such command")
-	}
-	return command(args)
 }
 
 func reboot(how int) error {

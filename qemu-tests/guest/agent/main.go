@@ -1,11 +1,13 @@
 // Command agent is the init of the test guest: it loads the modules of
 // /modules, mounts what it needs, says "guest: ready" on its console and then
 // answers each line "@TAG COMMAND …" with one line, "@TAG ok …" or "@TAG error …".
+// With journal=DEVICE on the kernel command line it keeps a journal on that disk.
 package main
 
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -23,6 +25,11 @@ func main() {
 	}
 	raw(int(console.Fd()))
 	go powerButton()
+	table := maps.Clone(commands)
+	if device := word("journal"); device != "" {
+		j := startJournal(device)
+		table["journal"], table["check"] = j.acknowledged, j.check
+	}
 	fmt.Fprintf(console, "guest: ready init=%.2f now=%.2f cpus=%d\n", started, uptime(), cpus())
 	lines := bufio.NewScanner(console)
 	for lines.Scan() {
@@ -30,7 +37,12 @@ func main() {
 		if len(words) < 2 {
 			continue
 		}
-		answer, err := run(words[1], words[2:])
+		command, ok := table[words[1]]
+		if !ok {
+			fmt.Fprintf(console, "%s error no such command\n", words[0])
+			continue
+		}
+		answer, err := command(words[2:])
 		if err != nil {
 			fmt.Fprintf(console, "%s error %v\n", words[0], err)
 			continue
@@ -43,13 +55,21 @@ func main() {
 // consolePath is the device that the agent talks on: the word agent= of the
 // kernel command line, else the virtio console.
 func consolePath() string {
-	cmdline, _ := os.ReadFile("/proc/cmdline")
-	for word := range strings.FieldsSeq(string(cmdline)) {
-		if device, ok := strings.CutPrefix(word, "agent="); ok {
-			return "/dev/" + device
-		}
+	if device := word("agent"); device != "" {
+		return "/dev/" + device
 	}
 	return "/dev/hvc0"
+}
+
+// word is the value of a word of the kernel command line, "" without it.
+func word(name string) string {
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	for word := range strings.FieldsSeq(string(cmdline)) {
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // raw switches echo and line editing off, so that the test reads only answers.
