@@ -34,8 +34,9 @@ func (s *secured) boot(o lab.Options) *lab.Node {
 
 // What is installed boots as securely as what was booted: under Secure Boot a machine
 // installs itself, encrypted, from a medium. It boots by its boot entry, opens its data
-// volume by itself, and takes an update; a system that nobody has signed is refused by
-// the firmware, and the one before runs again.
+// volume by itself, and takes an update. A system that nobody has signed is refused;
+// under make soak it is forced upon the node, refused by the firmware, and the one before
+// runs again.
 func TestSecureInstall(t *testing.T) {
 	s := &secured{sealing: &sealing{t: t, target: blankDisk(t, 4096)}, keys: builderKeys(t)}
 	config := configurationArgs(t, map[string]any{
@@ -52,7 +53,7 @@ func TestSecureInstall(t *testing.T) {
 	})
 	waitExit(t, n, 3*time.Minute)
 	lap("installed by itself, encrypted")
-	if text := lab.Tail(n.ConsoleLog, 100); !strings.Contains(text, "has no recovery key yet") || strings.Contains(text, "QV_ERR_") {
+	if text := lab.Tail(n.ConsoleLog, 100); !strings.Contains(text, "has no recovery key yet") || strings.Contains(text, "boot entry") {
 		t.Errorf("the console after the installation:\n%s", text)
 	}
 	n = s.boot(lab.Options{KeepData: true, Medium: lab.Medium{File: s.target, As: lab.MediumVirtio, Keep: true, FirmwareOrder: true}})
@@ -147,6 +148,9 @@ func (s *secured) refusesUnsigned(n *lab.Node) {
 	}
 	if a, err := n.Do(t.Context(), http.MethodPost, "/api/v1/system/update", io.Reader(bytes.NewReader(data))); err != nil || !strings.Contains(string(a.Body), `"QV_ERR_PERM"`) {
 		t.Errorf("%v, status %d: %s", err, a.Status, a.Body)
+	}
+	if rounds(0, 1) == 0 {
+		return
 	}
 	mark := n.ConsoleMark()
 	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/update?good=3&limit=240&force=true", io.Reader(bytes.NewReader(data)), nil); err != nil {
