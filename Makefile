@@ -61,7 +61,7 @@ soak: test ## the same with full counts
 .PHONY: unit
 unit: setup ## tests that need no QEMU; those of the network need root
 	@[[ $$EUID == 0 ]] || echo "Not root: tests that need network namespaces are skipped."
-	@$(STEP) "Tests without QEMU" env QV_DEMAND_TOOLS=1 $(GO) test -timeout 10m $(UNIT)
+	@$(STEP) "Tests without QEMU" env QV_DEMAND_TOOLS=1 $(GO) test -p 4 -timeout 10m $(UNIT)
 
 .PHONY: bench
 bench: images ## measure and store the numbers of SPECIFICATION.md

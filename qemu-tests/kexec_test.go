@@ -18,6 +18,9 @@ import (
 // directly: the firmware has no part in it, its VM runs again, and the node says
 // that the netboot server decides at the next cold boot.
 func TestKexecUpdate(t *testing.T) {
+	if !soaking() {
+		t.Skip("only under make soak; TestNetboot boots a node so")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}

@@ -39,10 +39,10 @@ func failing() []failure {
 	return []failure{
 		{name: "panic", release: release{version: "9.20", words: "quantavirt.rescue"}, window: patient, in: onUEFI, during: panics,
 			reason: "panicked", panic: "Kernel panic - not syncing: sysrq triggered crash"},
-		{name: "panic before init", release: release{version: "9.21", words: "rdinit=/nonexistent"}, window: short, in: onBIOS, reason: silent},
+		{name: "panic before init", release: release{version: "9.21", words: "rdinit=/nonexistent"}, window: short, reason: silent},
 		{name: "hang", release: release{version: "9.22", words: "quantavirt.rescue quantavirt.watchdog=10"}, window: patient, in: onUEFI, during: hangs,
 			reason: "the hardware watchdog reset the node", dog: true},
-		{name: "daemon crashes", release: release{version: "9.23"}, crash: daemonCrashes, window: patient, in: onBIOS,
+		{name: "daemon crashes", release: release{version: "9.23"}, crash: daemonCrashes, window: patient,
 			reason: "the daemon has ended 5 times without having been ready, last with status 2; its last words: panic: assignment to entry in nil map"},
 		{name: "daemon and listener crash", release: release{version: "9.24"}, crash: allCrashes, window: patient,
 			reason: "panic: assignment to entry in nil map; the rescue listener does not live either"},
