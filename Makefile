@@ -50,6 +50,7 @@ demo: image ## the same, check the outcome and end
 	@$(BIN)/demonstration -check
 
 .PHONY: test
+test: LEVEL := 9
 test: keys images lint unit ## all checks and all tests, those under QEMU included
 	@$(STEP) "Tests under QEMU" $(GO) test -count=1 -v -timeout $(QEMU_TIMEOUT) ./qemu-tests
 
@@ -83,8 +84,8 @@ media: image ## the same, and USB disk, ISO and network boot files of it
 
 .PHONY: images
 images: ## both builds with their media, as the tests need them
-	@$(MAKE) --no-print-directory media BUILD=virtual
-	@$(MAKE) --no-print-directory media BUILD=hardware
+	@$(MAKE) --no-print-directory media BUILD=virtual LEVEL=$(LEVEL)
+	@$(MAKE) --no-print-directory media BUILD=hardware LEVEL=$(LEVEL)
 
 .PHONY: programs
 programs: setup ## build/bin: lab, quantavirt, quantavirt-netboot, quac100-model, mkimage

@@ -33,17 +33,18 @@ var netbootCases = []struct {
 	firmware string
 	rom      bool
 	server   []string // arguments
+	soak     bool     // only then
 	beside   bool     // another DHCP server
 	extra    []string // for QEMU
 	asked    []string // what the server saw, in this order
 }{
-	{"bios-pxe", lab.FirmwareBIOS, true, fullMode, false, nil,
+	{"bios-pxe", lab.FirmwareBIOS, true, fullMode, true, false, nil,
 		[]string{"DHCP DISCOVER of iPXE, Intel x86PC", "HTTP boot script", "HTTP /vmlinuz", "HTTP /initramfs.zst", "HTTP configuration"}},
-	{"uefi-pxe", lab.FirmwareUEFI, false, fullMode, false, nil,
+	{"uefi-pxe", lab.FirmwareUEFI, false, fullMode, false, false, nil,
 		[]string{"DHCP DISCOVER of PXE, EFI x86-64", "TFTP snponly.efi", "DHCP DISCOVER of iPXE, EFI x86-64", "HTTP boot script", "HTTP /vmlinuz", "HTTP configuration"}},
-	{"uefi-pxe-proxy", lab.FirmwareUEFI, false, []string{"--uefi", "uki"}, true, nil,
+	{"uefi-pxe-proxy", lab.FirmwareUEFI, false, []string{"--uefi", "uki"}, true, true, nil,
 		[]string{"DHCP DISCOVER of PXE, EFI x86-64", "DHCP REQUEST of PXE, EFI x86-64", "TFTP quantavirt.efi", "DHCP INFORM of QuantaVirt", "HTTP configuration"}},
-	{"uefi-http", lab.FirmwareUEFI, false, fullMode, false, []string{"-fw_cfg", fmt.Sprintf(noPXE, 4), "-fw_cfg", fmt.Sprintf(noPXE, 6)},
+	{"uefi-http", lab.FirmwareUEFI, false, fullMode, false, false, []string{"-fw_cfg", fmt.Sprintf(noPXE, 4), "-fw_cfg", fmt.Sprintf(noPXE, 6)},
 		[]string{"DHCP DISCOVER of HTTP boot, EFI x86-64 boot from HTTP", "HTTP /quantavirt.efi", "DHCP INFORM of QuantaVirt", "HTTP configuration"}},
 }
 
@@ -58,7 +59,7 @@ func TestNetboot(t *testing.T) {
 		rackSerial, rackHostname, tokenHash(installedToken))
 	for _, c := range netbootCases {
 		t.Run(c.name, func(t *testing.T) {
-			if c.beside && rounds(0, 1) == 0 {
+			if c.soak && !soaking() {
 				t.Skip("only under make soak")
 			}
 			r := &rack{args: c.server, config: config, beside: c.beside}

@@ -38,6 +38,9 @@ func (s *secured) boot(o lab.Options) *lab.Node {
 // under make soak it is forced upon the node, refused by the firmware, and the one before
 // runs again.
 func TestSecureInstall(t *testing.T) {
+	if !soaking() {
+		t.Skip("only under make soak; TestSecureBoot and TestSealedVolume have its parts")
+	}
 	s := &secured{sealing: &sealing{t: t, target: blankDisk(t, 4096)}, keys: builderKeys(t)}
 	config := configurationArgs(t, map[string]any{
 		"hostname": "vault", "tokens": []any{map[string]any{"hash": tokenHash(installedToken)}},

@@ -69,6 +69,7 @@ func TestUnattendedInstall(t *testing.T) {
 			}
 			n = m.start(t, true, false)
 			m.check(t, n, slotsOf(t, n).Medium == "pxe")
+			waitState(t, n, "configured", "RUNNING", time.Minute)
 			settled(t, n)
 			for _, task := range tasksOf(t, n) {
 				if task.Kind == "system.install" {

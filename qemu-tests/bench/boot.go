@@ -45,31 +45,44 @@ func (r *run) boot(ctx context.Context) error {
 		return err
 	}
 	o := lab.Options{Name: "bench", Card: true, DataDisk: 256, Archive: archive}
-	var ready, bare, idle []float64
-	for range r.opts.Runs {
-		ms, err := bareBoot(ctx, o)
-		if err != nil {
-			return err
-		}
-		bare = append(bare, ms)
-		n, err := lab.Up(ctx, o)
-		if err != nil {
-			return err
-		}
-		ready = append(ready, float64(n.BootTime.Milliseconds()))
+	var idle []float64
+	ready, bare, err := r.inTurn(ctx, o, func(n *lab.Node) error {
 		steps, inUse, err := look(ctx, n)
-		_ = n.Down()
-		if err != nil {
-			return err
-		}
 		idle = append(idle, inUse)
 		r.rep.Boot.Steps = steps
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	r.rep.IdleMiB = median(idle)
 	r.rep.Boot.compare(ready, bare)
 	r.rep.Boot.print(r.opts.Out, "boot", "API ready")
 	fmt.Fprintf(r.opts.Out, "memory: %.0f MiB in use when idle\n", r.rep.IdleMiB)
 	return nil
+}
+
+// inTurn boots a bare init and the appliance in turn, and calls see with each
+// appliance. It returns their times in milliseconds.
+func (r *run) inTurn(ctx context.Context, o lab.Options, see func(*lab.Node) error) (ready, bare []float64, err error) {
+	for range r.opts.Runs {
+		ms, err := bareBoot(ctx, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		bare = append(bare, ms)
+		n, err := lab.Up(ctx, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		ready = append(ready, float64(n.BootTime.Milliseconds()))
+		err = see(n)
+		_ = n.Down()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return ready, bare, nil
 }
 
 // compare takes the medians.

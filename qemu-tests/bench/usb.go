@@ -28,23 +28,13 @@ func (r *run) usb(ctx context.Context) error {
 		Name: "bench-usb", Build: "hardware", Firmware: lab.FirmwareUEFI, Memory: 3072,
 		Medium: lab.Medium{File: stick, As: lab.MediumUSB},
 	}
-	var ready, bare []float64
-	for range r.opts.Runs {
-		ms, err := bareBoot(ctx, o)
-		if err != nil {
-			return err
-		}
-		bare = append(bare, ms)
-		n, err := lab.Up(ctx, o)
-		if err != nil {
-			return err
-		}
-		ready = append(ready, float64(n.BootTime.Milliseconds()))
-		r.rep.USB.Steps, _, err = look(ctx, n)
-		_ = n.Down()
-		if err != nil {
-			return err
-		}
+	ready, bare, err := r.inTurn(ctx, o, func(n *lab.Node) error {
+		steps, _, err := look(ctx, n)
+		r.rep.USB.Steps = steps
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	r.rep.USB.compare(ready, bare)
 	r.rep.USB.print(r.opts.Out, "usb", "power-on to API")

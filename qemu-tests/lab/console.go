@@ -116,11 +116,14 @@ func (c *Console) Run(ctx context.Context, command string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	line, err := c.Expect(ctx, tag+" ")
-	if err != nil {
-		return "", err
+	answer := command
+	for answer == command { // the echo of a terminal that nobody reads yet
+		line, err := c.Expect(ctx, tag+" ")
+		if err != nil {
+			return "", err
+		}
+		answer = strings.TrimPrefix(line, tag+" ")
 	}
-	answer := strings.TrimPrefix(line, tag+" ")
 	if text, ok := strings.CutPrefix(answer, "error "); ok {
 		return "", errors.New(text)
 	}
