@@ -32,11 +32,14 @@ func (b *loaders) mtools(name, path string) []byte {
 	return out
 }
 
-// names are those of the images that systemd-boot finds.
+// names are those of the images that systemd-boot finds. It passes over a file in
+// which nothing is, as it does over all that is no program.
 func (b *loaders) names() []string {
 	var names []string
 	for line := range strings.FieldsSeq(string(b.mtools("mdir", slot.UKIFolder))) {
-		names = append(names, filepath.Base(line))
+		if name := filepath.Base(line); len(b.mtools("mtype", slot.UKIFolder+"/"+name)) > 0 {
+			names = append(names, name)
+		}
 	}
 	return names
 }

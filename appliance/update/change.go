@@ -69,7 +69,7 @@ func (d *disk) tidy(running uint32) error {
 // sees first.
 func (d *disk) files(seq uint32) ([]string, error) {
 	var all []string
-	for _, n := range d.ukis[seq] {
+	for _, n := range slices.Concat(d.ukis[seq], d.lost[seq]) {
 		all = append(all, uki(n))
 	}
 	if d.waiting[seq] {
@@ -131,6 +131,7 @@ func (d *disk) remove(seq uint32) error {
 		return err
 	}
 	delete(d.ukis, seq)
+	delete(d.lost, seq)
 	delete(d.waiting, seq)
 	delete(d.pieces, seq)
 	delete(d.infos, seq)

@@ -39,8 +39,9 @@ type disk struct {
 	loader   bool     // systemd-boot is there
 
 	ukis    map[uint32][]slot.Name
-	waiting map[uint32]bool // its image has a name that no loader sees
-	pieces  map[uint32]bool // kernel, initramfs and command line are there
+	lost    map[uint32][]slot.Name // names of images in which nothing is: systemd-boot passes over them
+	waiting map[uint32]bool        // its image has a name that no loader sees
+	pieces  map[uint32]bool        // kernel, initramfs and command line are there
 	infos   map[uint32]slot.Info
 	folders map[uint32]bool
 	env     *slot.Env // nil: no GRUB
@@ -50,7 +51,7 @@ type disk struct {
 // environment block that cannot be read counts as not there: what the
 // loaders do does not depend on the first, and without the second GRUB has no slot.
 func readDisk(v Volume, firmware Firmware) (*disk, error) {
-	d := &disk{v: v, firmware: firmware, ukis: make(map[uint32][]slot.Name), waiting: make(map[uint32]bool),
+	d := &disk{v: v, firmware: firmware, ukis: make(map[uint32][]slot.Name), lost: make(map[uint32][]slot.Name), waiting: make(map[uint32]bool),
 		pieces: make(map[uint32]bool), infos: make(map[uint32]slot.Info), folders: make(map[uint32]bool)}
 	loaders, err := v.List(loaderFolder)
 	if err != nil {
@@ -63,7 +64,9 @@ func readDisk(v Volume, firmware Firmware) (*disk, error) {
 	}
 	for _, f := range files {
 		if n, ok := slot.ParseName(f); ok {
-			d.ukis[n.Sequence] = append(d.ukis[n.Sequence], n)
+			if err := d.readImage(n); err != nil {
+				return nil, err
+			}
 		} else if n, ok := slot.ParseName(strings.TrimSuffix(f, pending)); ok {
 			d.waiting[n.Sequence] = true
 		}
@@ -72,6 +75,21 @@ func readDisk(v Volume, firmware Firmware) (*disk, error) {
 		return nil, err
 	}
 	return d, d.readEnv()
+}
+
+// readImage notes an image. A power cut while it gets another name can leave it
+// empty: FAT knows no order (see folder.sync).
+func (d *disk) readImage(n slot.Name) error {
+	f, size, err := d.v.Open(uki(n))
+	if err != nil {
+		return err
+	}
+	list := d.ukis
+	if size == 0 {
+		list = d.lost
+	}
+	list[n.Sequence] = append(list[n.Sequence], n)
+	return f.Close()
 }
 
 func (d *disk) readFolders() error {
@@ -156,6 +174,9 @@ func (d *disk) sequences() []uint32 {
 	for seq := range d.ukis {
 		all[seq] = true
 	}
+	for seq := range d.lost {
+		all[seq] = true
+	}
 	for seq := range d.waiting {
 		all[seq] = true
 	}
@@ -214,6 +235,11 @@ func (d *disk) whole(seq uint32) bool {
 		return d.pieces[seq]
 	}
 	return len(d.ukis[seq]) > 0
+}
+
+// isLost tells whether this machine's loader has nothing left of a slot but a name.
+func (d *disk) isLost(seq uint32) bool {
+	return d.firmware == UEFI && len(d.lost[seq]) > 0 && len(d.ukis[seq]) == 0
 }
 
 // trial tells whether a slot is not blessed, and whether it was booted already.

@@ -9,7 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -189,6 +191,8 @@ func (n *node) load(m *memory) (seq uint32, version string) {
 		return n.loadBIOS(m)
 	}
 	names, _ := m.List(slot.UKIFolder)
+	// systemd-boot passes over a file that is no program.
+	names = slices.DeleteFunc(names, func(f string) bool { return len(m.files[path.Join(slot.UKIFolder, f)]) == 0 })
 	name, ok := slot.First(names)
 	if !ok {
 		return 0, ""

@@ -29,6 +29,7 @@ const (
 	hung     = "reset or hung before it was blessed"
 	dogBit   = "hung before it was blessed: the hardware watchdog reset the node"
 	panicked = "its kernel panicked before it was blessed"
+	lost     = "its image was lost when the power went"
 )
 
 // Start learns from PID 1's boot steps what boot this is and does what follows:
@@ -117,10 +118,10 @@ func (s *Service) needsSettling(w where, d *disk) error {
 // used says that a slot was armed in an earlier boot and has used its try up.
 func (s *Service) used(w where, d *disk, i slot.Info) bool {
 	on, booted := d.trial(i.Sequence)
-	if i.State != slot.StateTry || i.Sequence == w.running || i.Trial == nil {
+	if i.State != slot.StateTry || i.Sequence == w.running || i.Trial == nil || i.Trial.BootID == w.bootID {
 		return false
 	}
-	return on && booted && i.Trial.BootID != w.bootID
+	return on && booted || d.isLost(i.Sequence)
 }
 
 // unknown says that a slot failed its trial and the store does not know.
@@ -176,6 +177,8 @@ func (s *Service) silent(d *disk, seq uint32, panicText string) string {
 	switch note := d.note(seq); {
 	case note != "":
 		return note
+	case d.isLost(seq):
+		return lost
 	case panicText != "":
 		return panicked
 	case dog:

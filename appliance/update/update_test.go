@@ -217,6 +217,37 @@ func TestDaemonRestartsOnTrial(t *testing.T) {
 	})
 }
 
+// The power goes while a system is blessed, and of its image nothing but the new name
+// is on the disk: the slot before boots, and another update is installed.
+func TestLostImage(t *testing.T) {
+	everywhere(t, func(t *testing.T, n *node) {
+		if n.firmware == BIOS {
+			t.Skip("GRUB reads no such names")
+		}
+		n.settle()
+		n.must("2.0", quick)
+		n.boot() // and no daemon
+		for name := range n.esp.files {
+			if strings.HasPrefix(name, slot.UKIFolder+"/qv-00000002") {
+				delete(n.esp.files, name)
+			}
+		}
+		n.esp.files[uki(slot.Name{Sequence: 2})] = nil
+		n.boot()
+		n.settle()
+		if s := n.find("2.0"); n.version != "1.0" || s.State != spec.SlotStateFailed || s.Reason != lost || s.Next {
+			t.Errorf("%s runs, %+v", n.version, s)
+		}
+		n.refused("2.0", lost)
+		n.must("3.0", quick)
+		n.boot()
+		n.settle()
+		if s := n.find("3.0"); n.version != "3.0" || s.State != spec.SlotStateGood || !s.Next {
+			t.Errorf("%s runs, %+v", n.version, s)
+		}
+	})
+}
+
 // A daemon that cannot start: the rescue listener in its place gives the system up
 // at once, and nothing else.
 func TestDaemonCannotStart(t *testing.T) {

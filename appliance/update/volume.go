@@ -189,6 +189,15 @@ func (f *folder) Rename(from, to string) error {
 	if err := f.root.Rename(from, to); err != nil {
 		return failed("rename", from, err)
 	}
+	// The new name gets its file, and loses the old name beside it, in one write of a
+	// sector, as long as nobody else writes that before: see sync.
+	file, err := f.root.Open(to)
+	if err != nil {
+		return failed("rename", from, err)
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return failed("rename", from, err)
+	}
 	return f.sync(path.Dir(to))
 }
 
