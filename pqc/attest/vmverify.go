@@ -64,6 +64,9 @@ func (r VMReport) checkHost(c *checklist, want *Expected, statement []byte) {
 	// The error only repeats the checks.
 	checks, _ := r.Host.Verify(Expected{Nonce: hostNonce(statement), Identity: Fingerprint(r.Identity), System: want.System, Extended: want.Extended})
 	for _, k := range checks {
+		if k.Name == "nonce" && k.Good {
+			k.Detail = "is made of what is said about the VM"
+		}
 		k.Name = "host " + k.Name
 		c.checks = append(c.checks, k)
 	}
