@@ -16,9 +16,9 @@ import (
 )
 
 // foreign are Debian's programs in the image, by the package that they belong
-// to: there is no ext4 maker or checker in Go. They are linked dynamically; what
-// they need comes with them.
-var foreign = map[string][]string{"e2fsprogs": {"mke2fs", "e2fsck"}}
+// to: there is no ext4 maker in Go, nor a checker of ext4 or FAT. They are linked
+// dynamically; what they need comes with them.
+var foreign = map[string][]string{"e2fsprogs": {"mke2fs", "e2fsck"}, "dosfstools": {"fsck.fat"}}
 
 // Where the dynamic loader looks: its own path, and that of its libraries.
 const (
