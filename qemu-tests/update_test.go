@@ -52,10 +52,8 @@ func installed(t *testing.T, firmware string, oneDisk bool) *machine {
 	o := lab.Options{
 		Name: "update-" + firmware, Memory: 2048, Firmware: firmware, IOMMU: lab.IOMMUNone,
 		Medium: lab.Medium{File: m.disk, As: lab.MediumNVMe, Keep: true},
-	}
-	if firmware == lab.FirmwareUEFI || soaking() { // BIOS hangs under soak only
 		// What resets the machine, a triple fault too, stands in qemu.log.
-		o.Extra = []string{"-device", "i6300esb", "-msg", "timestamp=on", "-d", "cpu_reset,trace:monitor_protocol_event_emit"}
+		Extra: []string{"-device", "i6300esb", "-msg", "timestamp=on", "-d", "cpu_reset,trace:monitor_protocol_event_emit"},
 	}
 	if firmware == lab.FirmwareUEFI {
 		o.Cmdline = shellWord
