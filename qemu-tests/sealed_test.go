@@ -148,15 +148,22 @@ func (s *sealing) opensByItself(n *lab.Node) {
 	if exit != 0 || strings.Contains(out, "WRONG") {
 		t.Errorf("the good boot was refused, exit %d:\n%s", exit, out)
 	}
+	s.attestsVM(n)
 	s.reboot(n) // in order, before the power is cut
 }
 
 // verify asks for a report, and checks it without the node against the system that
 // the arguments name.
 func (s *sealing) verify(n *lab.Node, system ...string) (out string, exit int) {
+	s.t.Helper()
+	return s.check(n, []string{"system", "attest"}, system...)
+}
+
+// check asks for a report by a command, and checks it without the node.
+func (s *sealing) check(n *lab.Node, command []string, expected ...string) (out string, exit int) {
 	t := s.t
 	t.Helper()
-	report, stderr, exit := cli(t, n, "system", "attest", "--nonce", nonce)
+	report, stderr, exit := cli(t, n, append(command, "--nonce", nonce)...)
 	if exit != 0 {
 		t.Fatalf("attest: exit %d: %s", exit, stderr)
 	}
@@ -165,7 +172,7 @@ func (s *sealing) verify(n *lab.Node, system ...string) (out string, exit int) {
 		t.Fatal(err)
 	}
 	away := &lab.Node{}
-	out, stderr, exit = cli(t, away, append([]string{"attest", "verify", "--nonce", nonce, "--identity", s.identity, file}, system...)...)
+	out, stderr, exit = cli(t, away, append([]string{"attest", "verify", "--nonce", nonce, "--identity", s.identity, file}, expected...)...)
 	t.Logf("$ quantavirt attest verify …\n%s%s", out, stderr)
 	return out + stderr, exit
 }

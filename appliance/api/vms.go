@@ -95,6 +95,22 @@ func (s *Server) ResetVM(w http.ResponseWriter, r *http.Request, name string, pa
 	s.accepted(w, r, t, params.Wait, err)
 }
 
+// AttestVM proves what a VM was started with.
+func (s *Server) AttestVM(w http.ResponseWriter, r *http.Request, name string) {
+	var in spec.AttestRequest
+	if err := s.decode(w, r, "AttestRequest", false, &in); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	started, err := s.VMs.Measured(name)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	report, err := s.Trust.AttestVM(r.Context(), started, in.Nonce)
+	s.answer(w, r, http.StatusOK, report, err)
+}
+
 // GetVMStats shows what a VM uses.
 func (s *Server) GetVMStats(w http.ResponseWriter, r *http.Request, name string) {
 	v, err := s.VMs.Stats(r.Context(), name)

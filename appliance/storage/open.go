@@ -36,6 +36,12 @@ func (s *Service) OpenDisk(name string, readonly bool) (*os.File, error) {
 	return s.openLocked(s.path(KindDisk, name), readonly)
 }
 
+// Origin is the SHA-256 of what was uploaded as a disk, "" if nothing was.
+func (s *Service) Origin(disk string) (string, error) {
+	d, err := s.disk(disk)
+	return d.Sha256, err
+}
+
 // OpenPath opens and locks a file below the node's disks or images.
 func (s *Service) OpenPath(path string, readonly bool) (*os.File, error) {
 	clean, err := s.CheckPath(path)

@@ -131,6 +131,9 @@ func TestUploadDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(data)
+	if origin, err := r.Origin(d.Name); err != nil || origin != d.Sha256 {
+		t.Errorf("origin %q: %v", origin, err)
+	}
 	if d.SizeBytes != 8<<20 || d.Sha256 != hex.EncodeToString(sum[:]) || d.AllocatedBytes > 2<<20+128<<10 || d.AllocatedBytes < 2<<20 {
 		t.Errorf("%+v", d)
 	}

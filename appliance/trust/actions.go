@@ -2,6 +2,7 @@ package trust
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -49,8 +50,8 @@ func (s *Service) Attest(_ context.Context, digits string) (r attest.Report, err
 	if err != nil {
 		return r, err
 	}
-	log, err := tpm.ReadLog(s.EventLog)
-	if err != nil && qverr.CodeOf(err) != qverr.NoEnt { // without a TPM there is none, which With says
+	log, err := s.readLog()
+	if err != nil {
 		return r, err
 	}
 	err = s.With(func(d *tpm.Device) error {
@@ -58,6 +59,37 @@ func (s *Service) Attest(_ context.Context, digits string) (r attest.Report, err
 		return err
 	})
 	return r, err
+}
+
+// AttestVM proves what a VM was started with, and by its TPM, if it has one, what the node
+// that measured it booted.
+func (s *Service) AttestVM(_ context.Context, vm attest.Started, digits string) (r attest.VMReport, err error) {
+	nonce, err := attest.ParseNonce(digits)
+	if err != nil {
+		return r, err
+	}
+	log, err := s.readLog()
+	if err != nil {
+		return r, err
+	}
+	report := func(d *tpm.Device) error {
+		r, err = attest.NewVM(s.Node(), vm, nonce, d, log, s.identity, time.Now())
+		return err
+	}
+	err = s.With(report)
+	if errors.Is(err, qverr.NoDev) {
+		err = report(nil)
+	}
+	return r, err
+}
+
+// readLog is the firmware's event log, empty on a machine that has none.
+func (s *Service) readLog() ([]byte, error) {
+	log, err := tpm.ReadLog(s.EventLog)
+	if qverr.CodeOf(err) == qverr.NoEnt { // without a TPM there is none, which With says
+		return nil, nil
+	}
+	return log, err
 }
 
 // CanEncrypt says why Encrypt would fail, before anything is lost by that.

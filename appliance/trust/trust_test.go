@@ -3,12 +3,15 @@ package trust
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/efivar"
@@ -87,6 +90,39 @@ func TestWithoutTPM(t *testing.T) {
 	}
 	if _, err := r.Attest(t.Context(), "00"); !errors.Is(err, qverr.Inval) {
 		t.Errorf("attest with a short nonce: %v", err)
+	}
+}
+
+// A VM is attested without a TPM as well; the verifier is told that the host is not.
+func TestAttestVMWithoutTPM(t *testing.T) {
+	r := newRig(t)
+	digest := strings.Repeat("0a", 32)
+	vm := attest.Started{At: time.Unix(1e9, 0), Measures: attest.Measures{
+		Name: "web", UUID: "u", Machine: "m", CPUs: 1, Memory: 1 << 20, Firmware: "direct", Kernel: digest, Disks: []attest.Disk{}, Card: "none", Config: digest,
+	}}
+	if _, err := r.AttestVM(t.Context(), vm, "00"); !errors.Is(err, qverr.Inval) {
+		t.Errorf("a short nonce: %v", err)
+	}
+	nonce := bytes.Repeat([]byte{7}, 16)
+	report, err := r.AttestVM(t.Context(), vm, hex.EncodeToString(nonce))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := attest.ParseVM(data)
+	if err != nil || back.Statement.TPM || back.Host != nil {
+		t.Fatalf("%+v %v", back, err)
+	}
+	want := attest.ExpectedVM{Nonce: nonce, Identity: r.Info(t.Context()).Identity, Policy: attest.Policy{"kernel": digest}}
+	if _, err := back.Verify(want); err != nil {
+		t.Errorf("any host: %v", err)
+	}
+	want.Host = &attest.Expected{}
+	if _, err := back.Verify(want); !errors.Is(err, qverr.PQCAttestation) {
+		t.Errorf("a measured host: %v", err)
 	}
 }
 

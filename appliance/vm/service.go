@@ -20,6 +20,7 @@ import (
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack"
+	"quantavirt/pqc/attest"
 )
 
 // maxVMs bounds the definitions of a node.
@@ -63,6 +64,8 @@ type Storage interface {
 	OpenUnpacked(id string) (*os.File, error)
 	OpenDisk(name string, readonly bool) (*os.File, error)
 	OpenPath(path string, readonly bool) (*os.File, error)
+	// Origin is the SHA-256 of what was uploaded as a disk, "" if nothing was.
+	Origin(disk string) (string, error)
 }
 
 // Network gives VMs their ports.
@@ -128,6 +131,8 @@ type record struct {
 	Starting bool   `json:"starting,omitempty"`
 	BootID   string `json:"boot_id,omitempty"` // of the node when the process was started
 	PID      int    `json:"pid,omitempty"`
+	// Measured is set while a VM with attestation has a process.
+	Measured *attest.Started `json:"measured,omitempty"`
 }
 
 // machine is a VM in memory; the service's lock guards it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -32,7 +33,8 @@ type fakeVMM struct {
 	procs   map[string]*fakeProc
 	fail    error // of the next Spawn
 	specs   []vmm.Spec
-	deaf    bool // guests do not react to the power button
+	spawned func(vmm.Spec) // sees what a process gets
+	deaf    bool           // guests do not react to the power button
 	nextPID int
 }
 
@@ -52,6 +54,9 @@ func (v *fakeVMM) Spawn(_ context.Context, s vmm.Spec) (Process, error) {
 	if err := v.fail; err != nil {
 		v.fail = nil
 		return nil, err
+	}
+	if v.spawned != nil {
+		v.spawned(s)
 	}
 	v.specs = append(v.specs, s)
 	v.nextPID++
@@ -131,11 +136,21 @@ func (p *fakeProc) Console(context.Context, string) (io.ReadWriteCloser, error) 
 	return ours, nil
 }
 
-// fakeStorage has every image and disk but "none"; disks lock each other out.
+// fakeStorage has every image and disk but "none", empty if no file of the folder has
+// that name; disks lock each other out.
 type fakeStorage struct {
-	dir    string
-	mu     sync.Mutex
-	locked map[string]bool
+	dir      string
+	unpacked bool // kernels have an unpacked form
+	mu       sync.Mutex
+	locked   map[string]bool
+}
+
+func (s *fakeStorage) open(name string) (*os.File, error) {
+	f, err := os.Open(filepath.Join(s.dir, filepath.Base(name)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Open(os.DevNull)
+	}
+	return f, err
 }
 
 func (s *fakeStorage) ImageKind(id string) (spec.ImageKind, error) {
@@ -154,18 +169,22 @@ func (s *fakeStorage) HasDisk(name string) error {
 	return nil
 }
 func (s *fakeStorage) CheckPath(path string) (string, error) { return path, nil }
-func (s *fakeStorage) OpenUnpacked(string) (*os.File, error) { return nil, nil }
-
-func (s *fakeStorage) OpenImage(string, spec.ImageKind) (*os.File, error) {
+func (s *fakeStorage) Origin(disk string) (string, error)    { return "origin of " + disk, nil }
+func (s *fakeStorage) OpenUnpacked(string) (*os.File, error) {
+	if !s.unpacked {
+		return nil, nil
+	}
 	return os.Open(os.DevNull)
 }
+
+func (s *fakeStorage) OpenImage(id string, _ spec.ImageKind) (*os.File, error) { return s.open(id) }
 func (s *fakeStorage) OpenDisk(name string, _ bool) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locked[name] {
 		return nil, qverr.New(qverr.StrLock, "disk file is locked")
 	}
-	return os.Open(os.DevNull)
+	return s.open(name)
 }
 func (s *fakeStorage) OpenPath(path string, ro bool) (*os.File, error) { return s.OpenDisk(path, ro) }
 

@@ -124,13 +124,15 @@ func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 		return err
 	}
 	plan.Files[fileKernel] = kernel
-	unpacked, err := s.Storage.OpenUnpacked(b.Kernel)
-	if err != nil {
-		return err
-	}
-	if unpacked != nil {
-		plan.Files[fileUnpacked] = unpacked
-		plan.Machine.Boot.Unpacked = fileUnpacked
+	if !m.rec.Config.PQC.Attestation { // of the unpacked form nobody elsewhere knows the digest
+		unpacked, err := s.Storage.OpenUnpacked(b.Kernel)
+		if err != nil {
+			return err
+		}
+		if unpacked != nil {
+			plan.Files[fileUnpacked] = unpacked
+			plan.Machine.Boot.Unpacked = fileUnpacked
+		}
 	}
 	if b.Initrd == "" {
 		return nil
@@ -242,8 +244,6 @@ func openDevice(path string) (*os.File, error) {
 // boot is the task of a start.
 func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
 	name := m.rec.Config.Name
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
 	defer func() {
 		if closeErr := errors.Join(closeAll(plan.Files), closeLog(&plan)); closeErr != nil {
 			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
@@ -252,12 +252,18 @@ func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.P
 			s.failed(m, err)
 		}
 	}()
+	measured, err := s.measure(ctx, m, &plan, p)
+	if err != nil {
+		return coded(qverr.VMStart, err, "start VM %s", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
 	p.Phase("network")
 	if err := s.addPorts(ctx, m, &plan); err != nil {
 		return coded(qverr.VMStart, err, "start VM %s", name)
 	}
 	s.mu.Lock()
-	m.rec.Starting, m.rec.BootID = true, s.bootID
+	m.rec.Starting, m.rec.BootID, m.rec.Measured = true, s.bootID, measured
 	err = s.save(m)
 	s.mu.Unlock()
 	if err != nil {
@@ -298,7 +304,7 @@ func (s *Service) failed(m *machine, err error) {
 	s.removePorts(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.limit, m.rec.Starting = 0, false
+	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
 	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
 }
 

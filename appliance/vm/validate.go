@@ -157,8 +157,6 @@ func checkRest(c *spec.VMConfig) error {
 		return unsupported("pci", "passthrough of PCI devices")
 	case c.PQC.DiskEncryption:
 		return unsupported("pqc.disk_encryption", "disk encryption")
-	case c.PQC.Attestation:
-		return unsupported("pqc.attestation", "attestation")
 	case c.PQC.Quac100 == spec.PQCConfigQuac100Passthrough:
 		return unsupported("pqc.quac100", "passthrough of the card")
 	case c.Security.SevSnp:

@@ -53,7 +53,7 @@ func (s *Service) ended(m *machine, r *run, report vmm.ExitReport) {
 
 // leave enters the state after a process; it needs the lock.
 func (s *Service) leave(m *machine, ev Action, reason string, problem initapi.Problem) {
-	m.limit, m.rec.Starting = 0, false
+	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
 	state, err := next(m.rec.Config.Name, m.rec.State, ev)
 	if err != nil { // a start that was not recorded
 		state = spec.VMStateSTOPPED

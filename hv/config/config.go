@@ -3,6 +3,10 @@
 // come with the configuration over the start socket.
 package config
 
+// MachineType names what a guest finds where: memory map, ACPI tables, slots of the PCI bus.
+// It changes when those do.
+const MachineType = "quantavirt-1"
+
 // Machine is the hardware of one VM.
 type Machine struct {
 	Name   string `json:"name"`

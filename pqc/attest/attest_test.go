@@ -71,7 +71,7 @@ func report(t testing.TB, id *Identity, cmdline string) (Report, ukifile.Measure
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Read(bytes.NewReader(data)); err != nil {
+	if r, err = Parse(data); err != nil {
 		t.Fatal(err)
 	}
 	return r, m
@@ -132,7 +132,7 @@ func TestRelay(t *testing.T) {
 	r, m := report(t, theirs, "quiet")
 	r.Identity = mine.Public()
 	var err error
-	if r.Signature, err = mine.sign(r.statement()); err != nil {
+	if r.Signature, err = mine.sign(r.statement(), context); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.Verify(Expected{Nonce: nonce, Identity: Fingerprint(mine.Public()), System: m})
@@ -194,10 +194,10 @@ func TestParseNonce(t *testing.T) {
 	}
 }
 
-func FuzzRead(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"format":1,"pcrs":{"11":""},"quote":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := Read(bytes.NewReader(data))
+		r, err := Parse(data)
 		if err != nil {
 			if !errors.Is(err, qverr.Inval) {
 				t.Error(err)

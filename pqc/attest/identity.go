@@ -64,7 +64,7 @@ func write(dir, path string, seed []byte) error {
 // Public is the public key.
 func (id *Identity) Public() []byte { return id.key.Public().(*mldsa87.PublicKey).Bytes() }
 
-func (id *Identity) sign(statement []byte) ([]byte, error) {
+func (id *Identity) sign(statement []byte, context string) ([]byte, error) {
 	signature := make([]byte, mldsa87.SignatureSize)
 	if err := mldsa87.SignTo(id.key, statement, []byte(context), true, signature); err != nil {
 		return nil, qverr.New(qverr.PQCSign, "sign by the node's identity: %w", err)

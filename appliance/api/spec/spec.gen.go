@@ -1514,6 +1514,7 @@ type PCR struct {
 
 // PQCConfig defines model for PQCConfig.
 type PQCConfig struct {
+	// Attestation measure what the VM is started with, for /vms/{name}/attest
 	Attestation    bool             `json:"attestation,omitempty,omitzero"`
 	DiskEncryption bool             `json:"disk_encryption,omitempty,omitzero"`
 	Enabled        bool             `json:"enabled,omitempty,omitzero"`
@@ -2043,6 +2044,15 @@ type VM struct {
 	UUID      string    `json:"uuid"`
 }
 
+// VMAttestDisk defines model for VMAttestDisk.
+type VMAttestDisk = attest.Disk
+
+// VMAttestMeasures what the VM was started with; digests are SHA-256
+type VMAttestMeasures = attest.Measures
+
+// VMAttestReport defines model for VMAttestReport.
+type VMAttestReport = attest.VMReport
+
 // VMCPUStats defines model for VMCPUStats.
 type VMCPUStats struct {
 	SystemUs int64 `json:"system_us"`
@@ -2422,6 +2432,9 @@ type CreateVMJSONRequestBody = VMConfigInput
 
 // UpdateVMJSONRequestBody defines body for UpdateVM for application/json ContentType.
 type UpdateVMJSONRequestBody = MergePatch
+
+// AttestVMJSONRequestBody defines body for AttestVM for application/json ContentType.
+type AttestVMJSONRequestBody = AttestRequest
 
 // StopVMJSONRequestBody defines body for StopVM for application/json ContentType.
 type StopVMJSONRequestBody = StopOptions
@@ -3065,6 +3078,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVM(ctx context.Context, name PathName, body UpdateVMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AttestVMWithBody Prove what a running VM was started with; "quantavirt attest verify" checks the report
+	//
+	// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+	AttestVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report
+	//
+	// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+	AttestVM(ctx context.Context, name PathName, body AttestVMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVMConsole The console
 	//
@@ -4559,6 +4590,44 @@ func (c *Client) UpdateVMWithBody(ctx context.Context, name PathName, contentTyp
 // Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 func (c *Client) UpdateVM(ctx context.Context, name PathName, body UpdateVMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateVMRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AttestVMWithBody Prove what a running VM was started with; "quantavirt attest verify" checks the report
+//
+// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+func (c *Client) AttestVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttestVMRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report
+//
+// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+func (c *Client) AttestVM(ctx context.Context, name PathName, body AttestVMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttestVMRequest(c.Server, name, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7462,6 +7531,53 @@ func NewUpdateVMRequestWithBody(server string, name PathName, contentType string
 	return req, nil
 }
 
+// NewAttestVMRequest calls the generic AttestVM builder with application/json body
+func NewAttestVMRequest(server string, name PathName, body AttestVMJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAttestVMRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewAttestVMRequestWithBody constructs an http.Request for the AttestVM method, with any body, and a specified content type
+func NewAttestVMRequestWithBody(server string, name PathName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/vms/%s/attest", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetVMConsoleRequest constructs an http.Request for the GetVMConsole method
 func NewGetVMConsoleRequest(server string, name PathName, params *GetVMConsoleParams) (*http.Request, error) {
 	var err error
@@ -8594,6 +8710,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithResponse(ctx context.Context, name PathName, body UpdateVMJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateVMResponse, error)
+
+	// AttestVMWithBodyWithResponse Prove what a running VM was started with; "quantavirt attest verify" checks the report
+	//
+	// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+	AttestVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttestVMResponse, error)
+
+	// AttestVMWithResponse Prove what a running VM was started with; "quantavirt attest verify" checks the report
+	//
+	// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+	AttestVMWithResponse(ctx context.Context, name PathName, body AttestVMJSONRequestBody, reqEditors ...RequestEditorFn) (*AttestVMResponse, error)
 
 	// GetVMConsoleWithResponse The console
 	//
@@ -11829,6 +11963,54 @@ func (r UpdateVMResponse) ContentType() string {
 	return ""
 }
 
+type AttestVMResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VMAttestReport
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AttestVMResponse) GetJSON200() *VMAttestReport {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AttestVMResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AttestVMResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AttestVMResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AttestVMResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AttestVMResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVMConsoleResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -13454,6 +13636,36 @@ func (c *ClientWithResponses) UpdateVMWithResponse(ctx context.Context, name Pat
 		return nil, err
 	}
 	return ParseUpdateVMResponse(rsp)
+}
+
+// AttestVMWithBodyWithResponse Prove what a running VM was started with; "quantavirt attest verify" checks the report
+//
+// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+func (c *ClientWithResponses) AttestVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttestVMResponse, error) {
+	rsp, err := c.AttestVMWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttestVMResponse(rsp)
+}
+
+// AttestVMWithResponse Prove what a running VM was started with; "quantavirt attest verify" checks the report
+//
+// The VM must have been started with pqc.attestation, else QV_ERR_STATE. The report is signed by the node's identity, and has the node's own report in it where there is a TPM.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/vms/{name}/attest (the `AttestVM` operationId).
+func (c *ClientWithResponses) AttestVMWithResponse(ctx context.Context, name PathName, body AttestVMJSONRequestBody, reqEditors ...RequestEditorFn) (*AttestVMResponse, error) {
+	rsp, err := c.AttestVM(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttestVMResponse(rsp)
 }
 
 // GetVMConsoleWithResponse The console
@@ -15807,6 +16019,39 @@ func ParseUpdateVMResponse(rsp *http.Response) (*UpdateVMResponse, error) {
 	return response, nil
 }
 
+// ParseAttestVMResponse parses an HTTP response from a AttestVMWithResponse call
+func ParseAttestVMResponse(rsp *http.Response) (*AttestVMResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AttestVMResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VMAttestReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetVMConsoleResponse parses an HTTP response from a GetVMConsoleWithResponse call
 func ParseGetVMConsoleResponse(rsp *http.Response) (*GetVMConsoleResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16358,6 +16603,9 @@ type ServerInterface interface {
 	// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
 	// (PATCH /api/v1/vms/{name})
 	UpdateVM(w http.ResponseWriter, r *http.Request, name PathName)
+	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report
+	// (POST /api/v1/vms/{name}/attest)
+	AttestVM(w http.ResponseWriter, r *http.Request, name PathName)
 	// GetVMConsole The console
 	// (GET /api/v1/vms/{name}/console)
 	GetVMConsole(w http.ResponseWriter, r *http.Request, name PathName, params GetVMConsoleParams)
@@ -18145,6 +18393,32 @@ func (siw *ServerInterfaceWrapper) UpdateVM(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// AttestVM operation middleware
+func (siw *ServerInterfaceWrapper) AttestVM(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name PathName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AttestVM(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetVMConsole operation middleware
 func (siw *ServerInterfaceWrapper) GetVMConsole(w http.ResponseWriter, r *http.Request) {
 
@@ -18583,6 +18857,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/pause", wrapper.PauseVM)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/resume", wrapper.ResumeVM)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/reset", wrapper.ResetVM)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/attest", wrapper.AttestVM)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/vms/{name}/stats", wrapper.GetVMStats)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/vms/{name}/console", wrapper.GetVMConsole)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/networks", wrapper.ListNetworks)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quantavirt/qemu-tests/guest/first"
 )
 
 const dir = "/bench"
@@ -34,7 +36,7 @@ func main() {
 	if len(os.Args) > 1 {
 		runs, _ = strconv.Atoi(os.Args[1])
 	}
-	if err := os.WriteFile(dir+"/first", firstKernel(), 0o644); err != nil {
+	if err := os.WriteFile(dir+"/first", first.Kernel(), 0o644); err != nil {
 		fmt.Println("bench-error", err)
 		return
 	}

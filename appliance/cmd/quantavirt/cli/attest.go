@@ -33,18 +33,49 @@ log, and the signature of the node's identity. "quantavirt attest verify" checks
 			if err != nil {
 				return err
 			}
-			if a.output == "table" {
-				a.output = "json"
-			}
-			return a.print(ans.raw, nil)
+			return a.printReport(ans.raw)
 		},
 	}
 	cmd.Flags().StringVar(&nonce, "nonce", "", "16 to 64 bytes in hexadecimal, chosen for this once")
 	return cmd
 }
 
+// vmAttestCmd fetches a report about a VM, in JSON as systemAttestCmd does.
+func (a *app) vmAttestCmd() *cobra.Command {
+	var nonce string
+	cmd := &cobra.Command{
+		Use: "attest NAME --nonce HEX", Short: "Have the node prove what a running VM was started with", Args: exactArgs(1), ValidArgsFunction: a.vmNames,
+		Long: `Prints a report in JSON: the machine, the digests of kernel, initrd and disks, the command line and the
+digest of the configuration, signed by the node's identity together with the nonce, and the node's own report where
+it has a TPM. "quantavirt attest verify" checks it. The VM must have been started with pqc.attestation=true.`,
+		Example: "  quantavirt vm attest web --nonce $(openssl rand -hex 32) > report.json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := attest.ParseNonce(nonce); err != nil {
+				return usage(cmd, err)
+			}
+			ans, err := call[attest.VMReport](a, func(c *client) (*http.Response, error) {
+				return c.AttestVM(cmd.Context(), args[0], spec.AttestRequest{Nonce: nonce})
+			})
+			if err != nil {
+				return err
+			}
+			return a.printReport(ans.raw)
+		},
+	}
+	cmd.Flags().StringVar(&nonce, "nonce", "", "16 to 64 bytes in hexadecimal, chosen for this once")
+	return cmd
+}
+
+// printReport prints a report as JSON, whatever the form of the output is by default.
+func (a *app) printReport(raw []byte) error {
+	if a.output == "table" {
+		a.output = "json"
+	}
+	return a.print(raw, nil)
+}
+
 func (a *app) attestCmd() *cobra.Command {
-	return group("attest", "Check what nodes prove about their boot", a.attestVerifyCmd())
+	return group("attest", "Check what nodes prove about their boot and their VMs", a.attestVerifyCmd())
 }
 
 // proof is what the flags of attest verify say.
@@ -53,18 +84,30 @@ type proof struct {
 	uki, bundle     string
 	keys, build     string
 	allowed         []int
+	anyHost         bool
 	report          string
+
+	policy, config, kernel, initrd, cmdline string
 }
+
+// vmFlags are those that only a report about a VM can be held against.
+var vmFlags = []string{"policy", "config", "kernel", "initrd", "cmdline", "any-host"}
 
 func (a *app) attestVerifyCmd() *cobra.Command {
 	var p proof
 	cmd := &cobra.Command{
-		Use: "verify --uki FILE|--bundle FILE --nonce HEX REPORT", Short: "Check a report of system attest, without the node", Args: exactArgs(1),
-		Long: `Checks a report: the signature of the node's identity, the nonce, the TPM's signature, the event log
+		Use: "verify --nonce HEX [--uki FILE|--bundle FILE] [flags] REPORT", Short: "Check a report of system attest or vm attest, without the node", Args: exactArgs(1),
+		Long: `Checks a report of a node: the signature of the node's identity, the nonce, the TPM's signature, the event log
 against the registers, and PCR 11 against the system that should have booted. All that is wrong is named.
 --identity is the one that "system info" showed when the node was set up; without it, anybody's is taken.
-A bundle's signature is checked by the keys in --keys.`,
-		Example: "  quantavirt attest verify --uki quantavirt.efi --nonce 5f1c… --identity sha256:9a3e… report.json",
+A bundle's signature is checked by the keys in --keys.
+
+A report about a VM is held against --policy, --kernel, --initrd, --cmdline and --config as well; kernel, initrd and
+command line must be said. The policy is a JSON object with any of the members of "measures" in a report; flags add to it.
+--any-host leaves out what the node booted, as on one without a TPM.`,
+		Example: `  quantavirt attest verify --uki quantavirt.efi --nonce 5f1c… --identity sha256:9a3e… report.json
+  quantavirt attest verify --uki quantavirt.efi --nonce 5f1c… --identity sha256:9a3e… \
+    --kernel vmlinuz --initrd initrd.img --cmdline "console=hvc0 root=/dev/vda ro" report.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.report = args[0]
 			return a.verify(cmd, p)
@@ -78,6 +121,12 @@ A bundle's signature is checked by the keys in --keys.`,
 	f.StringVar(&p.keys, "keys", "", "directory of public keys (*.pub) that the bundle may be signed by")
 	f.StringVar(&p.build, "build", "virtual", "which build of the bundle: virtual or hardware")
 	f.IntSliceVar(&p.allowed, "allow", nil, "registers of 12 and 13 that may hold something, such as what a VM's host adds to the command line")
+	f.StringVar(&p.policy, "policy", "", "VM: file with the measures that it should have")
+	f.StringVar(&p.kernel, "kernel", "", "VM: file of the kernel that it should run")
+	f.StringVar(&p.initrd, "initrd", "", `VM: file of its initrd, "" for none`)
+	f.StringVar(&p.cmdline, "cmdline", "", "VM: its command line")
+	f.StringVar(&p.config, "config", "", "VM: file of its configuration, as vm export writes it")
+	f.BoolVar(&p.anyHost, "any-host", false, "VM: do not look at what the node booted")
 	return cmd
 }
 
@@ -86,27 +135,31 @@ func (a *app) verify(cmd *cobra.Command, p proof) error {
 	if err != nil {
 		return usage(cmd, err)
 	}
-	if (p.uki == "") == (p.bundle == "") {
-		return usage(cmd, errors.New("one of --uki and --bundle says what should have booted"))
-	}
-	system, err := p.system()
+	data, err := p.read()
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(p.report)
-	if err != nil {
-		return qverr.New(qverr.CodeOf(err), "%w", err)
-	}
-	defer func() { _ = f.Close() }()
-	report, err := attest.Read(f)
+	system, err := p.expected(cmd, nonce)
 	if err != nil {
 		return err
 	}
-	checks, verdict := report.Verify(attest.Expected{Nonce: nonce, Identity: p.identity, System: system, Extended: p.allowed})
+	var checks []attest.Check
+	var verdict error
+	if attest.IsVM(data) {
+		checks, verdict = p.verifyVM(cmd, data, nonce, system)
+	} else {
+		checks, verdict = p.verifyNode(cmd, data, system)
+	}
+	if checks == nil {
+		return verdict
+	}
 	err = a.show(checks, func(w io.Writer) {
 		row(w, "CHECK", "RESULT", "DETAIL")
 		for _, c := range checks {
 			result := "good"
+			if c.Skipped {
+				result = "-"
+			}
 			if !c.Good {
 				result = "WRONG"
 			}
@@ -114,6 +167,61 @@ func (a *app) verify(cmd *cobra.Command, p proof) error {
 		}
 	})
 	return errors.Join(verdict, err)
+}
+
+func (p proof) read() ([]byte, error) {
+	f, err := os.Open(p.report)
+	if err != nil {
+		return nil, qverr.New(qverr.CodeOf(err), "%w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return attest.Load(f)
+}
+
+// expected is what the node should have booted; nil with --any-host.
+func (p proof) expected(cmd *cobra.Command, nonce []byte) (*attest.Expected, error) {
+	given := 0
+	for _, is := range []bool{p.uki != "", p.bundle != "", p.anyHost} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		return nil, usage(cmd, errors.New("one of --uki and --bundle says what the node should have booted, or --any-host for a VM"))
+	}
+	if p.anyHost {
+		return nil, nil
+	}
+	system, err := p.system()
+	if err != nil {
+		return nil, err
+	}
+	return &attest.Expected{Nonce: nonce, Identity: p.identity, System: system, Extended: p.allowed}, nil
+}
+
+func (p proof) verifyNode(cmd *cobra.Command, data []byte, want *attest.Expected) ([]attest.Check, error) {
+	for _, name := range vmFlags {
+		if cmd.Flags().Changed(name) {
+			return nil, usage(cmd, errors.New("--"+name+" is for the report about a VM, and this is one of a node"))
+		}
+	}
+	report, err := attest.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return report.Verify(*want)
+}
+
+func (p proof) verifyVM(cmd *cobra.Command, data, nonce []byte, host *attest.Expected) ([]attest.Check, error) {
+	policy, err := p.measures(cmd)
+	if err != nil {
+		return nil, err
+	}
+	report, err := attest.ParseVM(data)
+	if err != nil {
+		return nil, err
+	}
+	return report.Verify(attest.ExpectedVM{Nonce: nonce, Identity: p.identity, Host: host, Policy: policy})
 }
 
 // system measures what should have booted.

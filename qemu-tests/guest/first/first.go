@@ -1,14 +1,15 @@
-package main
+// Package first has the smallest guest.
+package first
 
 import (
 	"bytes"
 	"encoding/binary"
 )
 
-// firstKernel is an ELF kernel for the PVH boot protocol whose first
+// Kernel is an ELF kernel for the PVH boot protocol whose first
 // instructions write "!" and a line feed to the serial port: it shows when a
 // monitor has got so far that guest code runs.
-func firstKernel() []byte {
+func Kernel() []byte {
 	const (
 		load    = 0x1000000 // where the code goes
 		codeOff = 0x1000
