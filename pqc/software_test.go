@@ -237,6 +237,7 @@ func TestMLDSAKeyRange(t *testing.T) {
 				if _, err := v.p.PublicKey(v.Context(), a, bad); !errors.Is(err, errRange) {
 					v.Errorf("%s with byte %d out of range has a public key: %v", a, at, err)
 				}
+				v.count.add(a.String(), "refusals")
 			}
 		}
 	})
