@@ -41,7 +41,7 @@ func (s *Service) plug(ctx context.Context, address string) {
 	if shut {
 		return
 	}
-	card, err := s.openCard(ctx, address)
+	card, err := s.opts.OpenCard(ctx, address)
 	if err != nil {
 		s.log.Error("card "+address+" does not come up", "err", err)
 		s.mu.Lock()

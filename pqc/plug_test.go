@@ -134,12 +134,10 @@ func (p *slot) open(ctx context.Context, address string) (*quac100.Card, error) 
 // service is a Service on the slot.
 func (p *slot) service(addresses ...string) *Service {
 	p.t.Helper()
-	s, err := Open(p.t.Context(), Options{})
+	s, err := Open(p.t.Context(), Options{Cards: addresses, OpenCard: p.open})
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	s.openCard = p.open
-	s.SetCards(p.t.Context(), addresses)
 	return s
 }
 

@@ -16,7 +16,9 @@ import (
 type Options struct {
 	Cards           []string // PCI addresses of cards bound to vfio-pci; see SetCards
 	RequireHardware bool     // no software instead of the card
-	Log             *slog.Logger
+	// OpenCard brings up the card at an address; nil: through VFIO.
+	OpenCard func(ctx context.Context, address string) (*quac100.Card, error)
+	Log      *slog.Logger
 }
 
 // Service picks the provider of each call and implements Provider itself.
@@ -26,7 +28,6 @@ type Service struct {
 	cards    *cardProvider // those in service
 	log      *slog.Logger
 
-	openCard func(ctx context.Context, address string) (*quac100.Card, error)
 	plugging sync.Mutex // SetCards, one at a time
 	watching sync.WaitGroup
 
@@ -69,8 +70,10 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: opts, log: opts.Log.With("subsystem", "pqc")}
-	s.openCard = func(ctx context.Context, address string) (*quac100.Card, error) {
-		return quac100.OpenVFIO(ctx, address, quac100.WithLog(s.log))
+	if opts.OpenCard == nil {
+		s.opts.OpenCard = func(ctx context.Context, address string) (*quac100.Card, error) {
+			return quac100.OpenVFIO(ctx, address, quac100.WithLog(s.log))
+		}
 	}
 	var err error
 	if s.software, err = newSoftware(defaultEngines()); err != nil {

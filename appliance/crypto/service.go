@@ -25,6 +25,7 @@ type provider interface {
 	pqc.Provider
 	cardActions
 	keystore.Card
+	keystore.SealingCard
 	SetCards(ctx context.Context, addresses []string)
 	Status(ctx context.Context) pqc.Status
 	FeedEntropy(ctx context.Context) error
@@ -122,6 +123,7 @@ func (s *Service) SetCards(ctx context.Context, cards []initapi.Card) {
 		return
 	}
 	p.SetCards(ctx, bound(cards))
+	s.cardsChanged()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastAt = time.Time{} // what is shown is what is now
