@@ -16,9 +16,16 @@ import (
 )
 
 // foreign are Debian's programs in the image, by the package that they belong
-// to: there is no ext4 maker or checker in Go. They are linked dynamically; what
-// they need comes with them.
-var foreign = map[string][]string{"e2fsprogs": {"mke2fs", "e2fsck"}}
+// to: there is no ext4 maker in Go, nor a checker of ext4 or FAT. They are linked
+// dynamically; what they need comes with them.
+// The first one counts for a library that several need.
+var foreign = []struct {
+	of    string
+	names []string
+}{
+	{"e2fsprogs", []string{"mke2fs", "e2fsck"}},
+	{"dosfstools", []string{"fsck.fat"}},
+}
 
 // Where the dynamic loader looks: its own path, and that of its libraries.
 const (
@@ -31,9 +38,10 @@ const (
 func foreignRecords(root tools.Root) (records []cpio.Record, groups map[string]string, err error) {
 	records = []cpio.Record{cpio.Directory("lib64", 0o755), cpio.Directory(libraryDir, 0o755), cpio.Directory("sbin", 0o755)}
 	groups = map[string]string{}
-	for group, names := range foreign {
+	for _, f := range foreign {
+		group := f.of
 		var pending []string // paths in the image
-		for _, name := range names {
+		for _, name := range f.names {
 			pending = append(pending, path.Join("sbin", name))
 		}
 		for len(pending) > 0 {

@@ -150,7 +150,7 @@ func TestBuildTwice(t *testing.T) {
 	if two.Unchanged || sum(t, one) != sum(t, two) || !bytes.Equal(readFile(t, one, SBOMFile), readFile(t, two, SBOMFile)) {
 		t.Errorf("%s and %s differ", one.Dir, two.Dir)
 	}
-	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "e2fsprogs", "libc6", "stdlib", "github.com/u-root/u-root")
+	checkBill(t, one, "linux-image-"+one.Kernel, "ca-certificates", "systemd-boot-efi", "grub-pc-bin", "e2fsprogs", "dosfstools", "libc6", "stdlib", "github.com/u-root/u-root")
 	sameUKI(t, keys, one, two)
 	// What an installation writes is what boots the media.
 	if loader := text(t, checkContent(t, one)[bootDir+"/"+LoaderFile]); loader != string(readFile(t, one, LoaderFile)) {

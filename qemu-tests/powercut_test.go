@@ -74,31 +74,38 @@ func copyFile(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
 	info, err := in.Stat()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := out.Truncate(info.Size()); err != nil {
+	if err := copySparse(to, io.NewSectionReader(in, 0, info.Size())); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func copySparse(to string, in *io.SectionReader) error {
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if err := out.Truncate(in.Size()); err != nil {
+		return err
+	}
 	buf, zero := make([]byte, 1<<20), make([]byte, 1<<20)
-	for at := int64(0); at < info.Size(); at += int64(len(buf)) {
+	for at := int64(0); at < in.Size(); at += int64(len(buf)) {
 		n, err := in.ReadAt(buf, at)
 		if err != nil && err != io.EOF {
-			t.Fatal(err)
+			return err
 		}
 		if string(buf[:n]) == string(zero[:n]) {
 			continue
 		}
 		if _, err := out.WriteAt(buf[:n], at); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // cutPower cuts the power at n points of the node's first update, from the upload to

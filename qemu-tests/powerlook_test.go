@@ -3,6 +3,7 @@ package qemutests
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	bootmedium "quantavirt/appliance/medium"
+	"quantavirt/internal/hosttool"
 	"quantavirt/internal/slot"
 	"quantavirt/qemu-tests/writelog"
 )
@@ -112,7 +115,7 @@ func (r *recording) look(t *testing.T, l *writelog.Log, disk func() *os.File) {
 	b.disk = disk()
 	size := partition(t, r.disk, partESP).size
 	payload := l.Before(r.Marks["boot"]) - 60 // before that tables are written, sector by sector
-	looked, at := 0, 0
+	looked, repaired, at := 0, 0, 0
 	for point := from; point <= to; point++ {
 		e := l.Entries[point-1]
 		small := e.Size > 0 && e.Size <= 8<<10 && e.Offset >= b.at && e.Offset < b.at+size
@@ -122,7 +125,30 @@ func (r *recording) look(t *testing.T, l *writelog.Log, disk func() *os.File) {
 		apply(at, point)
 		at = point
 		b.look(point)
-		looked++
+		if looked++; looked%rounds(10, 1) == 0 {
+			b.lookRepaired(size, point)
+			repaired++
+		}
 	}
-	t.Logf("%.1f s: what the loaders boot is whole after each of %d writes", time.Since(begin).Seconds(), looked)
+	t.Logf("%.1f s: what the loaders boot is whole after each of %d writes, and when the partition is repaired after %d of them",
+		time.Since(begin).Seconds(), looked, repaired)
+}
+
+// lookRepaired looks at a copy of the partition, made whole as the node does it.
+func (b *loaders) lookRepaired(size int64, point int) {
+	b.t.Helper()
+	path := filepath.Join(b.t.TempDir(), "esp.img")
+	if err := copySparse(path, io.NewSectionReader(b.disk, b.at, size)); err != nil {
+		b.t.Fatal(err)
+	}
+	defer os.Remove(path)
+	if err := bootmedium.Repair(b.t.Context(), hosttool.Path(b.t, "fsck.fat"), path); err != nil {
+		b.t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer f.Close()
+	(&loaders{t: b.t, disk: f, whole: b.whole}).look(point)
 }

@@ -3,6 +3,7 @@
 package medium
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quantavirt/internal/disks"
-	"quantavirt/internal/fat32"
 	"quantavirt/internal/qverr"
 )
 
@@ -42,7 +42,7 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	defer mounting.Unlock()
 	release(runDir)
 	if kind == "vfat" && write {
-		if err := repair(device); err != nil {
+		if err := Repair(context.Background(), checker, device); err != nil {
 			return err
 		}
 	}
@@ -79,18 +79,6 @@ func release(in string) {
 			_ = os.Remove(dir)
 		}
 	}
-}
-
-func repair(device string) error {
-	f, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
-		return qverr.New(qverr.CodeOf(err), "boot medium: %w", err)
-	}
-	_, err = fat32.Repair(f)
-	if qverr.CodeOf(err) == qverr.Unsupported { // not made by us, as FAT16: taken as it is
-		err = nil
-	}
-	return errors.Join(err, f.Close())
 }
 
 func fileSystem(device string) (string, error) {

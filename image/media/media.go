@@ -167,10 +167,11 @@ func (m *media) content() int64 {
 }
 
 // disk writes the disk for USB sticks. Its EFI system partition has room for a
-// second slot, so that a node that runs from the stick can be updated.
+// second slot that is larger by half, so that a node that runs from the stick can be
+// updated.
 func (m *media) disk(context.Context, tools.Root) error {
 	const spare = 16 << 20
-	size := roundUp(2*m.content()+spare, 1<<20)
+	size := roundUp(m.content()*5/2+spare, 1<<20)
 	d := disklayout.Disk{
 		Size: disklayout.MinSize(size), SectorSize: 512, ESP: size,
 		IDs: disklayout.DerivedIDs(m.slot.SHA256 + " " + DiskFile),

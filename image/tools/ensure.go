@@ -30,6 +30,7 @@ var base = set{name: "root", components: "main", packages: []string{
 	"ipxe",                                                 // network boot programs that quantavirt-netboot hands out
 	"linux-image-cloud-amd64", "linux-image-amd64", "kmod", // kernels, and depmod
 	"e2fsprogs", "libarchive13t64", "zstd", // file systems (also made from tar archives) and the archive
+	"dosfstools",       // repairs the EFI system partition
 	"ca-certificates",  // into the image; brings openssl, the peer of cryptography tests
 	"busybox-static",   // the bare init that the benchmark compares with
 	"swtpm",            // a TPM for machines under test

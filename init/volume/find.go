@@ -12,11 +12,14 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// Times after which a bus that shows no disk is believed to have none. USB
-// devices answer within a second and their disks wait one more by default
+// Times after which what shows no disk is believed to have none. A hub tells what is
+// plugged 100 ms after a port has power, which takes as long again (USB 2.0
+// specification, 7.1.7.3; bPwrOn2PwrGood, 11.23.2.1), and its ports show from then
+// on that a device is being addressed. Disks wait one second more by default
 // (usb_storage.delay_use).
 const (
-	quietBus    = 2 * time.Second
+	quietHub    = time.Second
+	quietHost   = 2 * time.Second // of memory cards
 	quietDevice = 8 * time.Second
 )
 
@@ -46,20 +49,43 @@ func (p *Probing) Until(now time.Time) (time.Time, bool) {
 		}
 	}
 	for _, bus := range p.glob("bus/usb/devices/usb*") {
-		wait(bus, quietBus)
+		wait(bus, quietHub)
 	}
 	for _, file := range p.glob("bus/usb/devices/*/bInterfaceClass") {
 		dir := filepath.Dir(file)
-		if text, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(text)) == "08" && !p.hasDisk(dir) {
+		switch class := word(file); {
+		case class == usbHub:
+			wait(dir, quietHub)
+			for _, port := range globbed(dir, "*-port*/state") {
+				if s := word(port); s != "" && s != "not attached" && s != "configured" {
+					wait(port, quietDevice)
+				}
+			}
+		case class == usbStorage && !p.hasDisk(dir):
 			wait(dir, quietDevice)
 		}
 	}
 	for _, host := range p.glob("class/mmc_host/*") {
 		if len(globbed(host, "mmc*:*")) == 0 {
-			wait(host, quietBus)
+			wait(host, quietHost)
 		}
 	}
 	return until, !until.IsZero()
+}
+
+// Classes of USB interfaces (USB-IF, "Defined Class Codes").
+const (
+	usbStorage = "08"
+	usbHub     = "09"
+)
+
+// word is what a file of one word or line says; "" if it is not there.
+func word(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func (p *Probing) glob(pattern string) []string { return globbed(p.Sys, pattern) }

@@ -131,10 +131,15 @@ func TestAwaitLateDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		m.write(filepath.Join(m.Sys, "bus/usb/devices/usb1/class"), "")
+		for file, text := range hub("not attached") {
+			m.write(filepath.Join(m.Sys, file), text)
+		}
 		stick := filepath.Join(m.Sys, "bus/usb/devices/1-1:1.0/bInterfaceClass")
 		events := make(chan struct{})
 		go func() {
-			time.Sleep(time.Second)
+			time.Sleep(quietHub / 2) // no event tells of it
+			m.write(filepath.Join(m.Sys, portState), "default\n")
+			time.Sleep(time.Second - quietHub/2 + 500*time.Millisecond)
 			m.write(stick, "08\n")
 			events <- struct{}{}
 			time.Sleep(4 * time.Second)
@@ -143,7 +148,7 @@ func TestAwaitLateDisk(t *testing.T) {
 		}()
 		begin := time.Now()
 		b, err := m.Await(t.Context(), "", quiet(m), events)
-		if err != nil || filepath.Base(b.Device) != "sda" || time.Since(begin) != 5*time.Second {
+		if err != nil || filepath.Base(b.Device) != "sda" || time.Since(begin) != 5500*time.Millisecond {
 			t.Errorf("%v %v after %v", b, err, time.Since(begin))
 		}
 	})
@@ -153,6 +158,16 @@ func quiet(m machine) *Probing {
 	return &Probing{Sys: m.Sys}
 }
 
+// hub is one with a port.
+func hub(state string) map[string]string {
+	return map[string]string{
+		"bus/usb/devices/1-0:1.0/bInterfaceClass": "09\n",
+		portState: state + "\n",
+	}
+}
+
+const portState = "bus/usb/devices/1-0:1.0/usb1-port1/state"
+
 func TestAwaitEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
@@ -160,10 +175,14 @@ func TestAwaitEnds(t *testing.T) {
 	}{
 		"no bus":                {nil, 0},
 		"virtio disk, loaded":   {map[string]string{"bus/virtio/devices/virtio0/modalias": "virtio:d00000002v00001AF4\n"}, 0},
-		"USB host":              {map[string]string{"bus/usb/devices/usb1/class": ""}, quietBus},
-		"USB keyboard":          {map[string]string{"bus/usb/devices/usb1/class": "", "bus/usb/devices/1-1:1.0/bInterfaceClass": "03\n"}, quietBus},
+		"USB host":              {map[string]string{"bus/usb/devices/usb1/class": ""}, quietHub},
+		"USB keyboard":          {map[string]string{"bus/usb/devices/usb1/class": "", "bus/usb/devices/1-1:1.0/bInterfaceClass": "03\n"}, quietHub},
+		"USB hub":               {hub("not attached"), quietHub},
+		"USB hub, in use":       {hub("configured"), quietHub},
+		"USB device, addressed": {hub("addressed"), quietDevice},
+		"kernel before 6.5":     {hub(""), quietHub},
 		"USB stick that sleeps": {map[string]string{"bus/usb/devices/1-1:1.0/bInterfaceClass": "08\n"}, quietDevice},
-		"card reader":           {map[string]string{"class/mmc_host/mmc0/uevent": ""}, quietBus},
+		"card reader":           {map[string]string{"class/mmc_host/mmc0/uevent": ""}, quietHost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,5 +13,5 @@
 //
 // It follows the Microsoft FAT Specification of August 2005 (the section is
 // named where a number comes from it). Reading and changing an existing file
-// system is the kernel's business, but for Repair: what a power cut has left of one.
+// system is the kernel's business, repairing one that of dosfstools.
 package fat32
