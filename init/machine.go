@@ -137,18 +137,6 @@ func (n *node) checkIOMMU(context.Context) error {
 	return problem(io.Problem)
 }
 
-func (n *node) bindCards(context.Context) error {
-	cards := n.system().Cards()
-	n.set(func(b *wire.Boot) { b.Cards = cards })
-	var errs []error
-	for _, c := range cards {
-		if c.Problem != nil {
-			errs = append(errs, problem(c.Problem))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // watchPowerButton watches every input device with a power key, and those that
 // come later.
 func (n *node) watchPowerButton(context.Context) error {

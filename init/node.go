@@ -63,6 +63,9 @@ type node struct {
 
 	unlocking sync.Mutex // one at a time opens the data volume
 
+	looking sync.Mutex    // for cards, one at a time
+	looked  chan struct{} // closed at the next look for cards; mu guards it
+
 	mu      sync.Mutex
 	boot    wire.Boot
 	shut    *volume.Block // encrypted data volume that the TPM did not open
@@ -73,7 +76,7 @@ type node struct {
 }
 
 func newNode() *node {
-	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), api: make(chan struct{}), settled: make(chan struct{}), blessed: make(chan struct{})}
+	n := &node{ctx: context.Background(), ring: logring.New(logSize), reaper: reap.New(), api: make(chan struct{}), settled: make(chan struct{}), blessed: make(chan struct{}), looked: make(chan struct{})}
 	n.log = qvlog.New(n.ring, qvlog.Options{Level: slog.LevelDebug}).With(qvlog.KeySubsystem, "init")
 	n.boot.Version = version.Version
 	n.boot.IOMMU.Groups = []wire.Group{}

@@ -10,18 +10,41 @@ import (
 	"quantavirt/quac100/regs"
 )
 
-// cardProvider adapts one or more cards to Provider. Keys stay in the host's
-// memory and go to a card with each command, to the one that has least to do.
+// cardProvider adapts the cards that are in service to Provider. Keys stay in the
+// host's memory and go to a card with each command, to the one that has least to do.
 type cardProvider struct {
-	*quac100.Card // the first, which Status is about
-	pool          *quac100.Pool
-	soft          *software             // expands seeds
-	closed        atomic.Pointer[error] // why it serves no more
+	pool   *quac100.Pool
+	soft   *software             // expands seeds
+	closed atomic.Pointer[error] // why it serves no more
 }
 
-// newCardProvider owns the cards, of which there is at least one.
+// newCardProvider owns the cards.
 func newCardProvider(soft *software, cards ...*quac100.Card) *cardProvider {
-	return &cardProvider{Card: cards[0], pool: quac100.NewPool(cards...), soft: soft}
+	return &cardProvider{pool: quac100.NewPool(cards...), soft: soft}
+}
+
+// Status is that of the first card that is healthy, or else of the first.
+func (c *cardProvider) Status(ctx context.Context) (quac100.Status, error) {
+	cards := c.pool.Cards()
+	for _, card := range cards {
+		if card.Healthy() == nil {
+			return card.Status(ctx)
+		}
+	}
+	if len(cards) == 0 {
+		return quac100.Status{}, c.pool.Healthy()
+	}
+	return cards[0].Status(ctx)
+}
+
+// at is the card in service with a PCI address, nil if there is none.
+func (c *cardProvider) at(address string) *quac100.Card {
+	for _, card := range c.pool.Cards() {
+		if card.Address() == address {
+			return card
+		}
+	}
+	return nil
 }
 
 // do runs one command on a card.
@@ -47,7 +70,8 @@ func (c *cardProvider) Healthy() error {
 	return c.pool.Healthy()
 }
 
-// Supports tells whether every card has an algorithm.
+// Supports tells whether every card has an algorithm. Without a card it is what a card
+// is made for.
 func (c *cardProvider) Supports(a Algorithm) bool {
 	s, ok := regs.SizesOf(regs.Alg(a))
 	for _, card := range c.pool.Cards() {

@@ -88,20 +88,28 @@ func (s *Service) UpdateCard(ctx context.Context, address string, image []byte, 
 	return errors.Join(qverr.New(qverr.QUACFWUpdate, "the new firmware of card %s is given up: %w", address, err), undone)
 }
 
-// board is the card that is in use, if its address is that.
+// board is the card in use that has the address.
 func (s *Service) board(address string) (board, error) {
+	cards, err := s.inService()
+	if err != nil {
+		return nil, err
+	}
+	if card := cards.at(address); card != nil {
+		return card, nil
+	}
+	return nil, qverr.New(qverr.QUACNotFound, "no card at %.64s is in use", address)
+}
+
+// inService are the cards in service, of which there is at least one.
+func (s *Service) inService() (*cardProvider, error) {
 	s.mu.Lock()
-	card, cardErr := s.card, s.cardErr
-	s.mu.Unlock()
-	if card == nil {
-		return nil, cardErr
+	defer s.mu.Unlock()
+	if s.card == nil {
+		return nil, s.cardErr
 	}
-	b, ok := card.(board)
+	cards, ok := s.card.(*cardProvider)
 	if !ok {
-		return nil, qverr.New(qverr.Unsupported, "card %s cannot be managed", address)
+		return nil, qverr.New(qverr.Unsupported, "the card cannot be managed and keeps no keys")
 	}
-	if b.Address() != address {
-		return nil, qverr.New(qverr.QUACNotFound, "no card at %.64s is in use: %s is", address, b.Address())
-	}
-	return b, nil
+	return cards, nil
 }

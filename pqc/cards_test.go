@@ -10,12 +10,13 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 
 	"quantavirt/internal/qverr"
+	"quantavirt/quac100"
 	"quantavirt/quac100/model"
 	"quantavirt/quac100/regs"
 )
 
 // cardService is a Service with the driver on a model.
-func cardService(t *testing.T, cfg model.Config) (*Service, *cardProvider, *model.Card) {
+func cardService(t *testing.T, cfg model.Config) (*Service, *quac100.Card, *model.Card) {
 	t.Helper()
 	p, m := testCard(t, cfg)
 	s, err := Open(t.Context(), Options{})
@@ -23,7 +24,7 @@ func cardService(t *testing.T, cfg model.Config) (*Service, *cardProvider, *mode
 		t.Fatal(err)
 	}
 	s.card, s.cardErr, s.onCard = p, nil, true
-	return s, p, m
+	return s, p.pool.Cards()[0], m
 }
 
 func TestCardActions(t *testing.T) {

@@ -22,12 +22,6 @@ const (
 // and then every minute, until ctx ends. Without a card it does nothing: what
 // software could give comes from that pool.
 func (s *Service) FeedEntropy(ctx context.Context) error {
-	s.mu.Lock()
-	card := s.card
-	s.mu.Unlock()
-	if card == nil {
-		return nil
-	}
 	random, err := os.OpenFile("/dev/random", os.O_WRONLY, 0)
 	if err != nil {
 		return qverr.New(qverr.From(err).Code, "feed the kernel's entropy: %w", err)
@@ -36,8 +30,13 @@ func (s *Service) FeedEntropy(ctx context.Context) error {
 	tick := time.NewTicker(entropyPeriod)
 	defer tick.Stop()
 	for {
-		if err := credit(ctx, card, int(random.Fd())); err != nil {
-			s.log.Warn("the kernel's entropy is not fed", "err", err)
+		s.mu.Lock()
+		card := s.card
+		s.mu.Unlock()
+		if card != nil {
+			if err := credit(ctx, card, int(random.Fd())); err != nil {
+				s.log.Warn("the kernel's entropy is not fed", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -278,7 +278,7 @@ func TestKeyIsShared(t *testing.T) {
 func TestTwoCards(t *testing.T) {
 	a, _ := testCard(t, model.Config{})
 	b, _ := testCard(t, model.Config{})
-	both := newCardProvider(testSoftware(t), a.Card, b.Card)
+	both := newCardProvider(testSoftware(t), a.pool.Cards()[0], b.pool.Cards()[0])
 	answered := func() (n [2]uint64) {
 		for i, card := range both.pool.Cards() {
 			n[i] = card.Stats().OK
@@ -297,14 +297,14 @@ func TestTwoCards(t *testing.T) {
 	if after := answered(); after[0] == before[0] || after[1] == before[1] {
 		t.Errorf("commands of each card: %v, then %v", before, after)
 	}
-	if err := a.Card.Close(); err != nil {
+	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
 	use()
 	if err := both.Healthy(); err != nil {
 		t.Error(err)
 	}
-	if err := b.Card.Close(); err != nil {
+	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := both.Healthy(); err == nil {

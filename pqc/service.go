@@ -14,19 +14,26 @@ import (
 
 // Options of a Service.
 type Options struct {
-	Cards           []string // PCI addresses of cards bound to vfio-pci
+	Cards           []string // PCI addresses of cards bound to vfio-pci; see SetCards
 	RequireHardware bool     // no software instead of the card
-	Log             *slog.Logger
+	// OpenCard brings up the card at an address; nil: through VFIO.
+	OpenCard func(ctx context.Context, address string) (*quac100.Card, error)
+	Log      *slog.Logger
 }
 
 // Service picks the provider of each call and implements Provider itself.
 type Service struct {
 	opts     Options
 	software *software
+	cards    *cardProvider // those in service
 	log      *slog.Logger
 
+	plugging sync.Mutex // SetCards, one at a time
+	watching sync.WaitGroup
+
 	mu        sync.Mutex
-	card      hardware // nil without a card
+	shut      bool
+	card      hardware // cards, while there is one; else nil
 	cardErr   error    // why there is none
 	onCard    bool     // which provider served last, to log each switch once
 	fallbacks atomic.Uint64
@@ -63,40 +70,39 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: opts, log: opts.Log.With("subsystem", "pqc")}
+	if opts.OpenCard == nil {
+		s.opts.OpenCard = func(ctx context.Context, address string) (*quac100.Card, error) {
+			return quac100.OpenVFIO(ctx, address, quac100.WithLog(s.log))
+		}
+	}
 	var err error
 	if s.software, err = newSoftware(defaultEngines()); err != nil {
 		return nil, err
 	}
+	s.cards = newCardProvider(s.software)
 	s.cardErr = qverr.New(qverr.QUACNotFound, "no QUAC 100 is bound to vfio-pci")
-	var cards []*quac100.Card
-	for _, address := range opts.Cards {
-		card, err := quac100.OpenVFIO(ctx, address)
-		if err != nil {
-			s.cardErr = err
-			s.log.Error("card "+address+" does not come up", "err", err)
-			continue
-		}
-		cards = append(cards, card)
-		s.log.Info("card " + address + " serves")
-	}
-	if len(cards) != 0 {
-		s.card, s.cardErr, s.onCard = newCardProvider(s.software, cards...), nil, true
-	}
+	s.SetCards(ctx, opts.Cards)
+	s.onCard = s.card != nil
 	if s.card == nil && opts.RequireHardware {
 		return s, qverr.New(qverr.PQCInit, "hardware is required: %w", s.cardErr)
 	}
 	return s, nil
 }
 
-// Close gives the card back.
+// Close gives the cards back.
 func (s *Service) Close() error {
+	s.plugging.Lock()
+	defer s.plugging.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.card == nil {
-		return nil
+	card := s.card
+	s.shut, s.card, s.cardErr = true, nil, qverr.New(qverr.QUACNotFound, "the card was given back")
+	s.mu.Unlock()
+	var err error
+	if card != nil {
+		err = card.Close()
 	}
-	err := s.card.Close()
-	s.card, s.cardErr = nil, qverr.New(qverr.QUACNotFound, "the card was given back")
+	err = errors.Join(err, s.cards.Close())
+	s.watching.Wait()
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/mlkem"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"testing"
 	"unsafe"
@@ -217,6 +218,29 @@ func badInputs(t *testing.T, p Provider) map[string]badInput {
 		"an unknown KEM":   {MLKEM768, qverr.PQCAlgorithm, func() error { _, err := p.Encapsulator(ctx, 0x1199, public); return err }},
 		"a key of a hash":  {MLKEM768, qverr.PQCAlgorithm, func() error { return p.GenerateKey(ctx, SHA3_256, nil, nil, nil) }},
 	}
+}
+
+// An expanded ML-DSA key with a coefficient of s1 or s2 out of range is refused by
+// its name, wherever it comes in: each 0xFF is one in every set.
+func TestMLDSAKeyRange(t *testing.T) {
+	sizes := map[Algorithm]int{MLDSA44: 8 * 96, MLDSA65: 11 * 128, MLDSA87: 15 * 96} // bytes of s1 and s2
+	forProviders(t, MLDSA44, func(v *vectors) {
+		for a, size := range sizes {
+			_, secret := generate(v.T, testSoftware(v.T), a)
+			for _, at := range []int{0, size / 2, size - 1} {
+				bad := bytes.Clone(secret)
+				bad[128+at] = 0xFF
+				_, err := v.p.Signer(v.Context(), a, bad)
+				if !errors.Is(err, qverr.PQCSign) || !errors.Is(err, errRange) {
+					v.Errorf("%s signs with byte %d out of range: %v", a, at, err)
+				}
+				if _, err := v.p.PublicKey(v.Context(), a, bad); !errors.Is(err, errRange) {
+					v.Errorf("%s with byte %d out of range has a public key: %v", a, at, err)
+				}
+				v.count.add(a.String(), "refusals")
+			}
+		}
+	})
 }
 
 func TestKDFLimits(t *testing.T) {

@@ -55,7 +55,7 @@ func (s *Service) SignStored(ctx context.Context, serial string, handle uint32, 
 	if err != nil {
 		return err
 	}
-	k := cardKey{c: c, p: p}
+	k := cardKey{p: p}
 	options, err := k.signOptions(message, o)
 	if err != nil {
 		return err
@@ -88,29 +88,44 @@ func (s *Service) DestroyStored(ctx context.Context, serial string, handle uint3
 	return c.DeleteKey(ctx, quac100.Handle(handle))
 }
 
-// holder is the card that is in use, with its serial number.
-func (s *Service) holder(ctx context.Context) (*cardProvider, string, error) {
-	s.mu.Lock()
-	card, cardErr := s.card, s.cardErr
-	s.mu.Unlock()
-	c, ok := card.(*cardProvider)
-	if !ok {
-		if cardErr == nil {
-			cardErr = qverr.New(qverr.Unsupported, "the card keeps no keys")
-		}
-		return nil, "", cardErr
+// holder is the first healthy card in use, with its serial number.
+func (s *Service) holder(ctx context.Context) (*quac100.Card, string, error) {
+	c, serial, err := s.find(ctx, func(string) bool { return true })
+	if err == nil && c == nil {
+		err = qverr.New(qverr.QUACNotFound, "no card answers")
 	}
-	if err := c.Healthy(); err != nil {
-		return nil, "", err
-	}
-	st, err := c.Status(ctx)
-	return c, st.Serial, err
+	return c, serial, err
 }
 
-func (s *Service) holderOf(ctx context.Context, serial string) (*cardProvider, error) {
-	c, is, err := s.holder(ctx)
-	if err == nil && is != serial {
-		err = qverr.New(qverr.QUACNotFound, "the key is on card %s, and %s is in use", serial, is)
+// holderOf is the card in use that has a serial number. QUAC100_ERR_NOT_FOUND: it is not
+// there.
+func (s *Service) holderOf(ctx context.Context, serial string) (*quac100.Card, error) {
+	c, _, err := s.find(ctx, func(is string) bool { return is == serial })
+	if err == nil && c == nil {
+		err = qverr.New(qverr.QUACNotFound, "the key is on card %s, which is not in use", serial)
 	}
 	return c, err
+}
+
+// find is the first healthy card whose serial number fits, nil if there are only
+// others.
+func (s *Service) find(ctx context.Context, fits func(serial string) bool) (*quac100.Card, string, error) {
+	cards, err := s.inService()
+	if err == nil {
+		err = cards.Healthy()
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	for _, card := range cards.pool.Cards() {
+		serial, err := card.Serial(ctx)
+		if err != nil {
+			s.log.Warn("a card does not tell its serial number", "card", card.Address(), "err", err)
+			continue
+		}
+		if fits(serial) {
+			return card, serial, nil
+		}
+	}
+	return nil, "", nil
 }

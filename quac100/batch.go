@@ -140,6 +140,14 @@ func (b *Batch) submit(ctx context.Context, o *batched) (err error) {
 	if f := b.c.failure.Load(); f != nil {
 		return f.err
 	}
+	if !b.c.callers.enter() {
+		return b.c.given()
+	}
+	defer func() {
+		if err != nil {
+			b.c.callers.leave() // else when its result is taken
+		}
+	}()
 	select {
 	case o.s = <-b.c.ring.free:
 	default:
@@ -203,6 +211,7 @@ func (b *Batch) finish(ctx context.Context) {
 		if o := &b.ops[b.from]; o.s != nil {
 			o.err = b.c.take(o.s, &o.q)
 			o.s = nil
+			b.c.callers.leave()
 		}
 	}
 }
@@ -218,6 +227,7 @@ func (b *Batch) leave(ctx context.Context) {
 		b.c.stats.abandoned.Add(1)
 		o.err = qverr.New(qverr.Timeout, "the card has not answered %s yet: %w", o.q.cmd.Opcode, ctx.Err())
 		o.s = nil
+		b.c.callers.leave()
 		left++
 	}
 	if left == 0 || b.w.pending.Add(-left) > 0 {

@@ -23,7 +23,11 @@ type Bus interface {
 	// Reset resets the function; register state is lost, DMA memory and
 	// interrupts stay connected.
 	Reset() error
-	// Close stops interrupts and gives the card back.
+	// Removed is closed when the card is taken out of the machine, or the host
+	// asks for it: it must be given back.
+	Removed() <-chan struct{}
+	// Close stops interrupts and gives the card back. After it registers read
+	// as all ones, and writes are ignored.
 	Close() error
 }
 

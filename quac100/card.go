@@ -15,12 +15,13 @@ import (
 
 // Card is a card in service. Its methods may be called from any goroutine.
 type Card struct {
-	bus   Bus
-	opts  options
-	caps  atomic.Uint32 // regs.Caps; another firmware may have others
-	ring  *ring
-	pool  *pool
-	stats counters
+	bus     Bus
+	opts    options
+	caps    atomic.Uint32 // regs.Caps; another firmware may have others
+	ring    *ring
+	pool    *pool
+	stats   counters
+	callers gate // those that use ring and pool
 
 	failure    atomic.Pointer[fault] // why no work is taken; nil while it is
 	degraded   atomic.Pointer[fault] // why work should go elsewhere, although it is taken
@@ -29,6 +30,8 @@ type Card struct {
 	troubles chan error    // for the supervisor
 	events   chan struct{} // interrupts other than of responses
 	stopping chan struct{}
+	lost     chan struct{} // see Removed
+	losing   sync.Once
 	closing  sync.Once
 	world    sync.WaitGroup
 
@@ -62,6 +65,7 @@ const (
 func Open(ctx context.Context, bus Bus, opts ...Option) (*Card, error) {
 	c := &Card{
 		bus: bus, opts: defaults(), troubles: make(chan error, 1), events: make(chan struct{}, 1), stopping: make(chan struct{}),
+		lost: make(chan struct{}), callers: newGate(),
 	}
 	for _, o := range opts {
 		o(&c.opts)
@@ -347,18 +351,29 @@ func (c *Card) Close() error {
 		return nil
 	}
 	c.done = true
-	gone := qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
-	dead := !c.failure.CompareAndSwap(nil, &fault{gone})
-	if !dead {
+	gone := c.given()
+	if c.failure.CompareAndSwap(nil, &fault{gone}) {
 		c.ring.drained(stepLimit)
 	}
+	c.ring.abort(gone)
+	c.callers.close()
 	c.stopHardware()
 	err := c.bus.Close()
 	c.reset.Unlock()
 	c.world.Wait()
 	c.reset.Lock()
+	c.losing.Do(func() { close(c.lost) })
 	return err
 }
+
+// given is why a closed card takes no work.
+func (c *Card) given() error {
+	return qverr.New(qverr.QUACNotFound, "card %s is given back", c.bus.Address())
+}
+
+// Removed is closed when the card was taken out of the machine, or the host wants it
+// back: its owner must Close it then, and the kernel waits for that. Close closes it too.
+func (c *Card) Removed() <-chan struct{} { return c.lost }
 
 // stopHardware quiesces a card in any state and frees what it could write to.
 func (c *Card) stopHardware() {

@@ -60,6 +60,10 @@ func (c *Card) UpdateFirmware(ctx context.Context, image []byte, progress func(d
 	if f := c.failure.Load(); f != nil {
 		return f.err
 	}
+	if !c.callers.enter() {
+		return c.given()
+	}
+	defer c.callers.leave()
 	err := c.update(ctx, image, progress)
 	if err != nil {
 		c.bus.Write32(regs.FWCtrl, regs.FWAbort)

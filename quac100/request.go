@@ -41,6 +41,10 @@ func (c *Card) run(ctx context.Context, q *request) error {
 	if f := c.failure.Load(); f != nil && !q.own {
 		return f.err
 	}
+	if !c.callers.enter() {
+		return c.given()
+	}
+	defer c.callers.leave()
 	s, err := c.ring.acquire(ctx)
 	if err != nil {
 		return err

@@ -53,15 +53,12 @@ func (c *Card) Status(ctx context.Context) (Status, error) {
 	}
 	major, minor, patch := regs.Version(info.FWVersion)
 	s := Status{
-		Address: c.bus.Address(), Serial: info.SerialText, Model: info.Model,
+		Address: c.bus.Address(), Serial: serialOf(info), Model: info.Model,
 		Firmware: fmt.Sprintf("%d.%d.%d", major, minor, patch), FirmwareBuild: info.FWBuild,
 		Health: health.State.String(), SelfTest: "passed",
 		TempCore: health.TempCore, TempMemory: health.TempMem, TempBoard: health.TempBoard, TempVRM: health.TempVRM,
 		PowerMW: health.PowerMW, CoreMV: health.CoreMV, UptimeSeconds: health.Uptime,
 		OpsOK: c.read64(regs.OpsOKLo), OpsFailed: c.read64(regs.OpsFailLo),
-	}
-	if s.Serial == "" {
-		s.Serial = fmt.Sprintf("%016X", info.Serial)
 	}
 	switch state := c.bus.Read32(regs.SelfTestStatus); {
 	case state&regs.SelfTestRunning != 0:
@@ -78,6 +75,19 @@ func (c *Card) Status(ctx context.Context) (Status, error) {
 		Bytes: c.read64(regs.QRNGBytesLo),
 	}
 	return s, nil
+}
+
+// Serial asks the firmware for the card's serial number.
+func (c *Card) Serial(ctx context.Context) (string, error) {
+	info, err := c.Info(ctx)
+	return serialOf(info), err
+}
+
+func serialOf(info regs.CardInfo) string {
+	if info.SerialText != "" {
+		return info.SerialText
+	}
+	return fmt.Sprintf("%016X", info.Serial)
 }
 
 // read64 reads a counter of two halves, which the card does not read at one

@@ -51,10 +51,14 @@ func (c *Card) trouble(err error) {
 func (c *Card) supervise() {
 	tick := time.NewTicker(c.opts.tick)
 	defer tick.Stop()
+	removed := c.bus.Removed()
 	for {
 		select {
 		case <-c.stopping:
 			return
+		case <-removed:
+			c.locked(c.removed)
+			removed = nil
 		case err := <-c.troubles:
 			c.locked(func() { c.recover(err) })
 		case <-c.events:
@@ -238,6 +242,15 @@ func (c *Card) gone() {
 	err := qverr.New(qverr.QUACNotFound, "card %s no longer answers: it was removed or lost its power", c.bus.Address())
 	c.opts.log.Error("card gone", "err", err)
 	c.fail(err)
+}
+
+// removed is the end of the card on this bus.
+func (c *Card) removed() {
+	c.ladder.final = true
+	err := qverr.New(qverr.QUACNotFound, "card %s is being removed from the machine", c.bus.Address())
+	c.opts.log.Warn("card removed", "err", err)
+	c.fail(err)
+	c.losing.Do(func() { close(c.lost) })
 }
 
 // recover brings the card back after err: what is in flight fails with it, then

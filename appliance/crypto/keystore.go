@@ -65,7 +65,8 @@ func (s *Service) keys(ctx context.Context) (*keystore.Store, *envelope.Recipien
 	if s.envelopes, err = envelope.NewRecipient(); err != nil {
 		return nil, nil, err
 	}
-	o := keystore.Options{Dir: s.Keystore, Provider: p, Card: p, Counter: stateCounter{s.DB}, Log: s.log}
+	o := keystore.Options{Dir: s.Keystore, Provider: p, Card: p, Counter: stateCounter{s.DB}, Log: s.log,
+		Others: []keystore.Sealer{keystore.CardSealer{Card: p}}}
 	if s.TPM != nil {
 		by := keystore.TPM{With: s.TPM}
 		if err := by.Usable(); err == nil {
@@ -77,6 +78,16 @@ func (s *Service) keys(ctx context.Context) (*keystore.Store, *envelope.Recipien
 	s.keystore = keystore.New(o)
 	_ = s.keystore.Load() // every operation says so
 	return s.keystore, s.envelopes, nil
+}
+
+// cardsChanged opens the keystore if it waits for a card that has come.
+func (s *Service) cardsChanged() {
+	s.keystoreMu.Lock()
+	defer s.keystoreMu.Unlock()
+	if s.keystore == nil {
+		return
+	}
+	_ = s.keystore.LoadAgain() // every operation says so
 }
 
 func (s *Service) closeKeystore() error {
@@ -145,7 +156,7 @@ func (s *Service) InitKeystore(ctx context.Context, in spec.KeystoreInit) (spec.
 	if text != nil {
 		passphrase = text.Bytes()
 	}
-	if err := store.Create(passphrase, in.Replace); err != nil {
+	if err := store.Create(passphrase, in.Replace, string(in.SealedBy)); err != nil {
 		return spec.Keystore{}, err
 	}
 	s.log.Info("a keystore is made", "path", filepath.Join(s.Keystore, keystore.FileName))

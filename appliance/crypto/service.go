@@ -25,6 +25,8 @@ type provider interface {
 	pqc.Provider
 	cardActions
 	keystore.Card
+	keystore.SealingCard
+	SetCards(ctx context.Context, addresses []string)
 	Status(ctx context.Context) pqc.Status
 	FeedEntropy(ctx context.Context) error
 	Close() error
@@ -100,13 +102,7 @@ func New(d Deps) *Service {
 // Start brings up the cards that PID 1 bound to vfio-pci. It returns when it is
 // known what serves.
 func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
-	var bound []string
-	for _, c := range cards {
-		if c.Bound {
-			bound = append(bound, c.Address)
-		}
-	}
-	p, err := s.open(ctx, pqc.Options{Cards: bound, Log: s.log})
+	p, err := s.open(ctx, pqc.Options{Cards: bound(cards), Log: s.log})
 	if err != nil {
 		s.log.Error("post-quantum cryptography", "err", err)
 	}
@@ -114,6 +110,33 @@ func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
 	defer s.mu.Unlock()
 	s.cards, s.pqc, s.err = cards, p, err
 	close(s.started)
+}
+
+// SetCards follows the cards of the machine, of which PID 1 tells: what is new is brought up
+// and serves, what is gone is given back.
+func (s *Service) SetCards(ctx context.Context, cards []initapi.Card) {
+	s.mu.Lock()
+	s.cards = cards
+	p := s.pqc
+	s.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.SetCards(ctx, bound(cards))
+	s.cardsChanged()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastAt = time.Time{} // what is shown is what is now
+}
+
+// bound are the addresses of the cards that can be used.
+func bound(cards []initapi.Card) (addresses []string) {
+	for _, c := range cards {
+		if c.Bound {
+			addresses = append(addresses, c.Address)
+		}
+	}
+	return addresses
 }
 
 // Feed gives the kernel randomness of the card until ctx ends.

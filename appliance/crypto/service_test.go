@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"quantavirt/appliance/api/spec"
@@ -17,7 +18,10 @@ import (
 type fixed struct {
 	provider
 	status pqc.Status
+	set    *[]string // cards
 }
+
+func (f fixed) SetCards(_ context.Context, addresses []string) { *f.set = addresses }
 
 func (f fixed) Status(context.Context) pqc.Status { return f.status }
 func (f fixed) FeedEntropy(context.Context) error { return nil }
@@ -63,13 +67,33 @@ func TestCards(t *testing.T) {
 	}
 }
 
+// Cards that come and go are shown, and those that can be used are passed on.
+func TestSetCards(t *testing.T) {
+	set := []string{"nothing"}
+	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
+	s.open = func(_ context.Context, opts pqc.Options) (provider, error) {
+		return fixed{status: pqc.Status{CardError: qverr.New(qverr.QUACNotFound, "none")}, set: &set}, nil
+	}
+	s.Start(t.Context(), nil)
+	s.SetCards(t.Context(), []initapi.Card{{Address: "0000:01:00.0", Bound: true}, {Address: "0000:02:00.0"}})
+	if !slices.Equal(set, []string{"0000:01:00.0"}) || len(s.Overview(t.Context())) != 2 {
+		t.Errorf("%v are used, %+v shown", set, s.Overview(t.Context()))
+	}
+	s.SetCards(t.Context(), nil)
+	if len(set) != 0 || len(s.Overview(t.Context())) != 0 {
+		t.Errorf("%v are used, %+v shown", set, s.Overview(t.Context()))
+	}
+}
+
 func TestRealSoftware(t *testing.T) {
 	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
 	s.Start(t.Context(), nil)
 	if p := s.Provider(t.Context()); p != "software" {
 		t.Errorf("provider %s", p)
 	}
-	if err := s.Feed(t.Context()); err != nil {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Feed(ctx); err != nil {
 		t.Error(err)
 	}
 	if err := s.Close(); err != nil {

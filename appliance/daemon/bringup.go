@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"quantavirt/appliance/store"
 	"quantavirt/internal/initapi"
@@ -52,6 +53,7 @@ func (d *daemon) bringUp(boot initapi.Boot, networks <-chan struct{}, token stri
 func (d *daemon) afterBoot(boot initapi.Boot) {
 	d.spawn(func() {
 		d.crypto.Start(d.ctx, boot.Cards)
+		d.spawn(func() { d.followCards(boot.CardLook) })
 		if err := d.crypto.Feed(d.ctx); err != nil && d.ctx.Err() == nil {
 			d.log.Warn("the kernel's entropy is not fed by a card", "err", err)
 		}
@@ -78,6 +80,29 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 	})
 	d.spawn(func() { d.update.Start(d.ctx, boot) })
 }
+
+// followCards tells of the cards that are put in and taken out while the node runs.
+func (d *daemon) followCards(look int) {
+	for d.init != nil && d.ctx.Err() == nil {
+		cards, err := d.init.Cards(d.ctx, look)
+		if err == nil {
+			look = cards.Look
+			d.crypto.SetCards(d.ctx, cards.Cards)
+			continue
+		}
+		if d.ctx.Err() != nil {
+			return
+		}
+		d.log.Error("what PID 1 knows of cards", "err", err)
+		select {
+		case <-time.After(cardsAgain):
+		case <-d.ctx.Done():
+		}
+	}
+}
+
+// cardsAgain is how long a PID 1 that does not answer is left alone.
+const cardsAgain = 5 * time.Second
 
 // awaitConfigured is false if the daemon ends before.
 func (d *daemon) awaitConfigured() bool {

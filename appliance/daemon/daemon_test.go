@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -215,7 +216,9 @@ type fakeInit struct {
 	boot   initapi.Boot
 	banner chan []string
 	calls  []string
-	waits  chan struct{} // closed when the boot steps have ended
+	waits  chan struct{}      // closed when the boot steps have ended
+	cards  chan initapi.Cards // what looks for cards find
+	looks  []string           // after which the daemon waits for one
 
 	dataDir string
 	early   int // files in it before the data volume is mounted
@@ -244,6 +247,15 @@ func (f *fakeInit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err := json.NewDecoder(r.Body).Decode(&b); err == nil {
 			f.banner <- b.Lines
 		}
+	case "/cards":
+		f.mu.Lock()
+		f.looks = append(f.looks, r.URL.Query().Get("after"))
+		f.mu.Unlock()
+		select {
+		case c := <-f.cards:
+			_ = json.NewEncoder(w).Encode(c)
+		case <-r.Context().Done():
+		}
 	case "/ready":
 	case "/reboot", "/poweroff":
 		w.WriteHeader(http.StatusAccepted)
@@ -260,8 +272,8 @@ func TestWithPID1(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(run) })
 	token := "qv_" + strings.Repeat("k", 43)
 	sum := sha256.Sum256([]byte(token))
-	f := &fakeInit{banner: make(chan []string, 4), waits: make(chan struct{}), early: -1, dataDir: t.TempDir(), boot: initapi.Boot{
-		Hostname: "node7", BootID: "b1", Kernel: "6.12", Options: map[string]string{"token-hash": "sha256:" + hex.EncodeToString(sum[:])},
+	f := &fakeInit{banner: make(chan []string, 4), waits: make(chan struct{}), cards: make(chan initapi.Cards), early: -1, dataDir: t.TempDir(), boot: initapi.Boot{
+		Hostname: "node7", BootID: "b1", CardLook: 1, Kernel: "6.12", Options: map[string]string{"token-hash": "sha256:" + hex.EncodeToString(sum[:])},
 		Steps: []initapi.Step{{Name: "mounts", TookMS: 3}, {Name: "iommu", Problem: &initapi.Problem{Code: int32(qverr.NoIOMMU), Name: "QV_ERR_NOIOMMU"}}},
 	}}
 	socket := filepath.Join(run, "init.sock")
@@ -302,6 +314,15 @@ func TestWithPID1(t *testing.T) {
 	if len(info.Problems) < 2 {
 		t.Errorf("problems %+v", info.Problems)
 	}
+	noGroup := initapi.Problem{Code: int32(qverr.NoIOMMU), Name: "QV_ERR_NOIOMMU", Message: "no group"}
+	f.cards <- initapi.Cards{Look: 2, Cards: []initapi.Card{{Address: "0000:01:00.0", Group: -1, Problem: &noGroup}}}
+	f.cards <- initapi.Cards{Look: 3, Cards: []initapi.Card{{Address: "0000:02:00.0", Group: -1, Problem: &noGroup}}} // taken after the one before was used
+	f.cards <- initapi.Cards{Look: 4, Cards: []initapi.Card{{Address: "0000:03:00.0", Group: -1, Problem: &noGroup}}}
+	var quac spec.QUAC100
+	n.want(200, n.call("GET", "/api/v1/crypto/quac100", ""), &quac)
+	if at := quac.Cards[0].Address; len(quac.Cards) != 1 || at != "0000:02:00.0" && at != "0000:03:00.0" {
+		t.Errorf("a card that was put in: %+v", quac.Cards)
+	}
 	n.want(202, n.call("POST", "/api/v1/system/reboot", ""), nil)
 	n.want(202, n.call("POST", "/api/v1/system/poweroff", ""), nil)
 	n.client.CloseIdleConnections()
@@ -316,6 +337,9 @@ func TestWithPID1(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !slices.Equal(f.looks[:3], []string{"1", "2", "3"}) {
+		t.Errorf("looks for cards that were waited for: %v", f.looks)
+	}
 	if f.early != 0 {
 		t.Errorf("the daemon did not wait for its data volume: %d files", f.early)
 	}

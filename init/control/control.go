@@ -20,6 +20,8 @@ type Node interface {
 	// WaitBoot waits until a step has ended; with "" until all have.
 	// QV_ERR_NOENT: there is no such step.
 	WaitBoot(ctx context.Context, step string) error
+	// WaitCards waits until there was a look for cards after the numbered one.
+	WaitCards(ctx context.Context, after int) (wire.Cards, error)
 	Exit(pid int) (wire.Exit, bool)
 	WaitExit(ctx context.Context, pid int) (wire.Exit, error)
 	Banner(lines []string)
@@ -71,6 +73,7 @@ func routes(n Node) map[string]unixhttp.Handler {
 	}
 	return map[string]unixhttp.Handler{
 		"GET /boot":  func(ctx context.Context, r unixhttp.Request) unixhttp.Response { return boot(ctx, n, r) },
+		"GET /cards": func(ctx context.Context, r unixhttp.Request) unixhttp.Response { return cards(ctx, n, r) },
 		"GET /exits": func(ctx context.Context, r unixhttp.Request) unixhttp.Response { return exits(ctx, n, r) },
 		"GET /log": func(context.Context, unixhttp.Request) unixhttp.Response {
 			return unixhttp.Response{Status: 200, Type: "text/plain; charset=utf-8", Body: n.Log()}
@@ -109,6 +112,18 @@ func boot(ctx context.Context, n Node, r unixhttp.Request) unixhttp.Response {
 		}
 	}
 	return answer(n.Boot())
+}
+
+func cards(ctx context.Context, n Node, r unixhttp.Request) unixhttp.Response {
+	after, err := strconv.Atoi(r.Query["after"])
+	if err != nil || after < 0 {
+		return fail(qverr.New(qverr.Inval, "after=%.20q is no number of a look for cards", r.Query["after"]))
+	}
+	c, err := n.WaitCards(ctx, after)
+	if err != nil {
+		return fail(err)
+	}
+	return answer(c)
 }
 
 func exits(ctx context.Context, n Node, r unixhttp.Request) unixhttp.Response {

@@ -59,6 +59,14 @@ func (f *fakeNode) Unlock(_ context.Context, key string) error {
 }
 func (f *fakeNode) Blessed() { f.called("blessed") }
 
+func (f *fakeNode) WaitCards(ctx context.Context, after int) (initapi.Cards, error) {
+	if after < 2 {
+		return initapi.Cards{Look: 2, Cards: []initapi.Card{{Address: "0000:01:00.0", Bound: true}}}, nil
+	}
+	<-ctx.Done()
+	return initapi.Cards{}, ctx.Err()
+}
+
 func (f *fakeNode) Exit(pid int) (initapi.Exit, bool) { e, ok := f.exits[pid]; return e, ok }
 
 func (f *fakeNode) WaitExit(_ context.Context, pid int) (initapi.Exit, error) {
@@ -109,6 +117,12 @@ func TestClientAndServer(t *testing.T) {
 	if _, err := c.Boot(short, true); !errors.Is(err, qverr.Timeout) {
 		t.Errorf("wait: %v", err)
 	}
+	if got, err := c.Cards(ctx, 1); err != nil || got.Look != 2 || len(got.Cards) != 1 || !got.Cards[0].Bound {
+		t.Errorf("cards: %+v %v", got, err)
+	}
+	if _, err := c.Cards(short, 2); !errors.Is(err, qverr.Timeout) {
+		t.Errorf("cards that nothing has changed: %v", err)
+	}
 	close(f.step)
 	for _, call := range []func() error{
 		func() error { _, err := c.Boot(ctx, true); return err },
@@ -149,13 +163,14 @@ func TestErrors(t *testing.T) {
 	_, noExit := c.Exit(ctx, 8)
 	_, noWait := c.WaitExit(ctx, 8)
 	_, badPID := c.Exit(ctx, -1)
+	_, badLook := c.Cards(ctx, -1)
 	_, nobody := initapi.NewClient(path+"x").Boot(ctx, false)
 	for name, x := range map[string]struct {
 		err  error
 		code qverr.Code
 	}{
 		"step": {noStep, qverr.NoEnt}, "exit": {noExit, qverr.NoEnt}, "wait": {noWait, qverr.NoEnt},
-		"pid": {badPID, qverr.Inval}, "no socket": {nobody, qverr.NoEnt},
+		"pid": {badPID, qverr.Inval}, "look for cards": {badLook, qverr.Inval}, "no socket": {nobody, qverr.NoEnt},
 		"large banner": {c.Console(ctx, initapi.Banner{Lines: []string{strings.Repeat("x", unixhttp.MaxBody)}}), qverr.Inval},
 	} {
 		if qverr.CodeOf(x.err) != x.code {

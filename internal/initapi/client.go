@@ -49,6 +49,12 @@ func (c *Client) BootStep(ctx context.Context, step string) (Boot, error) {
 	return b, c.json(ctx, http.MethodGet, "/boot", url.Values{"step": {step}}, nil, &b)
 }
 
+// Cards is the latest look for cards, once there was one after the numbered one.
+func (c *Client) Cards(ctx context.Context, after int) (Cards, error) {
+	var cards Cards
+	return cards, c.json(ctx, http.MethodGet, "/cards", url.Values{"after": {strconv.Itoa(after)}}, nil, &cards)
+}
+
 // Exit is how the process with that number ended, QV_ERR_NOENT while it is not
 // known.
 func (c *Client) Exit(ctx context.Context, pid int) (Exit, error) {

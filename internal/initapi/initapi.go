@@ -17,6 +17,7 @@ type (
 	IOMMU      = wire.IOMMU
 	Group      = wire.Group
 	Card       = wire.Card
+	Cards      = wire.Cards
 	Exit       = wire.Exit
 	Banner     = wire.Banner
 	Rescue     = wire.Rescue

@@ -172,6 +172,15 @@ func (d *Device) EnableMSIX(eventfds []int32) error {
 // DisableMSIX switches the interrupts off.
 func (d *Device) DisableMSIX() error { return d.EnableMSIX(nil) }
 
+// OnRequest makes the kernel signal an eventfd when it wants the device back, as it
+// is unplugged or given to another driver. It waits until the device is closed.
+func (d *Device) OnRequest(eventfd int32) error {
+	if err := setIRQs(d.fd, irqRequest, []int32{eventfd}); err != nil {
+		return qverr.New(qverr.NoDev, "ask to be told when %s is wanted back: %w", d.address, err)
+	}
+	return nil
+}
+
 // Reset resets the function (FLR where the device has it). DMA mappings stay.
 func (d *Device) Reset() error {
 	if !d.canReset {

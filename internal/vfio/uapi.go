@@ -43,6 +43,7 @@ const (
 	// Region and interrupt indices of a PCI device.
 	regionConfig = 7
 	irqMSIX      = 2
+	irqRequest   = 4
 )
 
 type groupStatus struct{ argsz, flags uint32 }

@@ -3,8 +3,9 @@
 // At rest all of them are one file, which is replaced as a whole: a header in clear, and the
 // keys under AES-256-GCM, whose additional data is the header. The key for that comes by
 // HKDF over SHA3-256 from the master key and a salt that each writing chooses anew. The master
-// key is random; the header has it sealed by the TPM for measured boots, or encrypted under a
-// key from a passphrase (argon2id, RFC 9106), or both.
+// key is random; the header has it sealed by the TPM for measured boots, or by a key that lives on a
+// card, or encrypted under a key from a passphrase (argon2id, RFC 9106), or by one of the
+// hardware's and the passphrase.
 //
 // The file has a generation, one more with each change, and a counter outside the file counts
 // along: of the TPM, which cannot go back, or else in the node's state file. A file of

@@ -122,7 +122,7 @@ func join(list []Usage) string {
 }
 
 // name is what people call the key.
-func (k Key) name() string {
+func (k *Key) name() string {
 	if k.Label != "" {
 		return k.Label
 	}

@@ -20,7 +20,7 @@ type Status struct {
 	Keys       int
 	Generation uint64
 	Counter    string   // what older files are found by
-	OpenedBy   []string // what opens it: "tpm", "passphrase"
+	OpenedBy   []string // what opens it: ByTPM or ByCard, ByPassphrase
 }
 
 // Status tells how the keystore is.
@@ -32,7 +32,7 @@ func (s *Store) Status() Status {
 		st.OpenedBy = append(st.OpenedBy, s.header.Sealed.By)
 	}
 	if s.header.Passphrase != nil {
-		st.OpenedBy = append(st.OpenedBy, "passphrase")
+		st.OpenedBy = append(st.OpenedBy, ByPassphrase)
 	}
 	return st
 }

@@ -16,10 +16,16 @@ import (
 
 const masterSize = 32
 
-// Sealer keeps the master key by hardware: the TPM, or a card once its driver can
-// wrap keys.
+// What can open a keystore.
+const (
+	ByTPM        = "tpm"
+	ByCard       = "card"
+	ByPassphrase = "passphrase" // and nothing else
+)
+
+// Sealer keeps the master key by hardware: TPM or CardSealer.
 type Sealer interface {
-	// Name is that of the hardware, "tpm" for example.
+	// Name is that of the hardware: ByTPM or ByCard.
 	Name() string
 	// Seal returns what Unseal makes the master key of, which needs no protection.
 	Seal(master []byte) (json.RawMessage, error)

@@ -108,7 +108,7 @@ func (r *rig) open() *Store {
 	r.t.Helper()
 	s, err := r.store()
 	if s.Status().Condition == Absent {
-		err = s.Create(nil, false)
+		err = s.Create(nil, false, "")
 	}
 	if err != nil {
 		r.t.Fatal(err)
@@ -152,7 +152,7 @@ func (r *rig) refuses(what string) {
 	if !errors.Is(err, qverr.PQCKeystore) || s.Status().Condition != Broken {
 		r.t.Errorf("%s: %v, %s", what, err, s.Status().Condition)
 	}
-	if err := s.Create(secretPhrase, false); err == nil {
+	if err := s.Create(secretPhrase, false, ""); err == nil {
 		r.t.Errorf("%s: another was made in its place", what)
 	}
 	if _, err := s.Generate(r.t.Context(), Request{Algorithm: pqc.MLDSA44}); !errors.Is(err, qverr.PQCKeystore) {

@@ -40,8 +40,9 @@ type Options struct {
 	Dir      string
 	Provider pqc.Provider
 	Counter  Counter
-	Sealer   Sealer // nil: only a passphrase opens the keystore
-	Card     Card   // nil: no key can be on a card
+	Sealer   Sealer   // nil: only a passphrase opens the keystore, unless Create says otherwise
+	Others   []Sealer // that Create can name
+	Card     Card     // nil: no key can be on a card
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -105,10 +106,14 @@ func (s *Store) load() error {
 	if err != nil {
 		return s.refuse(err)
 	}
-	if f.Sealed == nil || s.Sealer == nil || f.Sealed.By != s.Sealer.Name() {
+	var by Sealer
+	if f.Sealed != nil {
+		by = s.sealer(f.Sealed.By)
+	}
+	if by == nil {
 		return s.locked("its passphrase is needed")
 	}
-	raw, err := s.unseal(f)
+	raw, err := unseal(by, f)
 	if err != nil {
 		if f.Passphrase != nil {
 			return s.locked("%w; its passphrase opens it", err)
@@ -118,27 +123,14 @@ func (s *Store) load() error {
 	return s.open(f, raw, false)
 }
 
-func (s *Store) unseal(f file) (master *secret.Buffer, err error) {
-	if master, err = secret.New(masterSize); err != nil {
-		return nil, err
+// LoadAgain is Load if the keystore is not open: when hardware has come that may open it.
+func (s *Store) LoadAgain() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.condition == Open {
+		return nil
 	}
-	secret.Do(func() {
-		var raw []byte
-		if raw, err = s.Sealer.Unseal(f.Sealed.Data); err != nil {
-			return
-		}
-		defer clear(raw)
-		if len(raw) != masterSize {
-			err = refused("the master key has %d bytes", len(raw))
-			return
-		}
-		copy(master.Bytes(), raw)
-	})
-	if err != nil {
-		master.Wipe()
-		return nil, err
-	}
-	return master, nil
+	return s.load()
 }
 
 // read reads the file. fs.ErrNotExist: there is none.
@@ -264,13 +256,18 @@ func (s *Store) count(generation uint64) error {
 }
 
 // Create makes an empty keystore. text is its passphrase, empty for none: then the
-// hardware has to keep the master key. With replace what cannot be opened is put aside. QV_ERR_EXIST:
+// hardware has to keep the master key. by names that; "" is what Options prefer, ByPassphrase
+// is none. With replace what cannot be opened is put aside. QV_ERR_EXIST:
 // there is one.
-func (s *Store) Create(text []byte, replace bool) error {
+func (s *Store) Create(text []byte, replace bool, by string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.condition != Absent && s.condition != Open {
 		_ = s.load() // what it is now
+	}
+	keeper := s.Sealer
+	if by != "" {
+		keeper = s.sealer(by)
 	}
 	switch {
 	case s.condition == Open:
@@ -279,7 +276,9 @@ func (s *Store) Create(text []byte, replace bool) error {
 		return qverr.New(qverr.Exist, "the node has a keystore, which is locked").WithHint("open it: quantavirt crypto keystore unlock")
 	case s.condition == Broken && !replace:
 		return s.err
-	case len(text) == 0 && s.Sealer == nil:
+	case keeper == nil && by != "" && by != ByPassphrase:
+		return qverr.New(qverr.NoDev, "nothing here keeps the keystore's master key by the name of %.16q", by)
+	case len(text) == 0 && keeper == nil:
 		return qverr.New(qverr.Inval, "nothing here can keep the keystore's master key: the boot was not measured by a TPM").
 			WithHint("give a passphrase")
 	}
@@ -289,7 +288,7 @@ func (s *Store) Create(text []byte, replace bool) error {
 	}
 	_, _ = rand.Read(master.Bytes()) // never fails
 	h := header{ID: uuid.New(), Counter: s.Counter.Name()}
-	if err = s.seals(&h, master.Bytes(), text); err == nil {
+	if err = seals(&h, master.Bytes(), text, keeper); err == nil {
 		err = s.base(&h)
 	}
 	if err == nil {
@@ -301,25 +300,6 @@ func (s *Store) Create(text []byte, replace bool) error {
 	}
 	s.header, s.master, s.keys, s.condition, s.err = h, master, make(map[string]*entry), Open, nil
 	return s.commit()
-}
-
-// seals closes the master key up by all that can.
-func (s *Store) seals(h *header, master, text []byte) (err error) {
-	if len(text) > 0 {
-		if h.Passphrase, err = wrap(master, text); err != nil {
-			return err
-		}
-	}
-	h.Sealed = nil
-	if s.Sealer == nil {
-		return nil
-	}
-	data, err := s.Sealer.Seal(master)
-	if err != nil {
-		return qverr.New(qverr.CodeOf(err), "seal the keystore's master key: %w", err)
-	}
-	h.Sealed = &sealedKey{s.Sealer.Name(), data}
-	return nil
 }
 
 // base sets the generation to where the counter is.
@@ -375,7 +355,7 @@ func (s *Store) Unlock(text []byte, recovered bool) error {
 		return err
 	}
 	s.Log.Warn("the keystore was recovered by its passphrase", "generation", f.Generation)
-	if err = s.seals(&s.header, s.master.Bytes(), nil); err == nil {
+	if err = s.again(&s.header, s.master.Bytes()); err == nil {
 		err = s.base(&s.header)
 	}
 	if err != nil {
@@ -391,24 +371,6 @@ func (s *Store) SetPassphrase(text []byte) error {
 		p, err := wrap(s.master.Bytes(), text)
 		if err == nil {
 			s.header.Passphrase = p
-		}
-		return err
-	})
-}
-
-// Reseal seals the master key anew, before the boot changes. again gets what is in
-// place. It does nothing if the hardware does not keep the key.
-func (s *Store) Reseal(again func(master []byte, before []byte) ([]byte, error)) error {
-	s.mu.RLock()
-	idle := s.condition == Absent || s.condition == Open && s.header.Sealed == nil
-	s.mu.RUnlock()
-	if idle {
-		return nil
-	}
-	return s.change(func() error {
-		data, err := again(s.master.Bytes(), s.header.Sealed.Data)
-		if err == nil {
-			s.header.Sealed = &sealedKey{s.header.Sealed.By, data}
 		}
 		return err
 	})

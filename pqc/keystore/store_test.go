@@ -56,7 +56,7 @@ func TestRefused(t *testing.T) {
 			r := newRig(t)
 			r.sealer = c.sealer
 			s, _ := r.store()
-			if err := s.Create(secretPhrase, false); err != nil {
+			if err := s.Create(secretPhrase, false, ""); err != nil {
 				t.Fatal(err)
 			}
 			yesterday := r.read()
@@ -205,16 +205,16 @@ func TestPassphrase(t *testing.T) {
 	r := newRig(t)
 	r.sealer = nil
 	s, _ := r.store()
-	if err := s.Create(nil, false); !errors.Is(err, qverr.Inval) {
+	if err := s.Create(nil, false, ""); !errors.Is(err, qverr.Inval) {
 		t.Errorf("without anything that keeps the key: %v", err)
 	}
-	if err := s.Create([]byte("short"), false); !errors.Is(err, qverr.Inval) {
+	if err := s.Create([]byte("short"), false, ""); !errors.Is(err, qverr.Inval) {
 		t.Errorf("a short passphrase: %v", err)
 	}
-	if err := s.Create(secretPhrase, false); err != nil {
+	if err := s.Create(secretPhrase, false, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Create(secretPhrase, true); !errors.Is(err, qverr.Exist) {
+	if err := s.Create(secretPhrase, true, ""); !errors.Is(err, qverr.Exist) {
 		t.Errorf("a second one: %v", err)
 	}
 	other := []byte("another one, long enough too")
@@ -223,7 +223,7 @@ func TestPassphrase(t *testing.T) {
 	}
 	_ = s.Close()
 	s, _ = r.store()
-	if err := s.Create(secretPhrase, true); !errors.Is(err, qverr.Exist) {
+	if err := s.Create(secretPhrase, true, ""); !errors.Is(err, qverr.Exist) {
 		t.Errorf("in the place of a locked one: %v", err)
 	}
 	if err := s.Unlock(secretPhrase, false); !errors.Is(err, qverr.Perm) {
@@ -279,7 +279,7 @@ func TestReplace(t *testing.T) {
 	damaged := flip(r.read(), 40)
 	r.write(damaged)
 	s, _ = r.store()
-	if err := s.Create(nil, true); err != nil {
+	if err := s.Create(nil, true, ""); err != nil {
 		t.Fatal(err)
 	}
 	aside, err := filepath.Glob(r.path() + ".*.refused")

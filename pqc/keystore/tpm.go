@@ -15,7 +15,7 @@ type TPM struct {
 }
 
 // Name is "tpm".
-func (TPM) Name() string { return "tpm" }
+func (TPM) Name() string { return ByTPM }
 
 // Usable says why this boot cannot be sealed for. QV_ERR_NODEV: the machine has no TPM;
 // QV_ERR_STATE: the boot was not measured.

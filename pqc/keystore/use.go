@@ -83,7 +83,7 @@ func (s *Store) useLocked(ref string, what Usage, do func(*entry, pqc.Params) er
 	if err != nil {
 		return false, err
 	}
-	if err := k.may(what, s.Now()); err != nil {
+	if err := s.describe(k).may(what, s.Now()); err != nil { // others count its uses
 		return false, err
 	}
 	params, err := k.Algorithm.Params()

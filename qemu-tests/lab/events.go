@@ -16,8 +16,20 @@ import (
 type Events struct {
 	conn net.Conn
 
+	asking sync.Mutex // Execute, one at a time
+	answer chan answer
+
 	mu    sync.Mutex
 	times map[string][]time.Time
+}
+
+// answer is what QEMU says to a command.
+type answer struct {
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Class string `json:"class"`
+		Desc  string `json:"desc"`
+	} `json:"error"`
 }
 
 // monitorLimit is how long QEMU may take to open its sockets.
@@ -35,7 +47,7 @@ func (n *Node) Events() (*Events, error) {
 			return nil, fmt.Errorf("lab: events of %s: %w", n.Name, err)
 		}
 	}
-	e := &Events{conn: conn, times: make(map[string][]time.Time)}
+	e := &Events{conn: conn, times: make(map[string][]time.Time), answer: make(chan answer, 1)}
 	r := json.NewDecoder(bufio.NewReader(conn))
 	var greeting, answer map[string]any
 	err = r.Decode(&greeting)
@@ -53,9 +65,32 @@ func (n *Node) Events() (*Events, error) {
 	return e, nil
 }
 
+// Execute has QEMU do a command of its monitor.
+func (e *Events) Execute(command string, arguments any) error {
+	e.asking.Lock()
+	defer e.asking.Unlock()
+	text, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
+	if err == nil {
+		_, err = e.conn.Write(append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("lab: QEMU's %s: %w", command, err)
+	}
+	a, ok := <-e.answer
+	switch {
+	case !ok:
+		return fmt.Errorf("lab: QEMU's %s: the monitor is closed", command)
+	case a.Error != nil:
+		return fmt.Errorf("lab: QEMU's %s: %s: %s", command, a.Error.Class, a.Error.Desc)
+	}
+	return nil
+}
+
 func (e *Events) read(r *json.Decoder) {
+	defer close(e.answer)
 	for {
 		var m struct {
+			answer
 			Event     string `json:"event"`
 			Timestamp struct {
 				Seconds      int64 `json:"seconds"`
@@ -64,6 +99,10 @@ func (e *Events) read(r *json.Decoder) {
 		}
 		if r.Decode(&m) != nil {
 			return
+		}
+		if m.Event == "" {
+			e.answer <- m.answer
+			continue
 		}
 		e.mu.Lock()
 		e.times[m.Event] = append(e.times[m.Event], time.Unix(m.Timestamp.Seconds, m.Timestamp.Microseconds*1000))

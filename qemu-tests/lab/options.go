@@ -24,6 +24,7 @@ type Options struct {
 	Build  string // image build: "virtual" (default) or "hardware"
 	IOMMU  string // IOMMUIntel (default), IOMMUAMD (needs Build "hardware") or IOMMUNone
 	Card   bool   // a QUAC 100, our model behind vfio-user
+	Slot   bool   // the card is not there yet, but an empty slot: see Node.PutCard
 	NoKVM  bool   // hide SVM from the appliance
 
 	// DataDisk is the size in MiB of the disk labelled QV-DATA; 0 leaves it

@@ -56,9 +56,11 @@ func (l launch) args() []string {
 			"-drive", "if=none,id=data,format=raw,cache=writeback,discard=unmap,file="+l.path("data.img"),
 			"-device", "virtio-blk-pci,drive=data,serial=lab-data")
 	}
-	if o.Card {
-		a = append(a, "-device", fmt.Sprintf(
-			`{"driver":"vfio-user-pci","socket":{"path":%q,"type":"unix"},"addr":"0x8","x-msg-timeout":60000}`, l.path("card.sock")))
+	switch {
+	case o.Card && o.Slot:
+		a = append(a, "-device", "pcie-root-port,id=cardslot,bus=pcie.0,addr=0x8,chassis=1,slot=1")
+	case o.Card:
+		a = append(a, "-device", jsonText(cardDevice(l.dir, map[string]any{"addr": "0x8"})))
 	}
 	return append(a, o.Extra...)
 }

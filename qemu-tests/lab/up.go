@@ -38,9 +38,10 @@ func Up(ctx context.Context, o Options) (n *Node, err error) {
 	if err := n.prepare(o, toolRoot); err != nil {
 		return nil, err
 	}
+	made := n // a return of an error forgets it
 	defer func() {
 		if err != nil {
-			_ = n.Down()
+			_ = made.Down()
 		}
 	}()
 	l := launch{opts: o, dir: n.Dir}
@@ -174,7 +175,7 @@ func (n *Node) startModel(ctx context.Context, root string) error {
 		return err
 	}
 	defer logFile.Close()
-	cmd := exec.Command(filepath.Join(root, "build", "bin", "quac100-model"), "--socket", socket)
+	cmd := exec.Command(filepath.Join(root, "build", "bin", "quac100-model"), "--socket", socket, "--control", n.cardControl())
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

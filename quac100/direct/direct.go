@@ -27,11 +27,14 @@ type Bus struct {
 	next   uint64
 	handle func(vector int)
 	lost   bool // drop interrupts
+
+	removed   chan struct{}
+	unplugged sync.Once
 }
 
 // New connects to a card, whose configuration must have HostMSIX.
 func New(card *model.Card) *Bus {
-	b := &Bus{card: card, memory: make(map[uint64][]byte), next: 1 << 30}
+	b := &Bus{card: card, memory: make(map[uint64][]byte), next: 1 << 30, removed: make(chan struct{})}
 	card.Connect(b)
 	return b
 }
@@ -116,6 +119,12 @@ func (b *Bus) Reset() error {
 	}
 	return nil
 }
+
+// Removed implements quac100.Bus.
+func (b *Bus) Removed() <-chan struct{} { return b.removed }
+
+// Unplug is what the host says before the card goes.
+func (b *Bus) Unplug() { b.unplugged.Do(func() { close(b.removed) }) }
 
 // Close implements quac100.Bus.
 func (b *Bus) Close() error {

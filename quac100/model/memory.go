@@ -12,12 +12,13 @@ import (
 // PageSize is the granularity of an IOMMU, and so of Memory.
 const PageSize = 4096
 
-// Memory is a Host inside the process: byte slices at IOVAs, as an IOMMU would map them.
+// Memory is a Host inside the process: byte slices at IOVAs, as an IOMMU would map them. Nothing keeps a guest from giving
+// two commands one buffer, so the accesses take turns, as at a memory controller: such a buffer has the bytes of one of them.
 type Memory struct {
 	interrupt func(vector int)
 
-	mu   sync.RWMutex
-	maps []mapping // ordered by address
+	mu   sync.RWMutex // held for writing also while memory is written to
+	maps []mapping    // ordered by address
 }
 
 type mapping struct {
@@ -111,8 +112,8 @@ func (m *Memory) ReadDMA(iova uint64, p []byte) error {
 
 // WriteDMA implements Host.
 func (m *Memory) WriteDMA(iova uint64, p []byte) error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.visit(iova, len(p), true, func(mem []byte) {
 		p = p[StoreDMA(mem, p):]
 	})

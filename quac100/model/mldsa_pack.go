@@ -68,6 +68,13 @@ func (p *dsaParams) unpackSecret(sk []byte) dsaSecret {
 	return s
 }
 
+// inRange reports whether every coefficient of s1 and s2 is from -eta to eta: skDecode (algorithm 25) leaves that to its
+// caller, and circl does not look.
+func (p *dsaParams) inRange(sk []byte) bool {
+	key := p.unpackSecret(sk)
+	return max(norms(key.s1), norms(key.s2)) <= int32(p.eta)
+}
+
 func (p *dsaParams) unpackT1(b []byte) []dsaPoly {
 	t := make([]dsaPoly, p.k)
 	for i := range t {

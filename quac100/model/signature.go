@@ -150,7 +150,7 @@ func publicOf(alg regs.Alg, secret []byte) (public []byte, ok bool) {
 		return secret[len(secret)-s.Public:], true
 	}
 	// tr must be the hash of the public key.
-	return public, subtle.ConstantTimeCompare(shake(64, public), secret[64:128]) == 1
+	return public, dsaParamsOf(alg).inRange(secret) && subtle.ConstantTimeCompare(shake(64, public), secret[64:128]) == 1
 }
 
 // publicOK checks a public key on its own.

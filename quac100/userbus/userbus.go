@@ -71,12 +71,10 @@ func (b *Bus) AllocDMA(size int) (quac100.Buffer, error) {
 func (b *Bus) FreeDMA(buf quac100.Buffer) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.c.Unmap(buf.IOVA, uint64(len(buf.Bytes))); err != nil {
-		return err
-	}
+	err := b.c.Unmap(buf.IOVA, uint64(len(buf.Bytes))) // fails when the server has left
 	unix.Close(b.fds[buf.IOVA])
 	delete(b.fds, buf.IOVA)
-	return unix.Munmap(buf.Bytes)
+	return errors.Join(err, unix.Munmap(buf.Bytes))
 }
 
 func (b *Bus) Interrupts(n int, handle func(vector int)) error {
@@ -105,6 +103,9 @@ func (b *Bus) Interrupts(n int, handle func(vector int)) error {
 	}
 	return nil
 }
+
+// Removed is closed when the server has left.
+func (b *Bus) Removed() <-chan struct{} { return b.c.Done() }
 
 // Reset does as the kernel does: the function is reset and MSI-X is as it was.
 func (b *Bus) Reset() error {

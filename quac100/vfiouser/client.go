@@ -62,6 +62,9 @@ func (k *Client) Close() error {
 	return err
 }
 
+// Done is closed when the connection has ended.
+func (k *Client) Done() <-chan struct{} { return k.done }
+
 func (k *Client) loop() {
 	defer close(k.done)
 	for {

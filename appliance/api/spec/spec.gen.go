@@ -304,6 +304,27 @@ func (e KeystoreState) Valid() bool {
 	}
 }
 
+// Defines values for KeystoreInitSealedBy.
+const (
+	KeystoreInitSealedByCard       KeystoreInitSealedBy = "card"
+	KeystoreInitSealedByPassphrase KeystoreInitSealedBy = "passphrase"
+	KeystoreInitSealedByTpm        KeystoreInitSealedBy = "tpm"
+)
+
+// Valid indicates whether the value is a known member of the KeystoreInitSealedBy enum.
+func (e KeystoreInitSealedBy) Valid() bool {
+	switch e {
+	case KeystoreInitSealedByCard:
+		return true
+	case KeystoreInitSealedByPassphrase:
+		return true
+	case KeystoreInitSealedByTpm:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MemoryConfigHugepages.
 const (
 	MemoryConfigHugepagesN1G MemoryConfigHugepages = "1G"
@@ -1324,7 +1345,7 @@ type Keystore struct {
 	// Memory what keeps the daemon's memory to itself
 	Memory SecretMemory `json:"memory"`
 
-	// OpenedBy what opens it: "tpm", "passphrase"
+	// OpenedBy what opens it: "tpm" or "card", "passphrase"
 	OpenedBy []string `json:"opened_by,omitempty,omitzero"`
 
 	// Problem something missing or failed
@@ -1342,7 +1363,13 @@ type KeystoreInit struct {
 
 	// Replace put a keystore aside that is refused
 	Replace bool `json:"replace,omitempty,omitzero"`
+
+	// SealedBy what keeps the master key beside a passphrase; when absent the TPM where the boot is measured, else nothing. "passphrase": nothing
+	SealedBy KeystoreInitSealedBy `json:"sealed_by,omitempty,omitzero"`
 }
+
+// KeystoreInitSealedBy what keeps the master key beside a passphrase; when absent the TPM where the boot is measured, else nothing. "passphrase": nothing
+type KeystoreInitSealedBy string
 
 // KeystorePassphrase defines model for KeystorePassphrase.
 type KeystorePassphrase struct {

@@ -23,6 +23,9 @@ func TestKeys(t *testing.T) {
 	pass := writeFile(t, []byte(goodPassphrase))
 	l.refused(t, 10, "PQC_ERR_KEYSTORE", "crypto", "key", "generate", "--algorithm", "ML-DSA-44")
 	l.refused(t, 2, "QV_ERR_INVAL", "crypto", "keystore", "init", "--no-passphrase")
+	l.refused(t, 6, "QUAC100_ERR_NOT_FOUND", "crypto", "keystore", "init", "--no-passphrase", "--sealed-by", "card")
+	l.refused(t, 2, "QV_ERR_INVAL", "crypto", "keystore", "init", "--no-passphrase", "--sealed-by", "passphrase")
+	l.refused(t, 2, "QV_ERR_CONFIG", "crypto", "keystore", "init", "--no-passphrase", "--sealed-by", "nobody")
 	var ks spec.Keystore
 	l.must(t, &ks, "crypto", "keystore", "init", "--passphrase-file", pass)
 	if ks.State != spec.KeystoreStateOpen || !ks.Memory.NoCoreDump {

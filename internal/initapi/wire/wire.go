@@ -3,6 +3,7 @@
 //
 //	GET  /boot          Boot: what PID 1 found and did; with wait=1 once all steps
 //	                    have ended, with step=NAME once that one has
+//	GET  /cards?after=N Cards, once PID 1 has looked for them more than N times
 //	GET  /exits?pid=N   Exit of a reaped process, 404 while it is not known; with
 //	                    wait=1 it answers when the process has ended
 //	GET  /log           what PID 1 and the daemon wrote last, as text
@@ -36,6 +37,7 @@ type Boot struct {
 	KVM      KVM               `json:"kvm"`
 	IOMMU    IOMMU             `json:"iommu"`
 	Cards    []Card            `json:"cards"`
+	CardLook int               `json:"card_look"` // how many looks for cards there were: see Cards
 	Consoles []string          `json:"consoles"`
 	Watchdog string            `json:"watchdog,omitempty"`       // device fed by PID 1
 	DogReset bool              `json:"watchdog_reset,omitempty"` // it has reset the machine before this boot
@@ -123,6 +125,13 @@ type Card struct {
 	Group   int      `json:"group"`   // IOMMU group, -1 without one
 	Bound   bool     `json:"bound"`   // bound to vfio-pci and its group viable
 	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Cards is what PID 1's latest look for cards found. It looks once as it boots, and each
+// time that the kernel tells of one that was put in or taken out.
+type Cards struct {
+	Look  int    `json:"look"` // its number, from 1
+	Cards []Card `json:"cards"`
 }
 
 // Exit is how a reaped process ended.

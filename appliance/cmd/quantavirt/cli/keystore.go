@@ -86,7 +86,8 @@ func (a *app) keystoreInitCmd() *cobra.Command {
 		Use: "init", Short: "Make the node's keystore", Args: noArgs,
 		Long: `Makes an empty keystore. On a node whose boot is measured by a TPM the TPM opens it, and with --no-passphrase the
 TPM alone does; a passphrase besides opens it after the TPM was cleared or the board replaced. Without
-a TPM the passphrase is needed after each start of the daemon.
+a TPM the passphrase is needed after each start of the daemon. With --sealed-by card a QUAC 100 opens it instead, by a
+key that never leaves that very card: whoever has the card and the file has the keys.
 
 ` + passphraseHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -100,7 +101,8 @@ a TPM the passphrase is needed after each start of the daemon.
 		},
 	}
 	cmd.Flags().StringVar(&secretFile, "passphrase-file", "", "a file whose first line is the passphrase")
-	cmd.Flags().BoolVar(&none, "no-passphrase", false, "let the TPM alone open it")
+	cmd.Flags().BoolVar(&none, "no-passphrase", false, "let the TPM or the card alone open it")
+	cmd.Flags().StringVar((*string)(&in.SealedBy), "sealed-by", "", "what keeps the master key beside a passphrase: tpm, card, or passphrase for nothing (default: tpm if the boot is measured)")
 	cmd.Flags().BoolVar(&in.Replace, "replace", false, "put a keystore aside that is refused; its keys are lost to the node")
 	return cmd
 }
