@@ -19,6 +19,14 @@ import (
 // OpenVFIO brings up the card at a PCI address, which must be bound to
 // vfio-pci. The errors are those of vfio.Open and of Open.
 func OpenVFIO(ctx context.Context, address string) (*Card, error) {
+	bus, err := newVFIOBus(address)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, bus)
+}
+
+func newVFIOBus(address string) (*vfioBus, error) {
 	dev, err := vfio.Open(address)
 	if err != nil {
 		return nil, fmt.Errorf("open card %s: %w", address, err)
@@ -28,7 +36,7 @@ func OpenVFIO(ctx context.Context, address string) (*Card, error) {
 		dev.Close()
 		return nil, qverr.New(qverr.QUACMMIO, "registers of card %s: %w", address, err)
 	}
-	return Open(ctx, bus)
+	return bus, nil
 }
 
 // vfioBus reaches a card through VFIO.
