@@ -124,15 +124,15 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(n int, faults bool) int {
+	run := func(n int, faults, quick bool) int {
 		t.Helper()
-		r, err := workload.Load{Card: d, Callers: 32, Operations: n, Faults: faults}.Run(ctx)
+		r, err := workload.Load{Card: d, Callers: 32, Operations: n, Faults: faults, Quick: quick}.Run(ctx)
 		if err != nil {
 			t.Error(err)
 		}
 		return r.Failed
 	}
-	run(operations(), false)
+	run(operations(), false, false)
 	if keys, err := d.ListKeys(ctx); err != nil || len(keys) != 0 {
 		t.Errorf("keys left: %v, %v", keys, err)
 	}
@@ -143,19 +143,19 @@ func mixed(ctx context.Context, t *testing.T, path string, card *model.Card) {
 		}
 		return nil
 	})
-	failed := run(operations()/4, true)
+	failed := run(operations()/4, true, true)
 	card.FailDMA(nil)
 	if failed == 0 {
 		t.Error("no DMA fault was seen")
 	}
 	card.Hang(model.HangFLR)
-	run(200, true)
+	run(200, true, true)
 	for limit := time.Now().Add(30 * time.Second); d.Stats().Recoveries == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("the card does not come back")
 		}
 	}
-	run(operations()/4, false)
+	run(operations()/4, false, true)
 	if s := d.Stats(); s.FunctionResets == 0 || s.InFlight != 0 {
 		t.Errorf("after the hang: %+v", s)
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // stepsOf lists what a card can do. The first one is a single operation.
-func stepsOf(caps regs.Caps) []step {
+func stepsOf(caps regs.Caps, quick bool) []step {
 	steps := []step{
 		{"NOP", usual, 1, func(c *caller, ctx context.Context) error { return c.card.NOP(ctx, false) }},
 		{"fence", seldom, 1, func(c *caller, ctx context.Context) error { return c.card.NOP(ctx, true) }},
@@ -51,6 +51,9 @@ func stepsOf(caps regs.Caps) []step {
 				step{s.Name + " on the card", usual / 4, 8, func(c *caller, ctx context.Context) error { return c.storedKEM(ctx, s) }})
 		case regs.FamilySignature:
 			share := signatureShare(s)
+			if quick && share == slowSmall {
+				continue
+			}
 			steps = append(steps, step{s.Name, share, 4, func(c *caller, ctx context.Context) error { return c.sign(ctx, s) }})
 			if share > slowSmall {
 				steps = append(steps, step{s.Name + " on the card", share / 4, 5, func(c *caller, ctx context.Context) error { return c.storedSign(ctx, s) }})

@@ -18,6 +18,10 @@ type Load struct {
 	Callers    int // at the same time
 	Operations int // commands of the card, at least: each kind of step is done once or more
 
+	// Quick leaves out the sets of SLH-DSA for small signatures, which take up to a
+	// second each.
+	Quick bool
+
 	// Faults says that the card is being broken meanwhile: what it cannot serve is
 	// counted and not returned.
 	Faults bool
@@ -35,7 +39,7 @@ var ErrWrong = errors.New("wrong answer")
 
 // Run does the load and returns the first error of each caller, which ends that caller.
 func (l Load) Run(ctx context.Context) (Report, error) {
-	steps := stepsOf(l.Card.Caps())
+	steps := stepsOf(l.Card.Caps(), l.Quick)
 	deck, operations := shuffled(steps, l.Operations)
 	r := Report{Operations: operations, Steps: make(map[string]int)}
 	var next, failed atomic.Int64
