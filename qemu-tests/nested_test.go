@@ -14,7 +14,8 @@ import (
 	"quantavirt/qemu-tests/lab"
 )
 
-// TestNested runs the VMM's own tests where there is KVM: inside the appliance.
+// TestNested runs the VMM's own tests where there is KVM, and the card's driver where
+// there is an IOMMU: inside the appliance.
 func TestNested(t *testing.T) {
 	tool, err := tools.Ensure(t.Context(), io.Discard)
 	if err != nil {
@@ -24,7 +25,7 @@ func TestNested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Archive: archive, Cmdline: "quantavirt.rescue"})
+	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue"})
 	// Modules go on loading after the API is ready.
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct{ pkg, run, proof string }{
@@ -46,4 +47,5 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

@@ -58,6 +58,7 @@ type problem struct {
 }
 
 type card struct {
+	Address     string   `json:"address"`
 	Serial      string   `json:"serial"`
 	Firmware    string   `json:"firmware"`
 	Temperature *float64 `json:"temperature_c"`

@@ -198,20 +198,9 @@ func (m *machine) goesDown(t *testing.T, mark int64, task spec.Task) {
 			cancel(fmt.Errorf("the update ended: %+v", end))
 		}
 	}()
-	m.waitLineIn(t, ctx, mark, "quantavirt: reboot")
-}
-
-func (m *machine) waitLine(t *testing.T, mark int64, text string) {
-	t.Helper()
-	m.waitLineIn(t, t.Context(), mark, text)
-}
-
-// waitLineIn fails with the cause by which ctx ended.
-func (m *machine) waitLineIn(t *testing.T, ctx context.Context, mark int64, text string) {
-	t.Helper()
-	limit, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if _, err := m.WaitLineAfter(limit, mark, text); err != nil {
+	limit, stop := context.WithTimeout(ctx, 2*time.Minute)
+	defer stop()
+	if _, err := m.WaitLineAfter(limit, mark, "quantavirt: reboot"); err != nil {
 		t.Fatal(err, context.Cause(limit))
 	}
 }

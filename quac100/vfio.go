@@ -19,6 +19,14 @@ import (
 // OpenVFIO brings up the card at a PCI address, which must be bound to
 // vfio-pci. The errors are those of vfio.Open and of Open.
 func OpenVFIO(ctx context.Context, address string, opts ...Option) (*Card, error) {
+	bus, err := newVFIOBus(address)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, bus, opts...)
+}
+
+func newVFIOBus(address string) (*vfioBus, error) {
 	dev, err := vfio.Open(address)
 	if err != nil {
 		return nil, fmt.Errorf("open card %s: %w", address, err)
@@ -31,7 +39,7 @@ func OpenVFIO(ctx context.Context, address string, opts ...Option) (*Card, error
 	if err := bus.watch(); err != nil {
 		return nil, errors.Join(err, bus.Close())
 	}
-	return Open(ctx, bus, opts...)
+	return bus, nil
 }
 
 // vfioBus reaches a card through VFIO.

@@ -29,10 +29,10 @@ const (
 const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // With mounts a device below /run/quantavirt, calls use with the directory and
-// unmounts it again; with write it is flushed then, and a FAT on which a power cut left
-// changes half done is repaired before: the kernel would make it read-only at the first
-// of them. QV_STR_ERR_FORMAT: it holds
-// neither FAT nor ISO 9660.
+// unmounts it again; with write it is flushed then. A FAT on which a power cut left
+// changes half done is repaired before: the kernel cannot read all of it, and would
+// make it read-only at the first write. QV_STR_ERR_FORMAT: it holds neither FAT nor
+// ISO 9660.
 func With(device string, write bool, use func(dir string) error) (err error) {
 	kind, err := fileSystem(device)
 	if err != nil {
@@ -41,8 +41,8 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	mounting.Lock()
 	defer mounting.Unlock()
 	release(runDir)
-	if kind == "vfat" && write {
-		if err := Repair(context.Background(), checker, device); err != nil {
+	if kind == "vfat" { // what cannot be repaired may still be readable
+		if err := Repair(context.Background(), checker, device); err != nil && write {
 			return err
 		}
 	}

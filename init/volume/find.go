@@ -12,13 +12,12 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// Times after which what shows no disk is believed to have none. A hub tells what is
-// plugged 100 ms after a port has power, which takes as long again (USB 2.0
-// specification, 7.1.7.3; bPwrOn2PwrGood, 11.23.2.1), and its ports show from then
-// on that a device is being addressed. Disks wait one second more by default
-// (usb_storage.delay_use).
+// Times after which what shows no disk is believed to have none. USB devices answer
+// within a second and their disks wait one more by default (usb_storage.delay_use).
+// The ports of a hub show that a device is being addressed. One second for a hub was
+// tried, and missed a disk on a busy machine.
 const (
-	quietHub    = time.Second
+	quietHub    = 2 * time.Second
 	quietHost   = 2 * time.Second // of memory cards
 	quietDevice = 8 * time.Second
 )

@@ -139,7 +139,7 @@ func TestAwaitLateDisk(t *testing.T) {
 		go func() {
 			time.Sleep(quietHub / 2) // no event tells of it
 			m.write(filepath.Join(m.Sys, portState), "default\n")
-			time.Sleep(time.Second - quietHub/2 + 500*time.Millisecond)
+			time.Sleep(quietHub)
 			m.write(stick, "08\n")
 			events <- struct{}{}
 			time.Sleep(4 * time.Second)
@@ -148,7 +148,7 @@ func TestAwaitLateDisk(t *testing.T) {
 		}()
 		begin := time.Now()
 		b, err := m.Await(t.Context(), "", quiet(m), events)
-		if err != nil || filepath.Base(b.Device) != "sda" || time.Since(begin) != 5500*time.Millisecond {
+		if err != nil || filepath.Base(b.Device) != "sda" || time.Since(begin) != quietHub/2+quietHub+4*time.Second {
 			t.Errorf("%v %v after %v", b, err, time.Since(begin))
 		}
 	})

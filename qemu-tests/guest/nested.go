@@ -16,35 +16,60 @@ import (
 // nestedModules is what the guest of hv/vmm's own tests loads.
 var nestedModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
 
-// Nested writes into dir what the tests of the VMM need inside the appliance, as an
-// archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine and hv/vmm, hv, a kernel and the initrd of their guest.
-// It returns the archive's path.
-func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	kernel, err := root.Kernel("cloud")
+// program is a package to be compiled for the appliance.
+type program struct{ name, command, pkg string }
+
+// cardTest is the tests of the card's driver.
+var cardTest = program{"quac100.test", "test -c", "./quac100"}
+
+// CardTest writes into dir an archive to be unpacked before the image's own, with the
+// compiled tests of package quac100 below /nested, and returns its path.
+func CardTest(ctx context.Context, source, dir string) (string, error) {
+	records, err := compiled(ctx, source, dir, cardTest)
 	if err != nil {
 		return "", err
 	}
+	path := filepath.Join(dir, "card.cpio")
+	return path, writeArchive(path, records)
+}
+
+// compiled builds programs into dir and makes records of them below /nested.
+func compiled(ctx context.Context, source, dir string, programs ...program) ([]cpio.Record, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
 	records := []cpio.Record{cpio.Directory("nested", 0o755), cpio.Directory("nested/bin", 0o755)}
-	for _, p := range []struct{ name, command, pkg string }{
-		{"machine.test", "test -c", "./hv/machine"}, {"vmm.test", "test -c", "./hv/vmm"},
-		{"hv", "build", "./hv/cmd/hv"}, {"guesttool", "build", "./hv/vmm/internal/guesttool"},
-	} {
+	for _, p := range programs {
 		out := filepath.Join(dir, p.name)
 		args := append(strings.Fields(p.command), "-trimpath", "-ldflags", "-s -w", "-o", out, p.pkg)
 		build := exec.CommandContext(ctx, "go", args...)
 		build.Dir, build.Env = source, append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("guest: build %s: %w: %s", p.pkg, err, text)
+			return nil, fmt.Errorf("guest: build %s: %w: %s", p.pkg, err, text)
 		}
 		data, err := os.ReadFile(out)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		records = append(records, cpio.StaticFile("nested/"+p.name, string(data), 0o755))
+	}
+	return records, nil
+}
+
+// Nested writes into dir what the tests of the VMM need inside the appliance, as an
+// archive to be unpacked before the image's own: below /nested the compiled tests
+// of packages hv/machine and hv/vmm, and of CardTest, hv, a kernel and the initrd of
+// their guest. It returns the archive's path.
+func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
+	kernel, err := root.Kernel("cloud")
+	if err != nil {
+		return "", err
+	}
+	records, err := compiled(ctx, source, dir,
+		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"}, cardTest,
+		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
+	if err != nil {
+		return "", err
 	}
 	busybox, err := os.ReadFile(root.Path("usr", "bin", "busybox"))
 	if err != nil {
