@@ -30,6 +30,7 @@ type Ring struct {
 	pos     uint64        // bytes ever written to the file
 	broken  bool          // the file cannot be written: bytes are dropped
 	closed  bool
+	done    bool // and the flusher has ended: pos is the last
 }
 
 // Open continues the ring in a file made by Create. It takes the file over.
@@ -115,6 +116,7 @@ func (r *Ring) Close() {
 	r.wg.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.done = true
 	r.announce()
 }
 
@@ -142,12 +144,12 @@ func (f *Follower) Read(ctx context.Context, p []byte) (int, error) {
 	r := f.ring
 	for {
 		r.mu.Lock()
-		pos, change, closed := r.pos, r.change, r.closed && len(r.pending) == 0
+		pos, change, done := r.pos, r.change, r.done
 		r.mu.Unlock()
 		if n, err := f.take(p, pos); n > 0 || err != nil {
 			return n, err
 		}
-		if closed {
+		if done {
 			return 0, io.EOF
 		}
 		select {
