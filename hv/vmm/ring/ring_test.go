@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"quantavirt/internal/qverr"
 )
@@ -101,6 +102,44 @@ func TestFollow(t *testing.T) {
 	if n, err := r.Write([]byte("after")); n != 5 || err != nil {
 		t.Errorf("write after close: %d, %v", n, err)
 	}
+}
+
+// slow is a store that takes bytes when it is told to.
+type slow struct {
+	memoryStore
+	begun, proceed chan struct{}
+}
+
+func (s *slow) WriteAt(p []byte, off int64) (int, error) {
+	if off >= headerSize {
+		close(s.begun)
+		<-s.proceed
+	}
+	return s.memoryStore.WriteAt(p, off)
+}
+
+// Bytes that are being written when the ring is closed are read, too.
+func TestFollowToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{begun: make(chan struct{}), proceed: make(chan struct{})}
+		r := start(s, testSize, 0)
+		f := r.Follow()
+		_, _ = io.WriteString(r, "last")
+		<-s.begun
+		go r.Close()
+		synctest.Wait()
+		read := make(chan string)
+		go func() {
+			buf := make([]byte, 10)
+			n, _ := f.Read(t.Context(), buf)
+			read <- string(buf[:n])
+		}()
+		synctest.Wait()
+		close(s.proceed)
+		if got := <-read; got != "last" {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 func TestSlowFollowerMissesOldBytes(t *testing.T) {
