@@ -1,7 +1,11 @@
 package qemutests
 
 import (
+	"bytes"
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -10,6 +14,7 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
 
 	"quantavirt/pqc"
+	"quantavirt/qemu-tests/needle"
 )
 
 // pieces are parts of a secret key, in the encoding of its standard and as the software
@@ -40,6 +45,82 @@ func pieces(t *testing.T, a pqc.Algorithm, seed, expanded []byte) [][]byte {
 		}
 	}
 	return out
+}
+
+// The pieces are what the software has of a loaded key in memory, or no search would find
+// them there.
+func TestPieces(t *testing.T) {
+	software, err := pqc.Open(t.Context(), pqc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []pqc.Algorithm{pqc.MLKEM768, pqc.MLKEM1024, pqc.MLDSA65} {
+		p, err := a.Params()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed, expanded := random(p.Seed), make([]byte, p.SecretKey)
+		if err := software.GenerateKey(t.Context(), a, seed, make([]byte, p.PublicKey), expanded); err != nil {
+			t.Fatal(err)
+		}
+		var set needle.Set
+		for i, b := range pieces(t, a, seed, expanded) {
+			if err := set.Add(fmt.Sprint(i), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var key interface{ Destroy() }
+		if p.Family == pqc.FamilySignature {
+			key, err = software.Signer(t.Context(), a, seed)
+		} else {
+			key, err = software.Decapsulator(t.Context(), a, seed)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := make(map[string]bool)
+		if err := set.Search(bytes.NewReader(memory(reflect.ValueOf(key), make(map[unsafe.Pointer]bool))), func(h needle.Hit) { found[h.Name] = true }); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%s: the loaded key has pieces %v", a, slices.Sorted(maps.Keys(found)))
+		if len(found) < 3 {
+			t.Errorf("%s: the loaded key has pieces %v only", a, found)
+		}
+		key.Destroy()
+	}
+}
+
+// memory is all arrays of numbers that v leads to; seen are pointers that were followed.
+func memory(v reflect.Value, seen map[unsafe.Pointer]bool) (all []byte) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() && !seen[v.UnsafePointer()] {
+			seen[v.UnsafePointer()] = true
+			return memory(v.Elem(), seen)
+		}
+	case reflect.Interface:
+		return memory(v.Elem(), seen)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			all = append(all, memory(v.Field(i), seen)...)
+		}
+	case reflect.Map:
+		for each := v.MapRange(); each.Next(); {
+			all = append(all, memory(each.Value(), seen)...)
+		}
+	case reflect.Slice, reflect.Array:
+		element := v.Type().Elem()
+		for element.Kind() == reflect.Array {
+			element = element.Elem()
+		}
+		if k := element.Kind(); v.Len() > 0 && k >= reflect.Int && k <= reflect.Uint64 && v.Index(0).CanAddr() {
+			return unsafe.Slice((*byte)(v.Index(0).Addr().UnsafePointer()), v.Len()*int(v.Type().Elem().Size()))
+		}
+		for i := range v.Len() {
+			all = append(all, memory(v.Index(i), seen)...)
+		}
+	}
+	return all
 }
 
 // parts are from where to where secrets lie in what the keystore holds of a key.
