@@ -20,7 +20,38 @@ type Buffer struct {
 // memory, or no more that may be locked.
 func New(n int) (*Buffer, error) {
 	page := unix.Getpagesize()
-	pages, err := unix.Mmap(-1, 0, max(page, (n+page-1)/page*page), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	size := max(page, (n+page-1)/page*page)
+	pages, err := hidden(size)
+	if err != nil {
+		pages, err = locked(size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Neither is refused for memory of this kind (madvise(2)).
+	_ = unix.Madvise(pages, unix.MADV_DONTDUMP)
+	_ = unix.Madvise(pages, unix.MADV_DONTFORK)
+	return &Buffer{pages: pages, n: n}, nil
+}
+
+// hidden is memory that only this process reaches, not even the kernel by its own
+// mappings, that is never swapped, and that the kernel wipes when it is let go, also when
+// the process is killed (memfd_secret(2)). Not every kernel has it.
+func hidden(size int) ([]byte, error) {
+	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Ftruncate(fd, int64(size)); err != nil {
+		return nil, err
+	}
+	return unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+// locked is memory that is not swapped.
+func locked(size int) ([]byte, error) {
+	pages, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, qverr.New(qverr.NoMem, "memory for a secret: %w", err)
 	}
@@ -28,10 +59,7 @@ func New(n int) (*Buffer, error) {
 		_ = unix.Munmap(pages)
 		return nil, qverr.New(qverr.NoMem, "lock memory for a secret: %w", err)
 	}
-	// Neither is refused for memory of this kind (madvise(2)).
-	_ = unix.Madvise(pages, unix.MADV_DONTDUMP)
-	_ = unix.Madvise(pages, unix.MADV_DONTFORK)
-	return &Buffer{pages: pages, n: n}, nil
+	return pages, nil
 }
 
 // Take makes a Buffer of a secret, and wipes where it was.

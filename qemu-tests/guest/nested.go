@@ -151,3 +151,14 @@ func writeArchive(path string, records []cpio.Record) error {
 	}
 	return cpio.WriteTrailer(w)
 }
+
+// Whose writes into dir an archive with /nested/whose, which tells of pages whose they
+// are, and returns its path.
+func Whose(ctx context.Context, source, dir string) (string, error) {
+	records, err := compiled(ctx, source, dir, program{"whose", "build", "./qemu-tests/guest/whose"})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "whose.cpio")
+	return path, writeArchive(path, records)
+}
