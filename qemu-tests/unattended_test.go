@@ -53,6 +53,8 @@ func TestUnattendedInstall(t *testing.T) {
 				t.Skip("only under make soak")
 			}
 			m := newBlank(t, c.then)
+			// Each keeps its console.
+			m.o.Name += "-" + strings.ToLower(strings.NewReplacer(", ", "-", " ", "-").Replace(c.name))
 			m.o.Firmware, m.o.Netboot.ROM = c.firmware, c.rom
 			if c.network {
 				m.r.args = append(m.r.args, "--once")
