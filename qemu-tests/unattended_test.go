@@ -46,7 +46,7 @@ func TestUnattendedInstall(t *testing.T) {
 	}{
 		{"BIOS", lab.FirmwareBIOS, true, "poweroff", false, false},
 		{"UEFI", lab.FirmwareUEFI, false, "reboot", false, true},
-		{"BIOS, network first", lab.FirmwareBIOS, true, "reboot", true, true},
+		{"BIOS network first", lab.FirmwareBIOS, true, "reboot", true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.soak && rounds(0, 1) == 0 {
@@ -54,7 +54,7 @@ func TestUnattendedInstall(t *testing.T) {
 			}
 			m := newBlank(t, c.then)
 			// Each keeps its console.
-			m.o.Name += "-" + strings.ToLower(strings.NewReplacer(", ", "-", " ", "-").Replace(c.name))
+			m.o.Name += "-" + strings.ToLower(strings.ReplaceAll(c.name, " ", "-"))
 			m.o.Firmware, m.o.Netboot.ROM = c.firmware, c.rom
 			if c.network {
 				m.r.args = append(m.r.args, "--once")

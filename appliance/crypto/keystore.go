@@ -11,7 +11,6 @@ import (
 	"quantavirt/appliance/store"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/secret"
-	"quantavirt/internal/tpm"
 	"quantavirt/internal/ukifile"
 	"quantavirt/pqc/envelope"
 	"quantavirt/pqc/keystore"
@@ -121,7 +120,7 @@ func (s *Service) ResealFor(ctx context.Context, uki io.ReaderAt, size int64, na
 		return err
 	}
 	return store.Reseal(func(master, before []byte) ([]byte, error) {
-		return keystore.TPM{With: s.TPM}.SealAlso(master, json.RawMessage(before), tpm.Digest(m.Value), name)
+		return keystore.TPM{With: s.TPM}.SealAlso(master, json.RawMessage(before), m.Value, name)
 	})
 }
 

@@ -41,10 +41,16 @@ func With(device string, write bool, use func(dir string) error) (err error) {
 	mounting.Lock()
 	defer mounting.Unlock()
 	release(runDir)
-	if kind == "vfat" { // what cannot be repaired may still be readable
-		if err := Repair(context.Background(), checker, device); err != nil && write {
-			return err
+	if kind == "vfat" {
+		unrepaired := Repair(context.Background(), checker, device)
+		if unrepaired != nil && write {
+			return unrepaired
 		}
+		defer func() { // it may still be readable; if it is not, this is why
+			if err != nil {
+				err = errors.Join(err, unrepaired)
+			}
+		}()
 	}
 	dir, err := os.MkdirTemp(runDir, prefix)
 	if err != nil {

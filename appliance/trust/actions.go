@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
 	"quantavirt/internal/slot"
@@ -121,7 +122,7 @@ func (s *Service) Encrypt(ctx context.Context, p sealed.Place, recoveryKey strin
 			if err != nil {
 				return err
 			}
-			policies = append(policies, now.Predict(tpm.Digest(m.Value), "the installed system"))
+			policies = append(policies, now.Predict(m.Value, "the installed system"))
 		}
 		device, err = sealed.Encrypt(p, recoveryKey, d, sealed.Distinct(policies)...)
 		return err
@@ -180,7 +181,7 @@ func (s *Service) Reseal(_ context.Context, recoveryKey string) (spec.Sealing, e
 	var systems []namedSystem
 	if boot.ESPDevice != "" && boot.Slot != "" {
 		if err := s.eachSystem(boot.ESPDevice, func(name slot.Name, m ukifile.Measurement) {
-			systems = append(systems, namedSystem{"slot " + slot.Digits(name.Sequence), tpm.Digest(m.Value)})
+			systems = append(systems, namedSystem{"slot " + slot.Digits(name.Sequence), m.Value})
 		}); err != nil {
 			return spec.Sealing{}, err
 		}
@@ -207,13 +208,13 @@ func (s *Service) ResealFor(uki io.ReaderAt, size int64, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.reseal(data.Device, "", []namedSystem{{name, tpm.Digest(m.Value)}}, true)
+	_, err = s.reseal(data.Device, "", []namedSystem{{name, m.Value}}, true)
 	return err
 }
 
 type namedSystem struct {
 	name  string
-	pcr11 tpm.Digest
+	pcr11 digest.SHA256
 }
 
 // reseal seals for this boot, for systems and, with keep, for what the volume is

@@ -11,6 +11,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/authenticode"
+	"quantavirt/internal/digest"
 	"quantavirt/internal/efivar"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -154,7 +155,7 @@ func (s *Service) measured(boot initapi.Boot, t *spec.Trust) error {
 // compareSystem holds PCR 11 against the file that the node booted from, if it
 // knows that file.
 func (s *Service) compareSystem(boot initapi.Boot, values tpm.Values, t *spec.Trust) error {
-	if values[ukifile.PCR] == (tpm.Digest{}) {
+	if values[ukifile.PCR] == (digest.SHA256{}) {
 		return qverr.New(qverr.State, "PCR 11 is empty: the boot was not measured").
 			WithHint("boot the unified kernel image by UEFI: its stub measures it")
 	}
@@ -222,7 +223,7 @@ func (s *Service) eachSystem(device string, fn func(slot.Name, ukifile.Measureme
 			if !ok {
 				continue
 			}
-			m, err := measureFile(filepath.Join(folder, e.Name()))
+			m, err := ukifile.MeasureFile(filepath.Join(folder, e.Name()))
 			if err != nil {
 				return err
 			}
@@ -230,21 +231,4 @@ func (s *Service) eachSystem(device string, fn func(slot.Name, ukifile.Measureme
 		}
 		return nil
 	})
-}
-
-func measureFile(path string) (ukifile.Measurement, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return ukifile.Measurement{}, qverr.New(qverr.CodeOf(err), "%w", err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return ukifile.Measurement{}, qverr.New(qverr.IO, "%w", err)
-	}
-	uki, err := ukifile.Open(f, info.Size())
-	if err != nil {
-		return ukifile.Measurement{}, err
-	}
-	return uki.Measure()
 }

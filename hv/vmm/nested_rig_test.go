@@ -89,6 +89,9 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 			NICs:  []config.NIC{nic}, Vsock: &config.Vsock{CID: 42, Vhost: "vsock"},
 			ConsoleLog: vmm.ConsoleVirtio, SerialLog: vmm.ConsoleSerial}}
 	t.Cleanup(func() {
+		for _, f := range g.spec.Files {
+			f.Close() // those of a VM that was not started
+		}
 		if t.Failed() {
 			serial, _ := ring.Read(g.rings[vmm.ConsoleSerial])
 			t.Logf("console:\n%s\nserial:\n%s", g.seen.Bytes(), serial)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/tpm"
 )
@@ -47,7 +48,7 @@ func Current(d *tpm.Device) (Policy, error) {
 	if err != nil {
 		return Policy{}, err
 	}
-	if v[pcrSystem] == (tpm.Digest{}) {
+	if v[pcrSystem] == (digest.SHA256{}) {
 		return Policy{}, qverr.New(qverr.State, "PCR %d is empty: this boot was not measured", pcrSystem).
 			WithHint("boot the unified kernel image by UEFI: its stub measures it")
 	}
@@ -56,7 +57,7 @@ func Current(d *tpm.Device) (Policy, error) {
 
 // Predict is the policy of a boot of another system by the same firmware and
 // settings. pcr11 is what ukifile's Measure returns.
-func (p Policy) Predict(pcr11 tpm.Digest, name string) Policy {
+func (p Policy) Predict(pcr11 digest.SHA256, name string) Policy {
 	v := maps.Clone(p.Values)
 	v[pcrSystem] = pcr11
 	return Policy{For: name, Values: v}
@@ -66,7 +67,7 @@ func (p Policy) Predict(pcr11 tpm.Digest, name string) Policy {
 // what a volume can be sealed for.
 func Distinct(policies []Policy) []Policy {
 	var out []Policy
-	seen := make(map[tpm.Digest]bool)
+	seen := make(map[digest.SHA256]bool)
 	for _, p := range policies {
 		id := p.Values.Policy()
 		if !seen[id] && len(out) < maxSeals {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/luks2"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/tpm"
@@ -48,7 +49,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) measure(pcr int, what byte) {
 	r.t.Helper()
-	if err := r.d.Extend(pcr, tpm.Digest{what}); err != nil {
+	if err := r.d.Extend(pcr, digest.SHA256{what}); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -104,7 +105,7 @@ func TestOpensForItsBootOnly(t *testing.T) {
 // An update: sealed ahead for the new system, and still for the old one.
 func TestResealAhead(t *testing.T) {
 	r := newRig(t)
-	next := tpm.Replay([]tpm.Event{{PCR: 11, Type: 0xD, SHA256: tpm.Digest{1}}, {PCR: 11, Type: 0xD, SHA256: tpm.Digest{2}}})[11]
+	next := tpm.Replay([]tpm.Event{{PCR: 11, Type: 0xD, SHA256: digest.SHA256{1}}, {PCR: 11, Type: 0xD, SHA256: digest.SHA256{2}}})[11]
 	now := r.current()
 	if err := Reseal(r.place, "", r.d, now, now.Predict(next, "slot 00000002")); err != nil {
 		t.Fatal(err)
@@ -238,9 +239,9 @@ func TestRecoveryKey(t *testing.T) {
 
 func TestDistinct(t *testing.T) {
 	p := Policy{For: "a", Values: tpm.Values{7: {}, 11: {1}}}
-	list := []Policy{p, p.Predict(tpm.Digest{1}, "the same"), p.Predict(tpm.Digest{2}, "b")}
+	list := []Policy{p, p.Predict(digest.SHA256{1}, "the same"), p.Predict(digest.SHA256{2}, "b")}
 	for i := range 20 {
-		list = append(list, p.Predict(tpm.Digest{3, byte(i)}, "more"))
+		list = append(list, p.Predict(digest.SHA256{3, byte(i)}, "more"))
 	}
 	got := Distinct(list)
 	if len(got) != maxSeals || got[0].For != "a" || got[1].For != "b" {

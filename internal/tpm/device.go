@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 )
 
@@ -88,11 +89,11 @@ func (d *Device) Read(pcrs ...int) (Values, error) {
 		if err != nil {
 			return nil, failed(fmt.Sprintf("read PCR %d", pcr), err)
 		}
-		if len(got.PCRValues.Digests) != 1 || len(got.PCRValues.Digests[0].Buffer) != len(Digest{}) {
+		if len(got.PCRValues.Digests) != 1 || len(got.PCRValues.Digests[0].Buffer) != len(digest.SHA256{}) {
 			return nil, qverr.New(qverr.Unsupported, "the TPM has no PCR %d of SHA-256", pcr).
 				WithHint("switch the SHA-256 bank on in the firmware's settings")
 		}
-		v[pcr] = Digest(got.PCRValues.Digests[0].Buffer)
+		v[pcr] = digest.SHA256(got.PCRValues.Digests[0].Buffer)
 	}
 	return v, nil
 }
@@ -124,10 +125,10 @@ func ReadLog(path string) ([]byte, error) {
 }
 
 // Extend extends a register, which cannot be undone before the next boot.
-func (d *Device) Extend(pcr int, digest Digest) error {
+func (d *Device) Extend(pcr int, event digest.SHA256) error {
 	_, err := tpm2.PCRExtend{
 		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
-		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: digest[:]}}},
+		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: event[:]}}},
 	}.Execute(d.tpm)
 	if err != nil {
 		return failed("extend a PCR", err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/tpm"
 	"quantavirt/internal/tpm/tpmtest"
@@ -25,14 +26,14 @@ func TestSeal(t *testing.T) {
 	if err != nil || !strings.HasPrefix(maker, "IBM") {
 		t.Errorf("maker %q %v", maker, err)
 	}
-	if err := d.Extend(11, tpm.Digest{1}); err != nil {
+	if err := d.Extend(11, digest.SHA256{1}); err != nil {
 		t.Fatal(err)
 	}
 	now, err := d.Read(7, 11)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if now[7] != (tpm.Digest{}) || now[11] == (tpm.Digest{}) {
+	if now[7] != (digest.SHA256{}) || now[11] == (digest.SHA256{}) {
 		t.Errorf("registers: %v", now)
 	}
 	secret := []byte("what opens the volume")
@@ -59,7 +60,7 @@ func TestSeal(t *testing.T) {
 		t.Errorf("by another TPM: %v", err)
 	}
 	// Any boot that was measured differently.
-	if err := d.Extend(11, tpm.Digest{2}); err != nil {
+	if err := d.Extend(11, digest.SHA256{2}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Unseal(sealed); !errors.Is(err, qverr.Perm) || !strings.Contains(err.Error(), "measured differently") {
@@ -70,7 +71,7 @@ func TestSeal(t *testing.T) {
 // A secret can be sealed to what the registers will be.
 func TestSealAhead(t *testing.T) {
 	d := tpmtest.New(t)
-	events := []tpm.Event{{PCR: 11, Type: 0xD, SHA256: tpm.Digest{9}}}
+	events := []tpm.Event{{PCR: 11, Type: 0xD, SHA256: digest.SHA256{9}}}
 	sealed, err := d.Seal([]byte("x"), tpm.Replay(events))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +103,7 @@ func TestUnsealRefusesGarbage(t *testing.T) {
 
 func TestQuote(t *testing.T) {
 	d := tpmtest.New(t)
-	if err := d.Extend(4, tpm.Digest{4}); err != nil {
+	if err := d.Extend(4, digest.SHA256{4}); err != nil {
 		t.Fatal(err)
 	}
 	values, err := d.Read(0, 4, 11)

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 )
 
@@ -33,33 +33,12 @@ const (
 	algSHA256 = 0x000B
 )
 
-// Digest is a SHA-256 digest, or the value of a register; in JSON it is
-// hexadecimal.
-type Digest [sha256.Size]byte
-
-func (d Digest) String() string { return hex.EncodeToString(d[:]) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Digest) UnmarshalText(text []byte) error {
-	if len(text) != 2*len(d) {
-		return fmt.Errorf("digest of %d digits, want %d", len(text), 2*len(d))
-	}
-	_, err := hex.Decode(d[:], text)
-	return err
-}
-
-// extend is TPM2_PCR_Extend (part 3, section 22.2).
-func (d *Digest) extend(event Digest) { *d = sha256.Sum256(append(d[:], event[:]...)) }
-
 // Event is a measurement, as the log has it.
 type Event struct {
-	PCR    int       `json:"pcr"`
-	Type   EventType `json:"type"`
-	SHA256 Digest    `json:"sha256"`
-	Data   []byte    `json:"-"` // what was measured, or a description of it
+	PCR    int           `json:"pcr"`
+	Type   EventType     `json:"type"`
+	SHA256 digest.SHA256 `json:"sha256"`
+	Data   []byte        `json:"-"` // what was measured, or a description of it
 }
 
 // specID begins the event data of the first event: TCG_EfiSpecIdEvent.
@@ -173,9 +152,9 @@ func (r *reader) event(sizes map[uint16]uint64) (Event, error) {
 		if !ok {
 			return e, fmt.Errorf("a digest of the unknown kind %#x", alg)
 		}
-		digest := r.bytes(size)
-		if alg == algSHA256 && digest != nil {
-			e.SHA256, found = Digest(digest), true
+		sum := r.bytes(size)
+		if alg == algSHA256 && sum != nil {
+			e.SHA256, found = digest.SHA256(sum), true
 		}
 	}
 	e.Data = r.bytes(uint64(r.u32()))
@@ -195,7 +174,7 @@ func badLog(format string, args ...any) error {
 }
 
 // Values are those of some registers.
-type Values map[int]Digest
+type Values map[int]digest.SHA256
 
 // Replay computes what the events leave in the registers that they extend.
 func Replay(events []Event) Values {
@@ -210,7 +189,7 @@ func Replay(events []Event) Values {
 			continue
 		}
 		d := v[e.PCR]
-		d.extend(e.SHA256)
+		d.Extend(e.SHA256)
 		v[e.PCR] = d
 	}
 	return v

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 )
 
@@ -80,7 +81,7 @@ func TestReplay(t *testing.T) {
 	if differ := v.Differ(v); differ != nil {
 		t.Error(differ)
 	}
-	v[PCRIMA], v[17] = Digest{1}, Digest{1} // not the firmware's
+	v[PCRIMA], v[17] = digest.SHA256{1}, digest.SHA256{1} // not the firmware's
 	if differ := v.Differ(Values{0: zero, 4: {1}}); len(differ) != 2 || differ[0] != 4 || differ[1] != 11 {
 		t.Error(differ)
 	}
@@ -249,7 +250,7 @@ func TestTamperedLog(t *testing.T) {
 		for name, changed := range map[string][]Event{
 			"left out": slices.Delete(slices.Clone(events), i, i+1),
 			"twice":    slices.Insert(slices.Clone(events), i, e),
-			"another":  slices.Replace(slices.Clone(events), i, i+1, Event{PCR: e.PCR, Type: e.Type, SHA256: Digest{1}}),
+			"another":  slices.Replace(slices.Clone(events), i, i+1, Event{PCR: e.PCR, Type: e.Type, SHA256: digest.SHA256{1}}),
 		} {
 			if differ := values.Differ(Replay(changed)); !slices.Equal(differ, []int{e.PCR}) {
 				t.Errorf("event %d %s: PCR %v differ, want %d", i, name, differ, e.PCR)

@@ -81,7 +81,7 @@ func (q Quote) Verify(nonce []byte, values Values) error {
 	if !bytes.Equal(tpm2.Marshal(quote.PCRSelect), tpm2.Marshal(selection(values.pcrs()...))) {
 		return refused("the quote is about other registers")
 	}
-	digest := values.digest()
+	digest := values.sum()
 	if !bytes.Equal(quote.PCRDigest.Buffer, digest[:]) {
 		return refused("the values of the registers are not those that the TPM signed")
 	}

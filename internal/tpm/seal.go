@@ -10,17 +10,18 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 )
 
 // Sealed is a secret that one TPM gives back while its registers have certain
 // values. It needs no protection itself.
 type Sealed struct {
-	PCRs    []int  `json:"pcrs"`
-	Policy  Digest `json:"policy"` // of the values
-	Parent  []byte `json:"parent"` // name of the storage key that it is below
-	Public  []byte `json:"public"`
-	Private []byte `json:"private"` // encrypted by the TPM
+	PCRs    []int         `json:"pcrs"`
+	Policy  digest.SHA256 `json:"policy"` // of the values
+	Parent  []byte        `json:"parent"` // name of the storage key that it is below
+	Public  []byte        `json:"public"`
+	Private []byte        `json:"private"` // encrypted by the TPM
 }
 
 // MaxSecret is the largest secret, in bytes (part 2, MAX_SYM_DATA).
@@ -28,25 +29,25 @@ const MaxSecret = 128
 
 // Policy is the policy of values: TPM2_PolicyPCR (part 3, section 23.7) in a
 // fresh session.
-func (v Values) Policy() Digest {
+func (v Values) Policy() digest.SHA256 {
 	pcrs := v.pcrs()
 	h := sha256.New()
-	h.Write(make([]byte, len(Digest{})))
+	h.Write(make([]byte, len(digest.SHA256{})))
 	h.Write(binary.BigEndian.AppendUint32(nil, uint32(tpm2.TPMCCPolicyPCR)))
 	h.Write(tpm2.Marshal(selection(pcrs...)))
-	digest := v.digest()
-	h.Write(digest[:])
-	return Digest(h.Sum(nil))
+	sum := v.sum()
+	h.Write(sum[:])
+	return digest.SHA256(h.Sum(nil))
 }
 
-// digest is that of the values in the order of their registers.
-func (v Values) digest() Digest {
+// sum is the digest of the values in the order of their registers.
+func (v Values) sum() digest.SHA256 {
 	h := sha256.New()
 	for _, pcr := range v.pcrs() {
 		d := v[pcr]
 		h.Write(d[:])
 	}
-	return Digest(h.Sum(nil))
+	return digest.SHA256(h.Sum(nil))
 }
 
 func (v Values) pcrs() []int {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/tpm"
 	"quantavirt/internal/tpm/tpmtest"
@@ -39,7 +40,7 @@ func measured(t testing.TB, d *tpm.Device, cmdline string) ukifile.Measurement {
 	}
 	events = append(events, section(".cmdline", cmdline)...)
 	m.Sections = append(m.Sections, ukifile.Extend{Section: ".cmdline", SHA256: sha256.Sum256([]byte(cmdline))})
-	m.Value = ukifile.Digest(tpm.Replay(events)[ukifile.PCR])
+	m.Value = tpm.Replay(events)[ukifile.PCR]
 	if d != nil {
 		for _, e := range events {
 			if err := d.Extend(e.PCR, e.SHA256); err != nil {
@@ -108,7 +109,7 @@ func TestVerify(t *testing.T) {
 		{"a changed name", change(func(r *Report) { r.Hostname = "x" }), want, "signature", "did not sign"},
 		{"a changed signature", change(func(r *Report) { r.Signature[9] ^= 1 }), want, "signature", "did not sign"},
 		{"no identity", change(func(r *Report) { r.Identity = nil }), want, "identity signature quote", "no ML-DSA-87"},
-		{"a register made up", change(func(r *Report) { r.PCRs[4] = tpm.Digest{4} }), want, "quote event log", "not those that the TPM signed"},
+		{"a register made up", change(func(r *Report) { r.PCRs[4] = digest.SHA256{4} }), want, "quote event log", "not those that the TPM signed"},
 		{"the good registers in the other report", change(func(r *Report) { r.Quote = other.Quote }), want, "signature quote", "did not sign"},
 		{"a changed log", change(func(r *Report) { r.EventLog[len(r.EventLog)-20] ^= 1 }), want, "event log", "do not lead"},
 		{"no log", change(func(r *Report) { r.EventLog = nil }), want, "event log", "not a usable event log"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
 	"quantavirt/internal/tpm"
@@ -119,10 +120,10 @@ func secureBoot(events []tpm.Event) string {
 
 // checkSystem compares PCR 11, and names the sections that are others.
 func (r Report) checkSystem(want ukifile.Measurement, events []tpm.Event) error {
-	if r.PCRs[want.PCR] == tpm.Digest(want.Value) {
+	if r.PCRs[want.PCR] == want.Value {
 		return nil
 	}
-	if r.PCRs[want.PCR] == (tpm.Digest{}) {
+	if r.PCRs[want.PCR] == (digest.SHA256{}) {
 		return refused("PCR %d is empty: no unified kernel image was measured", want.PCR)
 	}
 	measured := sections(events, want)
@@ -132,7 +133,7 @@ func (r Report) checkSystem(want ukifile.Measurement, events []tpm.Event) error 
 		switch {
 		case !ok:
 			differ = append(differ, s.Section+" is missing")
-		case got != tpm.Digest(s.SHA256):
+		case got != s.SHA256:
 			differ = append(differ, fmt.Sprintf("%s is %s, not %s", s.Section, got, s.SHA256))
 		}
 		delete(measured, s.Section)
@@ -149,12 +150,12 @@ func (r Report) checkSystem(want ukifile.Measurement, events []tpm.Event) error 
 
 // sections finds the stub's measurements: of the name of each section, then of
 // its content.
-func sections(events []tpm.Event, want ukifile.Measurement) map[string]tpm.Digest {
-	names := make(map[tpm.Digest]string)
+func sections(events []tpm.Event, want ukifile.Measurement) map[string]digest.SHA256 {
+	names := make(map[digest.SHA256]string)
 	for _, name := range ukifile.Measured() {
 		names[sha256.Sum256([]byte(name+"\x00"))] = name
 	}
-	found := make(map[string]tpm.Digest)
+	found := make(map[string]digest.SHA256)
 	name := ""
 	for _, e := range events {
 		if e.PCR != want.PCR {
@@ -172,7 +173,7 @@ func sections(events []tpm.Event, want ukifile.Measurement) map[string]tpm.Diges
 func (r Report) checkAdditions(allowed []int) error {
 	var extended []int
 	for _, pcr := range []int{12, 13} {
-		if r.PCRs[pcr] != (tpm.Digest{}) && !slices.Contains(allowed, pcr) {
+		if r.PCRs[pcr] != (digest.SHA256{}) && !slices.Contains(allowed, pcr) {
 			extended = append(extended, pcr)
 		}
 	}

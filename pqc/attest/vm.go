@@ -125,10 +125,10 @@ func ConfigDigest(document []byte) (string, error) {
 	if err != nil {
 		return "", qverr.New(qverr.Config, "encode a configuration: %w", err)
 	}
-	return digest(data), nil
+	return sumOf(data), nil
 }
 
-func digest(data []byte) string {
+func sumOf(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }

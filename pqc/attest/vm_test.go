@@ -22,11 +22,11 @@ var node = Node{"2916e9a1", "rack-7", "0.1"}
 func started() Started {
 	return Started{At: time.Unix(9e8, 5), Measures: Measures{
 		Name: "web", UUID: "1b4e28ba", Machine: "quantavirt-1", CPUs: 2, Memory: 512 << 20, Firmware: "direct",
-		Kernel: digest([]byte("kernel")), Initrd: digest([]byte("initrd")), Cmdline: "console=hvc0 <&>",
+		Kernel: sumOf([]byte("kernel")), Initrd: sumOf([]byte("initrd")), Cmdline: "console=hvc0 <&>",
 		Disks: []Disk{
-			{Name: "root", Size: 1 << 20, ReadOnly: true, Content: digest([]byte("root"))},
-			{Name: "data", Serial: "S1", Size: 1 << 30, Origin: digest([]byte("data"))},
-		}, Card: "none", Config: digest([]byte("config")),
+			{Name: "root", Size: 1 << 20, ReadOnly: true, Content: sumOf([]byte("root"))},
+			{Name: "data", Serial: "S1", Size: 1 << 30, Origin: sumOf([]byte("data"))},
+		}, Card: "none", Config: sumOf([]byte("config")),
 	}}
 }
 
@@ -103,7 +103,7 @@ func TestVMMeasures(t *testing.T) {
 	if err != nil || wrongs(checks) != "" || len(checks) != 4+len(measureNames()) {
 		t.Fatalf("%+v %v", checks, err)
 	}
-	other := digest([]byte("another"))
+	other := sumOf([]byte("another"))
 	change := func(fn func(m *Measures)) Policy {
 		m := started().Measures
 		fn(&m)
@@ -186,7 +186,7 @@ func TestVMReportRefusals(t *testing.T) {
 		return r
 	}
 	lie := func(r *VMReport) {
-		r.Statement.Measures.Kernel = digest([]byte("another"))
+		r.Statement.Measures.Kernel = sumOf([]byte("another"))
 		r.Identity = theirs.Public()
 		statement, _ := r.Statement.Encode()
 		r.Signature, _ = theirs.sign(statement, vmContext)
@@ -256,7 +256,7 @@ func TestParseVMRefusals(t *testing.T) {
 		}
 		return strings.Replace(text, old, with, 1)
 	}
-	kernel := digest([]byte("kernel"))
+	kernel := sumOf([]byte("kernel"))
 	for name, bad := range map[string]string{
 		"nothing":             "",
 		"no object":           "[]",

@@ -3,6 +3,7 @@ package keystore
 import (
 	"encoding/json"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/sealed"
 	"quantavirt/internal/tpm"
@@ -41,7 +42,7 @@ func (t TPM) Seal(master []byte) (data json.RawMessage, err error) {
 
 // SealAlso seals the master key for one more boot: of another system, that measures
 // pcr11. What it was sealed for stays, as far as there is room.
-func (t TPM) SealAlso(master []byte, before json.RawMessage, pcr11 tpm.Digest, name string) (data json.RawMessage, err error) {
+func (t TPM) SealAlso(master []byte, before json.RawMessage, pcr11 digest.SHA256, name string) (data json.RawMessage, err error) {
 	seals, err := parseSeals(before)
 	if err != nil {
 		return nil, err

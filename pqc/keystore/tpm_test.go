@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/internal/digest"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/tpm"
 	"quantavirt/internal/tpm/tpmtest"
@@ -20,7 +21,7 @@ func TestTPM(t *testing.T) {
 	if err := by.Usable(); !errors.Is(err, qverr.State) {
 		t.Errorf("a boot that was not measured: %v", err)
 	}
-	if err := d.Extend(11, tpm.Digest{1}); err != nil {
+	if err := d.Extend(11, digest.SHA256{1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := by.Usable(); err != nil {
@@ -45,7 +46,7 @@ func TestTPM(t *testing.T) {
 	}
 
 	// Sealed ahead for an update: the register is what the new system will measure.
-	next := tpm.Replay([]tpm.Event{{PCR: 11, SHA256: tpm.Digest{1}}, {PCR: 11, SHA256: tpm.Digest{2}}})[11]
+	next := tpm.Replay([]tpm.Event{{PCR: 11, SHA256: digest.SHA256{1}}, {PCR: 11, SHA256: digest.SHA256{2}}})[11]
 	if err := s.Reseal(func(master, before []byte) ([]byte, error) {
 		return by.SealAlso(master, json.RawMessage(before), next, "the update")
 	}); err != nil {
@@ -54,7 +55,7 @@ func TestTPM(t *testing.T) {
 	_ = s.Close()
 	s = r.open() // still the old system
 	_ = s.Close()
-	if err := d.Extend(11, tpm.Digest{2}); err != nil {
+	if err := d.Extend(11, digest.SHA256{2}); err != nil {
 		t.Fatal(err)
 	}
 	s = r.open()
@@ -64,7 +65,7 @@ func TestTPM(t *testing.T) {
 	_ = s.Close()
 
 	// Any other system has to ask for the passphrase.
-	if err := d.Extend(12, tpm.Digest{3}); err != nil {
+	if err := d.Extend(12, digest.SHA256{3}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := r.store()

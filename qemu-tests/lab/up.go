@@ -149,7 +149,15 @@ func (n *Node) WaitLine(ctx context.Context, text string) (string, error) {
 // WaitLineAfter is WaitLine for what the console says after a mark.
 func (n *Node) WaitLineAfter(ctx context.Context, mark int64, text string) (string, error) {
 	var found string
-	err := follow(ctx, n.ConsoleLog, mark, func(line string) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, err := n.cancelAtExit(cancel)
+	if err != nil { // it has ended, and says nothing more
+		cancel()
+		stop = func() {}
+	}
+	defer stop()
+	err = follow(ctx, n.ConsoleLog, mark, func(line string) bool {
 		if strings.Contains(line, text) {
 			found = line
 			return true
@@ -157,6 +165,9 @@ func (n *Node) WaitLineAfter(ctx context.Context, mark int64, text string) (stri
 		return false
 	})
 	if err != nil {
+		if !n.Running() {
+			err = fmt.Errorf("QEMU ended: %s", Tail(filepath.Join(n.Dir, "qemu.log"), 20))
+		}
 		return "", fmt.Errorf("lab: waiting for %q on the console of %s: %w; it ends with:\n%s", text, n.Name, err, Tail(n.ConsoleLog, 20))
 	}
 	return found, nil

@@ -235,20 +235,7 @@ func (p proof) system() (ukifile.Measurement, error) {
 		defer func() { _ = os.Remove(tmp) }()
 		path = tmp
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return ukifile.Measurement{}, qverr.New(qverr.CodeOf(err), "%w", err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return ukifile.Measurement{}, qverr.New(qverr.IO, "%w", err)
-	}
-	uki, err := ukifile.Open(f, info.Size())
-	if err != nil {
-		return ukifile.Measurement{}, err
-	}
-	return uki.Measure()
+	return ukifile.MeasureFile(path)
 }
 
 // unpack writes the system of a bundle, which was verified then, to a file.
