@@ -65,10 +65,13 @@ func supportBundle(t *testing.T, n *lab.Node) (files map[string]string, printed 
 	}
 }
 
-// supported looks at the support bundle of a node with a card and a VM that runs and
-// whose console has seen the token.
-func supported(t *testing.T, n *lab.Node, vm string) {
+// supported looks at the support bundle of a node with a card and a VM that runs, and
+// prints the token.
+func supported(t *testing.T, n *lab.Node, vm string, c *lab.Console) {
 	t.Helper()
+	if _, err := c.Run(t.Context(), "sum "+n.Token+" 8"); err == nil || !strings.Contains(err.Error(), n.Token) {
+		t.Fatalf("the guest does not say that it has no such disk: %v", err)
+	}
 	start := time.Now()
 	files, printed := supportBundle(t, n)
 	t.Logf("%.1f s, %d files", time.Since(start).Seconds(), len(files))
@@ -84,7 +87,7 @@ func supported(t *testing.T, n *lab.Node, vm string) {
 		"logs/boot.log":                     "the API is served",
 		"vms/" + vm + "/vm.json":            `"state": "RUNNING"`,
 		"vms/" + vm + "/stats.json":         `"guest_bytes"`,
-		"vms/" + vm + "/virtio-console.log": "vsock /api/v1/system/info [redacted]",
+		"vms/" + vm + "/virtio-console.log": "/dev/[redacted]: no such file",
 		"quac100/cards.json":                `"self_test": "passed"`,
 		"kernel/messages.log":               "quantavirt.token-hash=[redacted]",
 		"kernel/meminfo":                    "MemTotal:",

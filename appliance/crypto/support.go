@@ -19,9 +19,9 @@ type Diagnostics struct {
 	QRNG     spec.QRNG                `json:"qrng"`
 }
 
-// Diagnostics asks cards and drivers.
+// Diagnostics asks cards and drivers, once it is known what serves.
 func (s *Service) Diagnostics(ctx context.Context) (Diagnostics, error) {
-	p, _, err := s.current()
+	p, err := s.serving(ctx)
 	if err != nil {
 		return Diagnostics{}, err
 	}
