@@ -156,7 +156,7 @@ func (p *bundleProgress) end(err error) {
 		word = "incomplete"
 	}
 	switch {
-	case err != nil:
+	case err != nil, p.lacks && p.bytes == 0: // there is nothing to count
 	case p.part == "logs":
 		word += " (" + decimal(p.bytes) + ")"
 	case p.part == "vms" && len(p.vms) == 1:
