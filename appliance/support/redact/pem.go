@@ -34,11 +34,12 @@ func pems(p []byte) (out []byte, n int) {
 			after = next(p, done)
 		default:
 			out = append(out, p[done:m.at]...)
-			done = m.end + run(p[m.end:], pemByte)
-			done += run(p[done:], unended) // it may have swallowed the beginning of another secret
+			most := len(p)
 			if after.end >= 0 {
-				done = min(done, after.at)
+				most = after.at
 			}
+			done = m.end + run(p[m.end:most], pemByte)
+			done += run(p[done:most], unended) // it may have swallowed the beginning of another secret
 		}
 		out = append(out, Mark...)
 		m = after

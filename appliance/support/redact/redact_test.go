@@ -69,6 +69,13 @@ func TestText(t *testing.T) {
 	}
 }
 
+// A text takes time by its length, whatever it is made of: 4 MiB of the first took minutes once.
+func TestLong(t *testing.T) {
+	for _, piece := range []string{"-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "token=", "a=", "://a", `token="`, "sha256:ab", "cbdefghi-"} {
+		Text([]byte(strings.Repeat(piece, 4<<20/len(piece))))
+	}
+}
+
 func TestSecret(t *testing.T) {
 	for _, name := range []string{"passphrase", "X-Passphrase", "token_hash", "quantavirt.token-hash", "recoveryKey", "recovery_key", "user-data",
 		"cloud_init", "private_key", "wifi.psk", "pwd", "db.pass", "API-Key", "TOKENS"} {
