@@ -131,6 +131,11 @@ func TestRescue(t *testing.T) {
 	if exit != 0 || !strings.Contains(stdout, "[ERROR] daemon: ") {
 		t.Errorf("exit %d: %s%s", exit, stdout, stderr)
 	}
+	bundle := filepath.Join(t.TempDir(), "diag.tar.gz")
+	stdout, stderr, exit = cli(t, n, "system", "support-bundle", "--output", bundle)
+	if exit != 0 || strings.Count(stdout, " done") != 5 || strings.Count(stdout, " incomplete") != 2 || strings.Count(stderr, "not collected: QV_ERR_AGAIN ") != 2 {
+		t.Errorf("exit %d: %s%s", exit, stdout, stderr)
+	}
 
 	t.Run("rollback", func(t *testing.T) {
 		if s.Hostname != "second" {

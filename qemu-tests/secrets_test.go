@@ -38,9 +38,9 @@ const (
 )
 
 // TestNoSecretLeft plants keys in a node, uses them, and looks for them in all its memory,
-// on its disk, on its console, in its logs and in its backup: while they live each is once
-// in memory and nowhere else, and after they were destroyed, or the daemon killed, nowhere.
-// Collected is first what the daemon's runtime wipes only then.
+// on its disk, on its console, in its logs, in its backup and in its support bundle: while
+// they live each is once in memory and nowhere else, and after they were destroyed, or the
+// daemon killed, nowhere. Collected is first what the daemon's runtime wipes only then.
 func TestNoSecretLeft(t *testing.T) {
 	if !soaking() {
 		t.Skip("only under make soak: it reads all memory of a node several times")
@@ -213,11 +213,16 @@ func (p *planted) look(t *testing.T, when string, live int) {
 	p.inMemory(t, when, live)
 }
 
-// outside wants nothing in the backup, in logs, on the disk and on the console.
+// outside wants nothing in the backup, in the support bundle, in logs, on the disk and on the
+// console.
 func (p *planted) outside(t *testing.T, when string) {
 	t.Helper()
 	backup := p.file(fmt.Sprintf("%d.backup", time.Now().UnixNano()))
 	p.cli(t, "system", "backup", "--output", backup, "--passphrase-file", p.file("backup"))
+	bundle, _ := supportBundle(t, p.n)
+	for name, text := range bundle {
+		p.clean(t, when, "support bundle, "+name, strings.NewReader(text))
+	}
 	shell(t, p.n, "sync")
 	for _, source := range []string{"node", "boot"} {
 		a, err := p.n.Do(t.Context(), http.MethodGet, "/api/v1/logs?limit=100000&source="+source, nil)

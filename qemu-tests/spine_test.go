@@ -199,6 +199,7 @@ func TestVM(t *testing.T) {
 			t.Errorf("a wrong token over vsock: %.200s", answer)
 		}
 	})
+	t.Run("support bundle", func(t *testing.T) { supported(t, n, "life", console) })
 	t.Run("pause", func(t *testing.T) {
 		act(t, n, "life", "pause")
 		if v := getVM(t, n, "life"); v.State != "PAUSED" {

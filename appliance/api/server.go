@@ -20,6 +20,7 @@ import (
 	"quantavirt/appliance/logs"
 	"quantavirt/appliance/network"
 	"quantavirt/appliance/storage"
+	"quantavirt/appliance/support"
 	"quantavirt/appliance/task"
 	"quantavirt/appliance/trust"
 	"quantavirt/appliance/update"
@@ -55,6 +56,7 @@ type Deps struct {
 	Update   *update.Service
 	Logs     logs.Source
 	Backup   *backup.Service
+	Support  *support.Service
 	// Gate refuses an operation ("GET /path", with {names} as in the description)
 	// that cannot be served; nil lets all through. Whoever calls has been admitted.
 	Gate func(operation string) error

@@ -285,7 +285,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
 		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Trust: d.trust,
-		Logs: d.logs(), Backup: d.backup,
+		Logs: d.logs(), Backup: d.backup, Support: d.supportBundles(),
 	})
 	local, err := listen.Unix(d.o.runDir)
 	if err != nil {

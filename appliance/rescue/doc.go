@@ -5,7 +5,7 @@
 // stands on nothing that may be what broke. The state file is only read, by a process
 // of its own that may crash or hang; an authority or tokens that cannot be had are
 // made anew in memory; the uplink is brought up by netstack/uplink alone. It serves
-// what a node is repaired with: information, logs, update, rollback, reboot. VMs that
+// what a node is repaired with: information, logs, a support bundle, update, rollback, reboot. VMs that
 // run are left alone; guests get no DHCP answers while it serves.
 //
 // It ends with status 0 to make way for the daemon: when asked to, or after nobody has

@@ -19,7 +19,8 @@ import (
 var served = map[string]bool{
 	"GET /healthz": true, "GET /readyz": true,
 	"GET /api/v1/system/info": true, "GET /api/v1/system/disks": true, "GET /api/v1/system/errors": true, "GET /api/v1/logs": true,
-	"POST /api/v1/system/update": true, "POST /api/v1/system/rollback": true, "GET /api/v1/system/slots": true,
+	"GET /api/v1/system/support-bundle": true,
+	"POST /api/v1/system/update":        true, "POST /api/v1/system/rollback": true, "GET /api/v1/system/slots": true,
 	"GET /api/v1/tasks": true, "GET /api/v1/tasks/{id}": true, "DELETE /api/v1/tasks/{id}": true,
 	"POST /api/v1/system/reboot": true, "POST /api/v1/system/poweroff": true, "POST /api/v1/system/restart-daemon": true,
 }

@@ -291,9 +291,10 @@ func (r *rescue) startUpdate() {
 
 // serve opens the listeners; one must be heard.
 func (r *rescue) serve() error {
+	source := logs.Source{Path: filepath.Join(r.o.dataDir, "logs", "quantavirt.log"), Boot: r.init.Log}
 	r.server = api.New(api.Deps{
 		Log: r.logger("api"), Schema: api.LazySchema(), Tokens: r.tokens, Tasks: r.tasks, Update: r.update, System: node{r}, Gate: r.gate,
-		Logs: logs.Source{Path: filepath.Join(r.o.dataDir, "logs", "quantavirt.log"), Boot: r.init.Log},
+		Logs: source, Support: r.supportBundles(source),
 	})
 	var errs []error
 	heard := false

@@ -24,6 +24,7 @@ import (
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/auth"
 	"quantavirt/appliance/store"
+	"quantavirt/appliance/support/archive"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
@@ -150,6 +151,25 @@ func (g *rig) end() {
 
 func (g *rig) call(method, path string, status int, out any) {
 	g.t.Helper()
+	body := g.fetch(method, path, status)
+	if out != nil {
+		if err := json.Unmarshal(body, out); err != nil {
+			g.t.Fatalf("%s %s: %v in %s", method, path, err, body)
+		}
+	}
+}
+
+func (g *rig) supportBundle() archive.Manifest {
+	g.t.Helper()
+	m, err := archive.Read(bytes.NewReader(g.fetch("GET", "/api/v1/system/support-bundle", 200)), func(archive.Entry) {})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return m
+}
+
+func (g *rig) fetch(method, path string, status int) []byte {
+	g.t.Helper()
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, // the pin decides
 		VerifyConnection: func(cs tls.ConnectionState) error {
@@ -177,11 +197,7 @@ func (g *rig) call(method, path string, status int, out any) {
 	if resp.StatusCode != status {
 		g.t.Fatalf("%s %s: %d %s, want %d", method, path, resp.StatusCode, body, status)
 	}
-	if out != nil {
-		if err := json.Unmarshal(body, out); err != nil {
-			g.t.Fatalf("%s %s: %v in %s", method, path, err, body)
-		}
-	}
+	return body
 }
 
 // daemonWasHere makes what a daemon leaves: an authority and a token.
@@ -237,6 +253,16 @@ func TestInPlaceOfTheDaemon(t *testing.T) {
 	g.call("GET", "/api/v1/logs?source=boot&level=error", 200, &log)
 	if len(log.Items) != 1 || log.Items[0].Message != "start: it is broken" {
 		t.Errorf("%+v", log)
+	}
+	m := g.supportBundle()
+	if m.NodeID != "n1" || m.Hostname != "node7" || len(m.Parts) != 6 {
+		t.Errorf("%+v", m)
+	}
+	for _, p := range m.Parts {
+		if (p.Name == "vms" || p.Name == "quac100") && (len(p.Errors) != 1 || p.Errors[0].Name != "QV_ERR_AGAIN") ||
+			(p.Name == "system" || p.Name == "logs") && (len(p.Errors) != 0 || len(p.Files) == 0) {
+			t.Errorf("%+v", p)
+		}
 	}
 	g.call("GET", "/healthz", 200, nil)
 	g.call("GET", "/api/v1/nowhere", 404, nil)

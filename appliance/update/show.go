@@ -66,3 +66,19 @@ func show(w where, d *disk, seq uint32) (spec.Slot, bool) {
 	}
 	return one, true
 }
+
+// Panics is the last words of kernels: of those whose slots keep them, and what the
+// firmware's memory holds still.
+func (s *Service) Panics(ctx context.Context) (map[string]string, error) {
+	list, err := s.Slots(ctx)
+	out := make(map[string]string)
+	for _, one := range list.Items {
+		if one.Panic != "" {
+			out["slot-"+one.Slot] = one.Panic
+		}
+	}
+	if text, _ := lastWords(s.PStore); text != "" {
+		out["pstore"] = text
+	}
+	return out, err
+}

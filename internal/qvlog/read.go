@@ -89,22 +89,37 @@ func sameFile(a, b *os.File) bool {
 }
 
 func collect(out []Record, r io.Reader, f Filter) ([]Record, error) {
+	err := Each(r, func(rec Record) error {
+		if !f.match(rec) {
+			return nil
+		}
+		out = append(out, rec)
+		// Keeps memory in proportion to the limit on a large ring.
+		if f.Limit > 0 && len(out) >= 2*f.Limit {
+			out = append(out[:0], out[len(out)-f.Limit:]...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Each calls fn with the records of one file of a ring, until fn fails. Lines that are
+// no record are skipped.
+func Each(r io.Reader, fn func(Record) error) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, err := in.ReadBytes('\n')
 		var rec Record
-		if err == nil && json.Unmarshal(line, &rec) == nil && rec.Level != "" && f.match(rec) {
-			out = append(out, rec)
-			// Keeps memory in proportion to the limit on a large ring.
-			if f.Limit > 0 && len(out) >= 2*f.Limit {
-				out = append(out[:0], out[len(out)-f.Limit:]...)
+		if err == nil && json.Unmarshal(line, &rec) == nil && rec.Level != "" {
+			if err := fn(rec); err != nil {
+				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return out, err
+			return err
 		}
 	}
 }

@@ -2964,6 +2964,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 	ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetSupportBundle What is to be known of the node to help with it, as one file without secrets
+	//
+	// A tar archive packed by gzip, made as it is sent; docs/support.md says what is in it. What cannot be collected is named in its last file, manifest.json, without which it is not whole. QV_ERR_BUSY while another one is made.
+	//
+	// Corresponds with GET /api/v1/system/support-bundle (the `GetSupportBundle` operationId).
+	GetSupportBundle(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// UnlockWithBody Open an encrypted data volume that stayed shut, and start the daemon anew on it
 	//
 	// Takes any type of body and a specified content type.
@@ -4255,6 +4262,23 @@ func (c *Client) RollBack(ctx context.Context, reqEditors ...RequestEditorFn) (*
 // Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 func (c *Client) ListSlots(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListSlotsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSupportBundle What is to be known of the node to help with it, as one file without secrets
+//
+// A tar archive packed by gzip, made as it is sent; docs/support.md says what is in it. What cannot be collected is named in its last file, manifest.json, without which it is not whole. QV_ERR_BUSY while another one is made.
+//
+// Corresponds with GET /api/v1/system/support-bundle (the `GetSupportBundle` operationId).
+func (c *Client) GetSupportBundle(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSupportBundleRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6804,6 +6828,33 @@ func NewListSlotsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetSupportBundleRequest constructs an http.Request for the GetSupportBundle method
+func NewGetSupportBundleRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/support-bundle")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewUnlockRequest calls the generic Unlock builder with application/json body
 func NewUnlockRequest(server string, body UnlockJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8575,6 +8626,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/slots (the `ListSlots` operationId).
 	ListSlotsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlotsResponse, error)
+
+	// GetSupportBundleWithResponse What is to be known of the node to help with it, as one file without secrets
+	//
+	// A tar archive packed by gzip, made as it is sent; docs/support.md says what is in it. What cannot be collected is named in its last file, manifest.json, without which it is not whole. QV_ERR_BUSY while another one is made.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/support-bundle (the `GetSupportBundle` operationId).
+	GetSupportBundleWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSupportBundleResponse, error)
 
 	// UnlockWithBodyWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
 	//
@@ -11208,6 +11268,47 @@ func (r ListSlotsResponse) ContentType() string {
 	return ""
 }
 
+type GetSupportBundleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetSupportBundleResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSupportBundleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSupportBundleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSupportBundleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSupportBundleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type UnlockResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -13371,6 +13472,21 @@ func (c *ClientWithResponses) ListSlotsWithResponse(ctx context.Context, reqEdit
 	return ParseListSlotsResponse(rsp)
 }
 
+// GetSupportBundleWithResponse What is to be known of the node to help with it, as one file without secrets
+//
+// A tar archive packed by gzip, made as it is sent; docs/support.md says what is in it. What cannot be collected is named in its last file, manifest.json, without which it is not whole. QV_ERR_BUSY while another one is made.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/support-bundle (the `GetSupportBundle` operationId).
+func (c *ClientWithResponses) GetSupportBundleWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSupportBundleResponse, error) {
+	rsp, err := c.GetSupportBundle(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSupportBundleResponse(rsp)
+}
+
 // UnlockWithBodyWithResponse Open an encrypted data volume that stayed shut, and start the daemon anew on it
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -15480,6 +15596,32 @@ func ParseListSlotsResponse(rsp *http.Response) (*ListSlotsResponse, error) {
 	return response, nil
 }
 
+// ParseGetSupportBundleResponse parses an HTTP response from a GetSupportBundleWithResponse call
+func ParseGetSupportBundleResponse(rsp *http.Response) (*GetSupportBundleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSupportBundleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseUnlockResponse parses an HTTP response from a UnlockWithResponse call
 func ParseUnlockResponse(rsp *http.Response) (*UnlockResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16582,6 +16724,9 @@ type ServerInterface interface {
 	// ListSlots The installed systems, newest first, and how updates went
 	// (GET /api/v1/system/slots)
 	ListSlots(w http.ResponseWriter, r *http.Request)
+	// GetSupportBundle What is to be known of the node to help with it, as one file without secrets
+	// (GET /api/v1/system/support-bundle)
+	GetSupportBundle(w http.ResponseWriter, r *http.Request)
 	// Unlock Open an encrypted data volume that stayed shut, and start the daemon anew on it
 	// (POST /api/v1/system/unlock)
 	Unlock(w http.ResponseWriter, r *http.Request)
@@ -17912,6 +18057,20 @@ func (siw *ServerInterfaceWrapper) ListSlots(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// GetSupportBundle operation middleware
+func (siw *ServerInterfaceWrapper) GetSupportBundle(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSupportBundle(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Unlock operation middleware
 func (siw *ServerInterfaceWrapper) Unlock(w http.ResponseWriter, r *http.Request) {
 
@@ -18938,6 +19097,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/rollback", wrapper.RollBack)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/backup", wrapper.BackUp)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/restore", wrapper.Restore)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/support-bundle", wrapper.GetSupportBundle)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.GetUplink)
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/system/uplink", wrapper.SetUplink)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/uplink/confirm", wrapper.ConfirmUplink)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,34 +47,23 @@ of images and disks are not in it, only their names and hashes.`,
 	return cmd
 }
 
-// backUp makes the file, which gets its name when all of it is there.
+// backUp makes the file.
 func (a *app) backUp(ctx context.Context, output, secret string) (n int64, err error) {
-	if _, err := os.Lstat(output); err == nil {
-		return 0, qverr.New(qverr.Exist, "%s is there already", output)
-	}
-	c, err := a.node()
-	if err != nil {
-		return 0, err
-	}
-	resp, err := c.BackUp(ctx, spec.BackupRequest{Passphrase: secret})
-	if err := c.check(resp, err); err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	f, err := os.CreateTemp(filepath.Dir(output), ".quantavirt-backup-*") // mode 0600
-	if err != nil {
-		return 0, qverr.New(qverr.CodeOf(err), "%w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	n, err = io.Copy(f, resp.Body)
-	if err != nil {
-		_ = f.Close()
-		return n, c.unreachable(fmt.Errorf("the backup is cut off: %w", err))
-	}
-	if err := errors.Join(f.Sync(), f.Close(), os.Rename(f.Name(), output)); err != nil {
-		return n, qverr.New(qverr.CodeOf(err), "%w", err)
-	}
-	return n, nil
+	return saveFile(output, func(w io.Writer) error {
+		c, err := a.node()
+		if err != nil {
+			return err
+		}
+		resp, err := c.BackUp(ctx, spec.BackupRequest{Passphrase: secret})
+		if err := c.check(resp, err); err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if _, err := io.Copy(w, resp.Body); err != nil {
+			return c.unreachable(fmt.Errorf("the backup is cut off: %w", err))
+		}
+		return nil
+	})
 }
 
 func (a *app) restoreCmd() *cobra.Command {

@@ -24,7 +24,7 @@ func (a *app) systemCmd() *cobra.Command {
 		a.powerCmd("rollback", "Make the slot before the one that boots, and reboot", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.RollBack(cmd.Context())
 		}),
-		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(),
+		a.uplinkCmd(), a.restartDaemonCmd(), a.backupCmd(), a.restoreCmd(), a.supportBundleCmd(),
 		a.measurementsCmd(), a.systemAttestCmd(), a.unlockCmd(), a.resealCmd(), a.recoveryKeyCmd(), a.tokenCmd(), a.errorLookupCmd())
 }
 
