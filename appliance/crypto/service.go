@@ -182,12 +182,13 @@ func (s *Service) current() (provider, []initapi.Card, error) {
 	return s.pqc, s.cards, nil
 }
 
-// QRNG shows where randomness comes from.
+// QRNG shows where randomness comes from, once it is known what serves.
 func (s *Service) QRNG(ctx context.Context) (spec.QRNG, error) {
-	p, cards, err := s.current()
+	p, err := s.serving(ctx)
 	if err != nil {
 		return spec.QRNG{}, err
 	}
+	_, cards, _ := s.current()
 	st := s.status(ctx, p)
 	q := spec.QRNG{Provider: spec.QRNGProviderSoftware}
 	if st.Card != nil {

@@ -31,7 +31,9 @@ func started(t *testing.T, st pqc.Status, cards ...initapi.Card) *Service {
 	t.Helper()
 	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
 	s.open = func(_ context.Context, opts pqc.Options) (provider, error) { return fixed{status: st}, nil }
-	if _, err := s.QRNG(t.Context()); !errors.Is(err, qverr.Again) {
+	gone, cancel := context.WithCancel(t.Context()) // waits no more
+	cancel()
+	if _, err := s.QRNG(gone); !errors.Is(err, qverr.Again) {
 		t.Errorf("before Start: %v", err)
 	}
 	s.Start(t.Context(), cards)
