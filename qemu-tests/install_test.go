@@ -67,19 +67,20 @@ func tokenHash(token string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// A blank disk is installed from an uploaded system, or from the stick or disc that
-// the node was booted from, and boots by both firmwares; what the node keeps is
-// there after each.
+// A blank disk is installed from an uploaded system or bundle, or from the stick or disc
+// that the node was booted from, and boots by both firmwares; what the node keeps is there
+// after each.
 func TestInstall(t *testing.T) {
 	cases := []struct {
 		name, build, bus string
 		from             lab.Medium // none: the system is uploaded
+		bundle           bool       // in a bundle
 	}{
-		{"nvme", "virtual", lab.MediumNVMe, lab.Medium{}},
-		{"virtio", "virtual", lab.MediumVirtio, lab.Medium{}},
-		{"sata", "hardware", lab.MediumSATA, lab.Medium{}},
-		{"from a stick", "hardware", lab.MediumSATA, lab.Medium{File: media.DiskFile, As: lab.MediumUSB}},
-		{"from a disc", "hardware", lab.MediumNVMe, lab.Medium{File: media.ISOFile, As: lab.MediumCDROM}},
+		{"nvme", "virtual", lab.MediumNVMe, lab.Medium{}, false},
+		{"virtio", "virtual", lab.MediumVirtio, lab.Medium{}, true},
+		{"sata", "hardware", lab.MediumSATA, lab.Medium{}, false},
+		{"from a stick", "hardware", lab.MediumSATA, lab.Medium{File: media.DiskFile, As: lab.MediumUSB}, false},
+		{"from a disc", "hardware", lab.MediumNVMe, lab.Medium{File: media.ISOFile, As: lab.MediumCDROM}, false},
 	}
 	for _, c := range cases[:rounds(1, len(cases))] {
 		t.Run(c.name, func(t *testing.T) {
@@ -88,6 +89,10 @@ func TestInstall(t *testing.T) {
 				t.Fatalf("%v: make image BUILD=%s makes it", err, c.build)
 			}
 			o := lab.Options{Build: c.build, Memory: 1536}
+			if c.bundle {
+				uki = filepath.Join(t.TempDir(), "system.qvu")
+				place(t, uki, bundleOf(t, "9.1", 2, ""))
+			}
 			if c.from.File != "" {
 				o.Firmware, o.Medium, uki = lab.FirmwareUEFI, c.from, ""
 				o.Medium.File = medium(t, c.build, c.from.File)
@@ -111,6 +116,9 @@ func TestInstall(t *testing.T) {
 				n := boot(t, lab.Options{Name: name, Build: c.build, Firmware: firmware, Medium: lab.Medium{File: disk, As: c.bus, Keep: true}})
 				n.Token = installedToken
 				checkInstalled(t, n, i > 0)
+				if l := slotsOf(t, n); c.bundle && (len(l.Items) != 1 || l.Items[0].Version != "9.1" || l.Items[0].Counter != 2) {
+					t.Errorf("slots: %+v", l)
+				}
 				if i == len(firmwares)-1 {
 					runVM(t, n)
 				}
