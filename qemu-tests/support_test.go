@@ -1,11 +1,6 @@
 package qemutests
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"quantavirt/appliance/support/archive/archivetest"
 	"quantavirt/qemu-tests/lab"
 )
 
@@ -43,26 +39,8 @@ func supportBundle(t *testing.T, n *lab.Node) (files map[string]string, printed 
 		t.Fatal(err)
 	}
 	defer f.Close()
-	zip, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files = make(map[string]string)
-	for in := tar.NewReader(zip); ; {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return files, out
-		}
-		var body bytes.Buffer
-		if err == nil {
-			_, err = body.ReadFrom(in)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, name, _ := strings.Cut(h.Name, "/")
-		files[name] = body.String()
-	}
+	_, files = archivetest.Files(t, f)
+	return files, out
 }
 
 // supported looks at the support bundle of a node with a card and a VM that runs, and

@@ -1,11 +1,7 @@
 package daemon
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,32 +10,8 @@ import (
 	"testing"
 
 	"quantavirt/appliance/support/archive"
+	"quantavirt/appliance/support/archive/archivetest"
 )
-
-// members are the files of a support bundle, by their names in its folder.
-func members(t *testing.T, data []byte) map[string]string {
-	t.Helper()
-	zip, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := make(map[string]string)
-	for in := tar.NewReader(zip); ; {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, name, _ := strings.Cut(h.Name, "/")
-		files[name] = string(body)
-	}
-}
 
 // Secrets are put wherever a node takes text, and are nowhere in its support bundle.
 func TestSupportBundle(t *testing.T) {
@@ -81,7 +53,7 @@ func TestSupportBundle(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	got := members(t, a.body)
+	_, got := archivetest.Files(t, bytes.NewReader(a.body))
 	for name, want := range map[string]string{
 		"system/info.json":          `"hostname": "node7"`,
 		"system/capabilities.json":  `"firmware:direct"`,

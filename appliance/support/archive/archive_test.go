@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"quantavirt/appliance/support/archive/archivetest"
 	"quantavirt/internal/qverr"
 )
 
@@ -50,7 +51,10 @@ func TestBundle(t *testing.T) {
 	if out.times != 3 {
 		t.Errorf("flushed %d times", out.times)
 	}
-	files := untar(t, out.Bytes())
+	folder, files := archivetest.Files(t, bytes.NewReader(out.Bytes()))
+	if folder != "quantavirt-support-node-7-20260115T143201Z" {
+		t.Errorf("its folder is %s", folder)
+	}
 	var seen []string
 	m, err := Read(bytes.NewReader(out.Bytes()), func(e Entry) { seen = append(seen, e.Part+":"+e.Name) })
 	if err != nil {
@@ -65,7 +69,7 @@ func TestBundle(t *testing.T) {
 		"logs/node.log":    "a password=[redacted]\n",
 		"logs/errors.txt":  "QV_ERR_TIMEOUT (-12): boot.log: token=[redacted]\n",
 	} {
-		if got := files["quantavirt-support-node-7-20260115T143201Z/"+name]; got != want {
+		if got := files[name]; got != want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -73,30 +77,10 @@ func TestBundle(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	long := m.Parts[1].Files[1]
-	text := files["quantavirt-support-node-7-20260115T143201Z/logs/long.log"]
+	text := files["logs/long.log"]
 	first := fmt.Sprintf("[%d bytes before this are left out]\n0123456789 secret=\n", long.CutBytes)
 	if long.CutBytes < 190 || long.Bytes > MaxText+100 || int64(len(text)) != long.Bytes || !strings.HasPrefix(text, first) {
 		t.Errorf("%+v: %.80q", long, text)
-	}
-}
-
-func untar(t *testing.T, data []byte) map[string]string {
-	t.Helper()
-	zip, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := make(map[string]string)
-	for in := tar.NewReader(zip); ; {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(in)
-		files[h.Name] = string(body)
 	}
 }
 
