@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,10 +15,13 @@ import (
 
 // Times after which what shows no disk is believed to have none. USB devices answer
 // within a second and their disks wait one more by default (usb_storage.delay_use).
-// The ports of a hub show that a device is being addressed. One second for a hub was
-// tried, and missed a disk on a busy machine.
 const (
-	quietHub    = 2 * time.Second
+	// quietHub is for a hub that can be asked what is connected to it. That is true when
+	// its ports have power (510 ms at most, bPwrOn2PwrGood), the devices have shown
+	// themselves (100 ms) and the contact has settled (100 ms): USB 2.0, sections 7.1.7.3
+	// and 11.23.2.1.
+	quietHub    = 1 * time.Second
+	blindHub    = 2 * time.Second // one that cannot
 	quietHost   = 2 * time.Second // of memory cards
 	quietDevice = 8 * time.Second
 )
@@ -27,6 +31,9 @@ const (
 // USB and MMC do not. What it saw first when is kept between calls.
 type Probing struct {
 	Sys string
+	// Connections asks a hub which of its ports have something connected; nil: the hub
+	// itself by usbfs.
+	Connections func(device string, ports []int) (map[int]bool, error)
 
 	seen map[string]time.Time
 }
@@ -38,38 +45,89 @@ func (p *Probing) Until(now time.Time) (time.Time, bool) {
 		p.seen = make(map[string]time.Time)
 	}
 	var until time.Time
-	wait := func(what string, d time.Duration) {
+	wait := func(what string, since time.Time, d time.Duration) {
 		first, ok := p.seen[what]
 		if !ok {
-			first, p.seen[what] = now, now
+			first, p.seen[what] = since, since
 		}
 		if end := first.Add(d); end.After(now) && (until.IsZero() || end.Before(until)) {
 			until = end
 		}
 	}
-	for _, bus := range p.glob("bus/usb/devices/usb*") {
-		wait(bus, quietHub)
-	}
 	for _, file := range p.glob("bus/usb/devices/*/bInterfaceClass") {
 		dir := filepath.Dir(file)
 		switch class := word(file); {
 		case class == usbHub:
-			wait(dir, quietHub)
-			for _, port := range globbed(dir, "*-port*/state") {
-				if s := word(port); s != "" && s != "not attached" && s != "configured" {
-					wait(port, quietDevice)
-				}
+			pending, blind := p.ports(dir)
+			wait(dir, now.Add(-p.age(dir)), map[bool]time.Duration{false: quietHub, true: blindHub}[blind])
+			for _, port := range pending {
+				wait(port, now, quietDevice)
 			}
 		case class == usbStorage && !p.hasDisk(dir):
-			wait(dir, quietDevice)
+			wait(dir, now, quietDevice)
+		}
+	}
+	for _, bus := range p.glob("bus/usb/devices/usb*") {
+		if len(p.glob("bus/usb/devices/"+strings.TrimPrefix(filepath.Base(bus), "usb")+"-0:1.0")) == 0 { // its hub is not there yet
+			wait(bus, now, blindHub)
 		}
 	}
 	for _, host := range p.glob("class/mmc_host/*") {
 		if len(globbed(host, "mmc*:*")) == 0 {
-			wait(host, quietHost)
+			wait(host, now, quietHost)
 		}
 	}
 	return until, !until.IsZero()
+}
+
+// ports are those of a hub on which something is that is not in use yet. blind says that
+// the hub could not be asked: then they are those on which the kernel is at work.
+func (p *Probing) ports(dir string) (pending []string, blind bool) {
+	var open []string
+	var numbers []int
+	for _, port := range globbed(dir, "*-port*") {
+		_, text, _ := strings.Cut(filepath.Base(port), "-port")
+		number, err := strconv.Atoi(text)
+		switch state := word(filepath.Join(port, "state")); {
+		case err != nil || state == "configured" || state == "suspended":
+		case state == "" || state == "not attached":
+			open, numbers = append(open, port), append(numbers, number)
+		default:
+			pending = append(pending, port)
+		}
+	}
+	if len(open) == 0 {
+		return pending, false
+	}
+	ask := p.Connections
+	if ask == nil {
+		ask = connections
+	}
+	connected, err := ask(deviceOf(dir), numbers)
+	for i, port := range open {
+		if connected[numbers[i]] {
+			pending = append(pending, port)
+		}
+	}
+	return pending, err != nil
+}
+
+// deviceOf is the device of an interface.
+func deviceOf(dir string) string {
+	path, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return dir
+	}
+	return filepath.Dir(path)
+}
+
+// age is how long a hub is there already.
+func (p *Probing) age(dir string) time.Duration {
+	ms, err := strconv.Atoi(word(filepath.Join(deviceOf(dir), "power/connected_duration")))
+	if err != nil || ms < 0 {
+		return 0
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 // Classes of USB interfaces (USB-IF, "Defined Class Codes").

@@ -154,16 +154,27 @@ func TestAwaitLateDisk(t *testing.T) {
 	})
 }
 
+// quiet asks hubs of a machine in which the file "connected" says what is at their ports.
 func quiet(m machine) *Probing {
-	return &Probing{Sys: m.Sys}
+	return &Probing{Sys: m.Sys, Connections: func(_ string, ports []int) (map[int]bool, error) {
+		text, err := os.ReadFile(filepath.Join(m.Sys, connectedFile))
+		return map[int]bool{ports[0]: string(text) == "yes"}, err
+	}}
 }
 
+const connectedFile = "connected"
+
 // hub is one with a port.
-func hub(state string) map[string]string {
-	return map[string]string{
+func hub(state string, more ...string) map[string]string {
+	files := map[string]string{
 		"bus/usb/devices/1-0:1.0/bInterfaceClass": "09\n",
-		portState: state + "\n",
+		portState:     state + "\n",
+		connectedFile: "no",
 	}
+	for i := 0; i+1 < len(more); i += 2 {
+		files[more[i]] = more[i+1]
+	}
+	return files
 }
 
 const portState = "bus/usb/devices/1-0:1.0/usb1-port1/state"
@@ -175,11 +186,15 @@ func TestAwaitEnds(t *testing.T) {
 	}{
 		"no bus":                {nil, 0},
 		"virtio disk, loaded":   {map[string]string{"bus/virtio/devices/virtio0/modalias": "virtio:d00000002v00001AF4\n"}, 0},
-		"USB host":              {map[string]string{"bus/usb/devices/usb1/class": ""}, quietHub},
-		"USB keyboard":          {map[string]string{"bus/usb/devices/usb1/class": "", "bus/usb/devices/1-1:1.0/bInterfaceClass": "03\n"}, quietHub},
-		"USB hub":               {hub("not attached"), quietHub},
+		"USB host":              {map[string]string{"bus/usb/devices/usb1/class": ""}, blindHub},
+		"USB keyboard":          {map[string]string{"bus/usb/devices/usb1/class": "", "bus/usb/devices/1-1:1.0/bInterfaceClass": "03\n"}, blindHub},
+		"USB hub":               {hub("not attached", "bus/usb/devices/usb1/class", ""), quietHub},
 		"USB hub, in use":       {hub("configured"), quietHub},
+		"USB hub, asleep":       {hub("suspended"), quietHub},
+		"USB hub, mute":         {map[string]string{"bus/usb/devices/1-0:1.0/bInterfaceClass": "09\n", portState: "not attached\n"}, blindHub},
+		"USB hub, older":        {hub("not attached", "bus/usb/devices/power/connected_duration", "400\n"), quietHub - 400*time.Millisecond},
 		"USB device, addressed": {hub("addressed"), quietDevice},
+		"USB device, unseen":    {hub("not attached", connectedFile, "yes"), quietDevice},
 		"kernel before 6.5":     {hub(""), quietHub},
 		"USB stick that sleeps": {map[string]string{"bus/usb/devices/1-1:1.0/bInterfaceClass": "08\n"}, quietDevice},
 		"card reader":           {map[string]string{"class/mmc_host/mmc0/uevent": ""}, quietHost},
@@ -201,7 +216,7 @@ func TestAwaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		m.write(filepath.Join(m.Sys, "bus/usb/devices/usb1/class"), "")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // less than blindHub
 		defer cancel()
 		begin := time.Now()
 		if _, err := m.Await(ctx, "", quiet(m), make(chan struct{})); err == nil || time.Since(begin) != time.Second {
