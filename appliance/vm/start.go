@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/task"
@@ -26,6 +25,8 @@ const (
 	fileKernel   = "kernel"
 	fileUnpacked = "kernel-unpacked"
 	fileInitrd   = "initrd"
+	fileFirmware = "firmware"
+	fileNetROM   = "net-rom"
 	fileConsole  = "console-log"
 	fileSerial   = "serial-log"
 	fileVsock    = "vhost-vsock"
@@ -119,6 +120,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 
 func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 	b := &m.rec.Config.Boot
+	if b.Firmware == spec.BootConfigFirmwareSeabios {
+		return s.openFirmware(m, plan)
+	}
 	kernel, err := s.Storage.OpenImage(b.Kernel, spec.ImageKindKernel)
 	if err != nil {
 		return err
@@ -161,7 +165,7 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		if err != nil {
 			return err
 		}
-		id := "disk" + strconv.Itoa(i)
+		id := diskID(i)
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
@@ -320,7 +324,7 @@ func (s *Service) addPorts(ctx context.Context, m *machine, plan *vmm.Spec) erro
 		if err != nil {
 			return err
 		}
-		id := "nic" + strconv.Itoa(i)
+		id := nicID(i)
 		plan.Files[id] = tap
 		nic := config.NIC{ID: id, TAP: id, MAC: macOf(c, i), MTU: n.MTU}
 		if nic.MTU == 0 {

@@ -931,8 +931,10 @@ type BootConfig struct {
 	Initrd string `json:"initrd,omitempty,omitzero"`
 
 	// Kernel image of kind kernel (direct)
-	Kernel string            `json:"kernel,omitempty,omitzero"`
-	Order  []BootConfigOrder `json:"order,omitempty,omitzero"`
+	Kernel string `json:"kernel,omitempty,omitzero"`
+
+	// Order what SeaBIOS tries; the disks alone when absent
+	Order []BootConfigOrder `json:"order,omitempty,omitzero"`
 }
 
 // BootConfigFirmware seabios when absent
@@ -1737,7 +1739,9 @@ type StopOptions struct {
 // StorageConfig defines model for StorageConfig.
 type StorageConfig struct {
 	// Bandwidth bytes, or a number with K, M, G or T (powers of 1024)
-	Bandwidth Size               `json:"bandwidth,omitempty,omitzero"`
+	Bandwidth Size `json:"bandwidth,omitempty,omitzero"`
+
+	// BootOrder place among the disks that SeaBIOS tries; those without one come last
 	BootOrder int                `json:"boot_order,omitempty,omitzero"`
 	Cache     StorageConfigCache `json:"cache,omitempty,omitzero"`
 	Discard   bool               `json:"discard,omitempty,omitzero"`
@@ -2092,7 +2096,7 @@ type VMConfig struct {
 	Autostart AutostartConfig `json:"autostart,omitempty,omitzero"`
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
-	// Console which of the two consoles "vm console" attaches to
+	// Console which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 	Console     VMConfigConsole `json:"console,omitempty,omitzero"`
 	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
 	Description string          `json:"description,omitempty,omitzero"`
@@ -2119,7 +2123,7 @@ type VMConfig struct {
 	UUID string `json:"uuid,omitempty,omitzero"`
 }
 
-// VMConfigConsole which of the two consoles "vm console" attaches to
+// VMConfigConsole which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 type VMConfigConsole string
 
 // VMConfigRestart whether the node starts the VM again when it ended by itself; never when absent
