@@ -121,7 +121,7 @@ func grubDisk(root tools.Root, path string, size int64, files io.Reader, menu fu
 	if err := sparse(path, size); err != nil {
 		return err
 	}
-	mkfs := root.Command("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", rootUUID, "-d", tarball,
+	mkfs := root.Command("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-L", "root", "-U", rootUUID, "-d", tarball,
 		"-E", fmt.Sprintf("offset=%d", partStart), path, fmt.Sprintf("%dk", (size-partStart)>>10))
 	mkfs.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	if out, err := mkfs.CombinedOutput(); err != nil {

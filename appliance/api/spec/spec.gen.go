@@ -1510,13 +1510,21 @@ type Name = string
 
 // Network defines model for Network.
 type Network struct {
-	Bridge  string `json:"bridge"`
-	DHCP    bool   `json:"dhcp"`
-	Gateway string `json:"gateway"`
-	ID      string `json:"id"`
-	MTU     int    `json:"mtu"`
-	Name    string `json:"name"`
-	NAT     bool   `json:"nat"`
+	// BootFile what guests boot from it: an image, a name on boot_server or a URL
+	BootFile string `json:"boot_file,omitempty,omitzero"`
+
+	// BootImages further images that the node serves to guests that boot
+	BootImages []string `json:"boot_images,omitempty,omitzero"`
+
+	// BootServer TFTP server of the guests, when it is not the node
+	BootServer string `json:"boot_server,omitempty,omitzero"`
+	Bridge     string `json:"bridge"`
+	DHCP       bool   `json:"dhcp"`
+	Gateway    string `json:"gateway"`
+	ID         string `json:"id"`
+	MTU        int    `json:"mtu"`
+	Name       string `json:"name"`
+	NAT        bool   `json:"nat"`
 
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
