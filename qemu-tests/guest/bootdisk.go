@@ -2,7 +2,6 @@ package guest
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -17,9 +16,8 @@ import (
 
 // BootDisks are the disk images that guests boot from by SeaBIOS.
 type BootDisks struct {
-	Debian  string // Debian with GRUB, on which root logs in with the password "debian"
-	Memtest string // GRUB and memtest86+
-	IPXE    string // Debian's ipxe.iso as it is, which is a disk image too
+	Debian string // Debian with GRUB, on which root logs in with the password "debian"
+	IPXE   string // Debian's ipxe.iso as it is, which is a disk image too
 }
 
 // biosSet is a small Debian with an init system and a login prompt on the serial
@@ -53,8 +51,7 @@ func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, progr
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return BootDisks{}, err
 	}
-	d := BootDisks{Debian: filepath.Join(dir, "debian.img"), Memtest: filepath.Join(dir, "memtest.img"),
-		IPXE: root.Path("usr", "lib", "ipxe", "ipxe.iso")}
+	d := BootDisks{Debian: filepath.Join(dir, "debian.img"), IPXE: root.Path("usr", "lib", "ipxe", "ipxe.iso")}
 	archive, err := debianArchive(ctx, biosSet, cache, progress)
 	if err != nil {
 		return d, err
@@ -67,29 +64,8 @@ func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, progr
 	if err := grubDisk(root, d.Debian, 512<<20, in, debianMenu); err != nil {
 		return d, fmt.Errorf("guest: Debian for BIOS: %w", err)
 	}
-	program, err := os.ReadFile(root.Path("boot", "memtest86+x64.bin"))
-	if err != nil {
-		return d, err
-	}
-	var files bytes.Buffer
-	w := tar.NewWriter(&files)
-	if err := errors.Join(addDirs(w, "./boot/"), addFile(w, "./boot/memtest86+x64.bin", program), w.Close()); err != nil {
-		return d, err
-	}
-	err = grubDisk(root, d.Memtest, 32<<20, &files, func([]string) string { return memtestMenu })
-	return d, err
+	return d, nil
 }
-
-// memtestMenu is what the package's /etc/grub.d/20_memtest86+ adds.
-const memtestMenu = `if [ "$grub_platform" = pc ]; then if cpuid -l ; then
-	menuentry "Memory test (memtest86+x64.bin, serial console)" --class memtest {
-		insmod part_msdos
-		insmod ext2
-		set root='hd0,msdos1'
-		linux /boot/memtest86+x64.bin console=ttyS0,115200
-	}
-fi ; fi
-`
 
 // debianMenu is the entry that update-grub makes for the newest kernel.
 func debianMenu(boot []string) string {
@@ -236,7 +212,7 @@ func installGRUB(root tools.Root, path string, size int64) error {
 	}
 	const driveCheck, table, kindLinux = 0x66, 446, 0x83
 	mbr[driveCheck], mbr[driveCheck+1] = 0x90, 0x90 // as grub-bios-setup: no floppy here
-	clear(mbr[table : sectorBytes-2]) // the floppy's code of boot.img
+	clear(mbr[table : sectorBytes-2])               // the floppy's code of boot.img
 	entry := mbr[table : table+16]
 	copy(entry, []byte{0x80, 0xfe, 0xff, 0xff, kindLinux, 0xfe, 0xff, 0xff})
 	binary.LittleEndian.PutUint32(entry[8:], partStart/sectorBytes)
@@ -253,7 +229,7 @@ func installGRUB(root tools.Root, path string, size int64) error {
 // hv/vmm look for. What is written to them is forgotten.
 func (d BootDisks) QEMUArgs() []string {
 	var args []string
-	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"memtest", d.Memtest}, {"ipxe", d.IPXE}} {
+	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"ipxe", d.IPXE}} {
 		args = append(args, "-drive", "if=none,id="+disk.name+",format=raw,snapshot=on,file="+disk.path,
 			"-device", "virtio-blk-pci,drive="+disk.name+",serial=boot-"+disk.name)
 	}
