@@ -49,9 +49,15 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// newGuest makes a machine that runs code. It needs a CPU that can virtualize: a
-// /dev/kvm alone proves nothing.
+// newGuest makes a machine that runs code.
 func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+	t.Helper()
+	return newMachine(t, Options{CPUs: cpus, Kernel: tempFile(t, testELF([]byte(code), true))})
+}
+
+// newMachine makes a small machine. It needs a CPU that can virtualize: a /dev/kvm
+// alone proves nothing.
+func newMachine(t *testing.T, o Options) (*Machine, *output) {
 	t.Helper()
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	if !strings.Contains(string(info), " svm") && !strings.Contains(string(info), " vmx") {
@@ -63,7 +69,8 @@ func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
 	}
 	t.Cleanup(func() { kvm.Close() })
 	out := &output{}
-	m, err := New(Options{CPUs: cpus, Memory: 16 << 20, KVM: kvm, Kernel: tempFile(t, testELF([]byte(code), true)), Serial: out})
+	o.Memory, o.KVM, o.Serial = 16<<20, kvm, out
+	m, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
