@@ -11,7 +11,8 @@ const MachineType = "quantavirt-1"
 type Machine struct {
 	Name   string `json:"name"`
 	UUID   string `json:"uuid"`
-	CPUs   int    `json:"cpus"`         // 1 to 8
+	CPUs   int    `json:"cpus"` // 1 to 256
+	CPU    CPU    `json:"cpu,omitzero"`
 	Memory int64  `json:"memory_bytes"` // multiple of 4096, at least 16 MiB
 	Boot   Boot   `json:"boot"`
 	Disks  []Disk `json:"disks,omitempty"`

@@ -34,7 +34,7 @@ func TestValidate(t *testing.T) {
 		{"no name", func(m *config.Machine) { m.Name = "" }, qverr.Config, "name"},
 		{"path as name", func(m *config.Machine) { m.Name = "a/b" }, qverr.Config, "name"},
 		{"no CPU", func(m *config.Machine) { m.CPUs = 0 }, qverr.Config, "cpus"},
-		{"nine CPUs", func(m *config.Machine) { m.CPUs = 9 }, qverr.Config, "cpus"},
+		{"257 CPUs", func(m *config.Machine) { m.CPUs = 257 }, qverr.Config, "cpus"},
 		{"negative memory", func(m *config.Machine) { m.Memory = -4096 }, qverr.Config, "memory_bytes"},
 		{"little memory", func(m *config.Machine) { m.Memory = 16<<20 - 4096 }, qverr.Config, "memory_bytes"},
 		{"odd memory", func(m *config.Machine) { m.Memory++ }, qverr.Config, "memory_bytes"},
