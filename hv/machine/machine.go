@@ -23,6 +23,8 @@ type Options struct {
 	CPU     config.CPU
 	Memory  int64  // bytes
 	Cmdline string // of the kernel
+	// MemoryFrom is where memory comes from on the host.
+	MemoryFrom config.MemoryFrom
 
 	KVM *os.File // /dev/kvm
 	// Kernel is a bzImage, which unpacks itself in the guest, or an ELF file
@@ -132,6 +134,9 @@ func New(o Options) (*Machine, error) {
 	if err := o.CPU.Topology.Check(o.CPUs); err != nil {
 		return nil, err
 	}
+	if err := checkPinning(o.CPU.Pinning); err != nil {
+		return nil, err
+	}
 	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{})}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
@@ -159,7 +164,7 @@ func (m *Machine) build() (err error) {
 		return err
 	}
 	m.cpuid = filterCPUID(supported, m.topo)
-	if m.mem, err = memory.New(m.opts.Memory); err != nil {
+	if m.mem, err = memory.NewFrom(m.opts.Memory, memory.Options{HugePage: m.opts.MemoryFrom.PageBytes(), Node: m.opts.MemoryFrom.Node}); err != nil {
 		return err
 	}
 	bits := physBits(m.cpuid)
