@@ -56,7 +56,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		Trust: d.trust.Info, TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
-		Restart: end,
+		Restart: end, CPU: vm.HostCPU,
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init

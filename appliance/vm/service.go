@@ -16,6 +16,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -169,6 +170,7 @@ func Open(deps Deps) (*Service, error) {
 		return nil, err
 	}
 	for _, r := range records {
+		setDefault(&r.Config.Machine, config.FirstMachineType)
 		s.vms[r.Config.Name] = &machine{rec: r}
 	}
 	return s, nil

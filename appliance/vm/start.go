@@ -105,7 +105,8 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		RunDir:    s.RunDir,
 		NoJail:    s.NoJail,
 		Machine: config.Machine{
-			Name: c.Name, UUID: c.UUID, CPUs: c.CPU.Count, Memory: int64(c.Memory.Size),
+			Name: c.Name, UUID: c.UUID, Type: c.Machine, CPUs: c.CPU.Count, CPU: cpuOf(c),
+			Memory: int64(c.Memory.Size), MemoryFrom: memoryFrom(c),
 			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline},
 		},
 	}

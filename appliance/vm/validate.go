@@ -29,34 +29,10 @@ func validate(c *spec.VMConfig) error {
 	if c.Name == "." || c.Name == ".." {
 		return invalid("name", "%q is no name", c.Name)
 	}
-	for _, check := range []func(*spec.VMConfig) error{checkCPU, checkMemory, checkBoot, checkStorage, checkNetwork, checkRest} {
+	for _, check := range []func(*spec.VMConfig) error{checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
 		if err := check(c); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func checkCPU(c *spec.VMConfig) error {
-	cpu := &c.CPU
-	if t := cpu.Topology; t != (spec.CPUTopology{}) {
-		if product := t.Sockets * t.Cores * t.Threads; product != cpu.Count {
-			return qverr.New(qverr.Topology, "cpu.topology: %d sockets × %d cores × %d threads are %d vCPUs, cpu.count is %d",
-				t.Sockets, t.Cores, t.Threads, product, cpu.Count).With("path", "cpu.topology")
-		}
-		if t.Sockets != 1 || t.Threads != 1 {
-			return unsupported("cpu.topology", "a topology other than one socket with one thread a core")
-		}
-	}
-	switch {
-	case cpu.Count > system.MaxVCPUs:
-		return qverr.New(qverr.Limit, "cpu.count: %d vCPUs, a VM of this version has at most %d", cpu.Count, system.MaxVCPUs).With("path", "cpu.count")
-	case cpu.Model != "host":
-		return unsupported("cpu.model", "a named CPU model")
-	case len(cpu.Features) > 0:
-		return unsupported("cpu.features", "a choice of CPU features")
-	case len(cpu.Pinning) > 0:
-		return unsupported("cpu.pinning", "pinning of vCPUs")
 	}
 	return nil
 }
@@ -74,12 +50,8 @@ func checkMemory(c *spec.VMConfig) error {
 		return invalid("memory.max_size", "%s is less than memory.size %s", m.MaxSize, m.Size)
 	case m.MaxSize > m.Size:
 		return unsupported("memory.max_size", "hot-add of memory")
-	case m.Hugepages != spec.MemoryConfigHugepagesOff:
-		return unsupported("memory.hugepages", "guest memory in huge pages")
 	case m.Balloon:
 		return unsupported("memory.balloon", "the balloon device")
-	case m.NumaNode != nil:
-		return unsupported("memory.numa_node", "placement on a NUMA node")
 	}
 	return nil
 }

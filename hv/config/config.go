@@ -3,20 +3,21 @@
 // come with the configuration over the start socket.
 package config
 
-// MachineType names what a guest finds where: memory map, ACPI tables, slots of the PCI bus.
-// It changes when those do.
-const MachineType = "quantavirt-1"
-
 // Machine is the hardware of one VM.
 type Machine struct {
 	Name   string `json:"name"`
+	Type   string `json:"type,omitempty"` // one of MachineTypes, "" means the newest
 	UUID   string `json:"uuid"`
-	CPUs   int    `json:"cpus"`         // 1 to 8
+	CPUs   int    `json:"cpus"` // 1 to 256
+	CPU    CPU    `json:"cpu,omitzero"`
 	Memory int64  `json:"memory_bytes"` // multiple of 4096, at least 16 MiB
-	Boot   Boot   `json:"boot"`
-	Disks  []Disk `json:"disks,omitempty"`
-	NICs   []NIC  `json:"nics,omitempty"`
-	Vsock  *Vsock `json:"vsock,omitempty"`
+	// MemoryFrom is where that comes from on the host.
+	MemoryFrom MemoryFrom `json:"memory_from,omitzero"`
+
+	Boot  Boot   `json:"boot"`
+	Disks []Disk `json:"disks,omitempty"`
+	NICs  []NIC  `json:"nics,omitempty"`
+	Vsock *Vsock `json:"vsock,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.

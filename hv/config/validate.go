@@ -9,7 +9,7 @@ import (
 
 // Bounds of a machine.
 const (
-	MaxCPUs    = 8
+	MaxCPUs    = 256
 	MinMemory  = 16 << 20
 	MaxMemory  = 1 << 42
 	MaxDisks   = 16
@@ -31,11 +31,16 @@ func (m *Machine) Validate() error {
 	if m.Name == "" || strings.ContainsAny(m.Name, "/\x00") {
 		return bad("name", "%q is no name", m.Name)
 	}
-	if m.CPUs < 1 || m.CPUs > MaxCPUs {
-		return bad("cpus", "%d vCPUs: 1 to %d are possible", m.CPUs, MaxCPUs)
+	if m.Type != "" {
+		if err := CheckMachineType(m.Type); err != nil {
+			return qverr.From(err).With("path", "type")
+		}
 	}
-	if m.Memory < MinMemory || m.Memory > MaxMemory || m.Memory%4096 != 0 {
-		return bad("memory_bytes", "%d bytes of memory: a multiple of 4096 from 16 MiB to 4 TiB is needed", m.Memory)
+	if err := m.validateCPU(); err != nil {
+		return err
+	}
+	if err := m.validateMemory(); err != nil {
+		return err
 	}
 	if m.Boot.Kernel == "" {
 		return bad("boot.kernel", "no kernel is named")

@@ -118,11 +118,11 @@ func readSparse(f *os.File, dst []byte, off int64) error {
 func (m *Machine) writeACPI() error {
 	w := windows(m.mem, physBits(m.cpuid))
 	blob, err := acpi.Build(acpi.Config{
-		CPUs: m.opts.CPUs,
-		ECAM: acpi.Range{Base: ecamBase, Size: ecamSize},
-		Low:  acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
-		High: acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
-		PM:   portPM, Reset: portReset, ResetValue: cf9Reset | 2,
+		APICIDs: m.topo.apicIDs(),
+		ECAM:    acpi.Range{Base: ecamBase, Size: ecamSize},
+		Low:     acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
+		High:    acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
+		PM:      portPM, Reset: portReset, ResetValue: cf9Reset | 2,
 		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
 		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
 	}, tablesStart)

@@ -21,7 +21,7 @@ const kindVM = "vm"
 type Measures struct {
 	Name     string `json:"name"`
 	UUID     string `json:"uuid"`
-	Machine  string `json:"machine"` // which devices are where: config.MachineType
+	Machine  string `json:"machine"` // which devices are where: a type of hv/config
 	CPUs     int    `json:"cpus"`
 	Memory   int64  `json:"memory_bytes"`
 	Firmware string `json:"firmware"` // "direct": the kernel is started without any

@@ -979,10 +979,16 @@ type CPUTopology struct {
 
 // Capabilities defines model for Capabilities.
 type Capabilities struct {
-	APIVersion           string    `json:"api_version"`
-	ConfigSchemaVersions []string  `json:"config_schema_versions"`
-	Features             []Feature `json:"features"`
-	Limits               Limits    `json:"limits"`
+	APIVersion           string   `json:"api_version"`
+	ConfigSchemaVersions []string `json:"config_schema_versions"`
+
+	// CPUFlags what the node's CPU and KVM can show a guest, by Linux's names; empty without KVM
+	CPUFlags []string  `json:"cpu_flags"`
+	Features []Feature `json:"features"`
+	Limits   Limits    `json:"limits"`
+
+	// MachineTypes oldest first
+	MachineTypes []string `json:"machine_types"`
 }
 
 // Card defines model for Card.
@@ -2097,8 +2103,11 @@ type VMConfig struct {
 	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
 	Description string          `json:"description,omitempty,omitzero"`
 	Graphics    GraphicsConfig  `json:"graphics,omitempty,omitzero"`
-	Memory      MemoryConfig    `json:"memory"`
-	Migration   MigrationConfig `json:"migration,omitempty,omitzero"`
+
+	// Machine machine type: what the guest finds where. The newest when absent at creation, and kept by the VM from then on
+	Machine   string          `json:"machine,omitempty,omitzero"`
+	Memory    MemoryConfig    `json:"memory"`
+	Migration MigrationConfig `json:"migration,omitempty,omitzero"`
 
 	// Name not "." or ".."
 	Name    Name        `json:"name"`

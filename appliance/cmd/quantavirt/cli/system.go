@@ -172,6 +172,8 @@ func (a *app) capabilitiesCmd() *cobra.Command {
 				}
 				l := ans.value.Limits
 				io.WriteString(w, "\n")
+				row(w, "Machine types", strings.Join(ans.value.MachineTypes, " "))
+				row(w, "CPU flags", strings.Join(ans.value.CPUFlags, " "))
 				row(w, "vCPUs of a VM", l.VcpusPerVM)
 				row(w, "Disks of a VM", l.DisksPerVM)
 				row(w, "NICs of a VM", l.NicsPerVM)
