@@ -70,7 +70,7 @@ func (p *pool) serve() {
 			continue
 		}
 		p.mu.Unlock()
-		r.Err = perform(p.dev, r)
+		r.Err = Perform(p.dev, r)
 		p.mu.Lock()
 		p.done.push(r)
 		if p.armed {
@@ -108,8 +108,8 @@ func (p *pool) Close() {
 	p.wg.Wait()
 }
 
-// perform does a request by the methods of a device.
-func perform(d Device, r *Request) error {
+// Perform does a request at once, by the methods of a device.
+func Perform(d Device, r *Request) error {
 	var err error
 	switch r.Op {
 	case OpRead, OpWrite:

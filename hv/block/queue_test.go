@@ -292,7 +292,7 @@ func benchmarkQueue(b *testing.B, kind string, raw *Raw, op Op, depth int) {
 		for i := range reqs {
 			reqs[i].Off = rnd.Int64N(raw.size/4096) * 4096
 			if q == nil {
-				if err := perform(raw, &reqs[i]); err != nil {
+				if err := Perform(raw, &reqs[i]); err != nil {
 					b.Fatal(err)
 				}
 				continue

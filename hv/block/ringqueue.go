@@ -17,6 +17,7 @@ type ringQueue struct {
 	raw  *Raw
 	ring *uring.Ring
 	pool *pool
+	slow int // requests that the pool has
 
 	slots []*Request // by UserData
 	free  []uint16
@@ -40,7 +41,7 @@ func (q *ringQueue) Submit(r *Request) {
 			break
 		}
 		if !q.raw.aligned(r.IOV, r.Off) {
-			q.pool.Submit(r)
+			q.leave(r)
 			return
 		}
 		if r.vec.fill(r.IOV); r.vec.left == 0 {
@@ -59,7 +60,7 @@ func (q *ringQueue) Submit(r *Request) {
 			break
 		}
 		if q.raw.clearMode(r) == 0 {
-			q.pool.Submit(r)
+			q.leave(r)
 			return
 		}
 		q.start(r)
@@ -127,7 +128,15 @@ func (q *ringQueue) Commit() {
 			q.done.push(r)
 		}
 	}
-	q.pool.Commit()
+	if q.slow > 0 {
+		q.pool.Commit()
+	}
+}
+
+// leave has the pool do a request.
+func (q *ringQueue) leave(r *Request) {
+	q.slow++
+	q.pool.Submit(r)
 }
 
 func (q *ringQueue) release(user uint64) *Request {
@@ -149,11 +158,19 @@ func (q *ringQueue) Done() *Request {
 			}
 			continue
 		}
-		if !q.again {
-			return q.pool.Done()
+		if q.again {
+			q.again = false
+			q.Commit()
+			continue
 		}
-		q.again = false
-		q.Commit()
+		if q.slow == 0 {
+			return nil
+		}
+		r := q.pool.Done()
+		if r != nil {
+			q.slow--
+		}
+		return r
 	}
 }
 
@@ -189,7 +206,7 @@ func (q *ringQueue) complete(r *Request, res int32) bool {
 		if err != nil {
 			// It tries again, and knows what else there is.
 			q.again = true
-			q.pool.Submit(r)
+			q.leave(r)
 			return false
 		}
 	}
@@ -197,15 +214,15 @@ func (q *ringQueue) complete(r *Request, res int32) bool {
 }
 
 func (q *ringQueue) Arm() bool {
-	a := q.ring.Arm()
-	b := q.pool.Arm()
-	return a || b || q.done.first != nil
+	done := q.ring.Arm()
+	if q.slow > 0 {
+		done = q.pool.Arm() || done
+	}
+	return done || q.done.first != nil
 }
 
-func (q *ringQueue) Disarm() {
-	q.ring.Disarm()
-	q.pool.Disarm()
-}
+// Disarm leaves the pool armed: an event too many does no harm.
+func (q *ringQueue) Disarm() { q.ring.Disarm() }
 
 func (q *ringQueue) Close() {
 	q.pool.Close()
