@@ -23,7 +23,7 @@ const (
 
 const diskSize = 4 << 20
 
-func newDisk(t *testing.T, opts blk.Options) (*driver.Driver, *blk.Device, string) {
+func newDisk(t testing.TB, opts blk.Options) (*driver.Driver, *blk.Device, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
