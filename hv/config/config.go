@@ -42,18 +42,6 @@ type Boot struct {
 	Cmdline  string `json:"cmdline"`
 }
 
-// Disk is one virtio-blk device.
-type Disk struct {
-	ID       string `json:"id"`
-	File     string `json:"file"`   // descriptor name
-	Format   string `json:"format"` // "raw"
-	ReadOnly bool   `json:"readonly,omitempty"`
-	Serial   string `json:"serial,omitempty"` // at most 20 bytes
-	Queues   int    `json:"queues,omitempty"` // 1 to 64, 0 means 1
-	Cache    string `json:"cache,omitempty"`  // none, writeback (default), writethrough
-	Discard  bool   `json:"discard,omitempty"`
-}
-
 // NIC is one virtio-net device on a TAP.
 type NIC struct {
 	ID    string `json:"id"`

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -29,9 +30,18 @@ type MSIX struct {
 	bar        int
 	table, pba uint64 // offsets in the BAR
 
+	// enabled is the enable bit of control, for Notify: the queues of a device share
+	// no lock.
+	enabled atomic.Bool
+
 	mu      sync.Mutex
 	vectors []vector
 	control uint16 // enable and function mask bits
+}
+
+func (m *MSIX) setControl(v uint16) {
+	m.control = v
+	m.enabled.Store(v&msixEnable != 0)
 }
 
 type vector struct {
@@ -91,15 +101,12 @@ func (m *MSIX) Notify(v int) {
 	if v < 0 || v >= len(m.vectors) {
 		return
 	}
-	m.mu.Lock()
-	on, fd := m.control&msixEnable != 0, m.vectors[v].fd
-	m.mu.Unlock()
-	if !on {
+	if !m.enabled.Load() {
 		return
 	}
 	one := [8]byte{1}
 	// It can only fail with EAGAIN, at 2^64-1 pending notifications.
-	_, _ = unix.Write(fd, one[:])
+	_, _ = unix.Write(m.vectors[v].fd, one[:])
 }
 
 // EventFD is the eventfd whose signal raises vector, for vhost and VFIO. It is
@@ -112,11 +119,7 @@ func (m *MSIX) EventFD(v int) int {
 }
 
 // Enabled tells whether the guest has switched MSI-X on.
-func (m *MSIX) Enabled() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.control&msixEnable != 0
-}
+func (m *MSIX) Enabled() bool { return m.enabled.Load() }
 
 func (m *MSIX) covers(bar int, off uint64) bool {
 	if bar != m.bar {
@@ -214,7 +217,7 @@ func (m *MSIX) WriteConfig(int, []byte) {
 	if m.control&msixEnable == 0 && control&msixEnable != 0 {
 		m.drain() // what came while MSI-X was off is nobody's
 	}
-	m.control = control
+	m.setControl(control)
 	for i := range m.vectors {
 		m.apply(&m.vectors[i])
 	}
@@ -250,7 +253,7 @@ func (m *MSIX) apply(v *vector) {
 func (m *MSIX) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.control = 0
+	m.setControl(0)
 	for i := range m.vectors {
 		v := &m.vectors[i]
 		v.addr, v.data, v.mask = 0, 0, msixVectorMask
@@ -281,7 +284,7 @@ func (m *MSIX) bind(h Host) error {
 func (m *MSIX) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.control = 0
+	m.setControl(0)
 	for i := range m.vectors {
 		if m.vectors[i].fd >= 0 {
 			unix.Close(m.vectors[i].fd)

@@ -68,18 +68,6 @@ type VCPUStats struct {
 	CPUUS int64  `json:"cpu_us"`
 }
 
-// DiskStats counts what the guest asked of one disk.
-type DiskStats struct {
-	ID         string `json:"id"`
-	Reads      uint64 `json:"reads"`
-	ReadBytes  uint64 `json:"read_bytes"`
-	Writes     uint64 `json:"writes"`
-	WriteBytes uint64 `json:"write_bytes"`
-	Flushes    uint64 `json:"flushes"`
-	Discards   uint64 `json:"discards"`
-	Errors     uint64 `json:"errors"`
-}
-
 // NICStats counts the packets of one network device as the guest sees them. With
 // vhost-net the kernel moves them unseen, and Offloaded is true and the rest 0:
 // read the TAP's statistics instead.

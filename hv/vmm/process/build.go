@@ -6,11 +6,9 @@ import (
 	"net"
 	"os"
 
-	"quantavirt/hv/block"
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio"
-	"quantavirt/hv/virtio/blk"
 	vconsole "quantavirt/hv/virtio/console"
 	vnet "quantavirt/hv/virtio/net"
 	"quantavirt/hv/virtio/rng"
@@ -36,12 +34,6 @@ const (
 type device struct {
 	transport *virtio.Transport
 	info      vmm.Device
-}
-
-type disk struct {
-	id      string
-	dev     *blk.Device
-	backend block.Device
 }
 
 type nic struct {
@@ -126,26 +118,6 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 		return err
 	}
 	return vm.add(slotVsock, dev, virtio.ClassOther, vmm.Device{ID: "vsock", Kind: "virtio-vsock", Backend: "vhost-vsock"})
-}
-
-func (vm *VM) addDisks(files map[string]*os.File) error {
-	for i, d := range vm.cfg.Disks {
-		raw, err := block.OpenRaw(files[d.File], block.Options{ReadOnly: d.ReadOnly, Cache: block.Cache(d.Cache)})
-		if err != nil {
-			return err
-		}
-		dev, err := blk.New(raw, blk.Options{ReadOnly: d.ReadOnly, Discard: d.Discard, Serial: d.Serial, Queues: d.Queues,
-			Writethrough: block.Cache(d.Cache) == block.CacheWritethrough,
-			Log:          func(err error) { vm.log.Error("a request of the guest failed", "disk", d.ID, "err", err) }})
-		if err != nil {
-			return err
-		}
-		if err := vm.add(slotDisks+i, dev, virtio.ClassStorage, vmm.Device{ID: d.ID, Kind: "virtio-blk", Backend: d.Format}); err != nil {
-			return err
-		}
-		vm.disks = append(vm.disks, disk{d.ID, dev, raw})
-	}
-	return nil
 }
 
 func (vm *VM) addNICs(files map[string]*os.File) error {

@@ -99,6 +99,9 @@ func (vm *VM) answer(req *wire.Request) *wire.Response {
 	if name, ok := strings.CutPrefix(req.Path, consolePath); ok && req.Method == "GET" {
 		return vm.answerConsole(name)
 	}
+	if id, ok := limitsOf(req.Path); ok && (req.Method == "GET" || req.Method == "PATCH") {
+		return vm.answerLimits(id, req)
+	}
 	return answerError(qverr.New(qverr.NoEnt, "control socket: no %s %s", req.Method, req.Path))
 }
 

@@ -36,10 +36,7 @@ func (vm *VM) stats() vmm.Stats {
 		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
 	}
 	for _, d := range vm.disks {
-		c := &d.dev.Counters
-		s.Disks = append(s.Disks, vmm.DiskStats{ID: d.id, Reads: c.Reads.Load(), ReadBytes: c.ReadBytes.Load(),
-			Writes: c.Writes.Load(), WriteBytes: c.WriteBytes.Load(), Flushes: c.Flushes.Load(),
-			Discards: c.Discards.Load(), Errors: c.Errors.Load()})
+		s.Disks = append(s.Disks, d.stats())
 	}
 	for _, n := range vm.nics {
 		c := &n.dev.Counters
