@@ -108,6 +108,9 @@ func Report(status, signal int, words ExitReport) ExitReport {
 		return r
 	}
 	r.Code, r.Message = codeOfReason[reason], messageOfEnd(status, signal, reason)
+	if signal == int(syscall.SIGSYS) {
+		r.Code = qverr.Perm
+	}
 	return r
 }
 
@@ -120,6 +123,8 @@ var codeOfReason = map[Reason]qverr.Code{
 
 func messageOfEnd(status, signal int, reason Reason) string {
 	switch {
+	case signal == int(syscall.SIGSYS):
+		return "the VM process was ended by the kernel: it made a system call that its jail forbids"
 	case signal != 0:
 		return fmt.Sprintf("the VM process was ended by signal %d (%s)", signal, syscall.Signal(signal))
 	case reason == ReasonGuestOff:

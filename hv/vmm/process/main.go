@@ -54,11 +54,13 @@ func Main(name string) int {
 // begin locks the process in and starts the machine.
 func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, net.Listener, error) {
 	began := time.Now()
+	seal := func() error { return nil }
 	if j := frame.Jail; j != nil {
-		err := jail.Enter(jail.Spec{UID: j.UID, GID: j.GID, Dir: j.Dir, Memlock: j.Memlock, Hostname: frame.Machine.Name})
-		if err != nil {
+		spec := jail.Spec{UID: j.UID, GID: j.GID, Dir: j.Dir, Memlock: j.Memlock, Hostname: frame.Machine.Name, LogCalls: j.LogCalls}
+		if err := jail.Enter(spec); err != nil {
 			return nil, nil, err
 		}
+		seal = spec.Seal
 	}
 	locked := time.Now()
 	if err := frame.Machine.Validate(); err != nil {
@@ -71,7 +73,7 @@ func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, n
 	files[config.FileControl].Close()
 	vm := newVM(frame.Machine, log)
 	go vm.serve(listener)
-	built, err := vm.start(files)
+	built, err := vm.start(files, seal)
 	if err != nil {
 		return nil, nil, err
 	}
