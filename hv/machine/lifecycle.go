@@ -9,6 +9,7 @@ import (
 // event is what a vCPU, a device or KVM wants of the machine as a whole.
 type event struct {
 	generation int // of the vCPUs that sent it; -1 from elsewhere
+	vcpu       int // that sent it; -1 from elsewhere
 	kind       eventKind
 	err        error
 }
@@ -33,7 +34,7 @@ func (m *Machine) post(e event) {
 
 // Fail ends the machine because of err, which carries a catalogue code.
 func (m *Machine) Fail(err error) {
-	m.post(event{generation: -1, kind: eventFailure, err: err})
+	m.post(event{generation: -1, vcpu: -1, kind: eventFailure, err: err})
 }
 
 // Start places the BARs, loads the kernel and runs the vCPUs.
@@ -110,14 +111,14 @@ func (m *Machine) handle(e event) {
 	case eventReset:
 		m.log.Info("the guest resets the machine")
 		if err := m.reset(); err != nil {
-			m.end(Exit{Failed, err})
+			m.end(Exit{Reason: Failed, Err: err})
 		}
 	case eventPowerOff:
 		m.end(Exit{Reason: PoweredOff})
 	case eventTripleFault:
-		m.end(Exit{TripleFault, e.err})
+		m.crash(TripleFault, e)
 	case eventFailure:
-		m.end(Exit{Failed, e.err})
+		m.crash(Failed, e)
 	}
 }
 
@@ -154,7 +155,7 @@ func (m *Machine) Reset() error {
 		return qverr.New(qverr.State, "reset: the machine is %s", s)
 	}
 	if err := m.reset(); err != nil {
-		m.end(Exit{Failed, err})
+		m.end(Exit{Reason: Failed, Err: err})
 		return err
 	}
 	return nil

@@ -74,6 +74,7 @@ func (r Reason) String() string {
 type Exit struct {
 	Reason Reason
 	Err    error
+	Crash  *Crash // for TripleFault and Failed, unless there were no vCPUs
 }
 
 // Machine is one virtual machine. Its methods may be called from any goroutine.

@@ -34,6 +34,8 @@ type Device struct {
 	Address string `json:"address,omitempty"` // PCI address in the guest, "00:03.0"
 	Backend string `json:"backend,omitempty"` // "raw", "vhost-net", "tap", "vhost-vsock"
 	Ready   bool   `json:"ready"`             // the guest's driver has it in use
+	// Broken says why the device stopped until the guest resets it, "" if it did not.
+	Broken string `json:"broken,omitempty"`
 }
 
 // Stats are the counters of a VM process. They start at 0 with the process and
@@ -65,7 +67,9 @@ type VCPUStats struct {
 	Exits uint64 `json:"exits"`
 	IO    uint64 `json:"io_exits"`
 	MMIO  uint64 `json:"mmio_exits"`
-	CPUUS int64  `json:"cpu_us"`
+	// Reasons counts all exits by their reason: "io", "mmio", "interrupted", …
+	Reasons map[string]uint64 `json:"exits_by_reason"`
+	CPUUS   int64             `json:"cpu_us"`
 }
 
 // DiskStats counts what the guest asked of one disk.

@@ -56,6 +56,8 @@ type ExitReport struct {
 	Time    time.Time  `json:"time"`           // when it ended
 	Resets  int        `json:"resets"`         // resets of the guest until then
 	Last    State      `json:"last,omitempty"` // state before the end
+	// Crash is what the VM process knew when the guest or the machine failed.
+	Crash *CrashReport `json:"crash,omitempty"`
 }
 
 // ExitPath is where the process called name leaves its last words.

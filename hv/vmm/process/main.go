@@ -98,6 +98,7 @@ func (vm *VM) finish(listener io.Closer, report *os.File) int {
 	exit := vm.machine.Wait()
 	r := reportOf(exit)
 	r.Time, r.Resets, r.Last = time.Now().UTC(), int(vm.machine.Stats().Resets), vm.lastState()
+	r.Crash = vm.crashOf(exit, r)
 	writeReport(vm.log, report, r)
 	vm.log.Info("the VM is over", "reason", string(r.Reason), "status", r.Status)
 	vm.close(vm.log)

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/kvm"
+	"quantavirt/hv/machine"
 	"quantavirt/hv/vmm"
 	ver "quantavirt/internal/version"
 )
@@ -33,7 +35,7 @@ func (vm *VM) stats() vmm.Stats {
 		s.FirstEntry = &at
 	}
 	for i, v := range m.VCPUs {
-		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
+		s.VCPUs = append(s.VCPUs, vcpuStats(i, v))
 	}
 	for _, d := range vm.disks {
 		c := &d.dev.Counters
@@ -46,6 +48,17 @@ func (vm *VM) stats() vmm.Stats {
 		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
 			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
 			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+	}
+	return s
+}
+
+func vcpuStats(id int, v machine.VCPUStats) vmm.VCPUStats {
+	s := vmm.VCPUStats{ID: id, Exits: v.Total(), IO: v.Exits[kvm.ExitIO], MMIO: v.Exits[kvm.ExitMMIO],
+		CPUUS: v.CPUTime.Microseconds(), Reasons: map[string]uint64{}}
+	for reason, n := range v.Exits {
+		if n > 0 {
+			s.Reasons[kvm.ReasonName(uint32(reason))] += n
+		}
 	}
 	return s
 }

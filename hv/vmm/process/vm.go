@@ -186,6 +186,9 @@ func (vm *VM) info() vmm.Info {
 	for _, d := range vm.devices {
 		info := d.info
 		info.Ready = d.transport.Ready()
+		if err := d.transport.Broken(); err != nil {
+			info.Broken = err.Error()
+		}
 		i.Devices = append(i.Devices, info)
 	}
 	return i
