@@ -34,14 +34,28 @@ func print32(s string) string { // mov $0x3f8, %dx; then mov and out for each by
 
 // output is what the guest printed.
 type output struct {
-	mu sync.Mutex
-	b  strings.Builder
+	mu      sync.Mutex
+	b       strings.Builder
+	want    int
+	reached chan struct{}
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.b.Write(p)
+	n, err := o.b.Write(p)
+	if o.reached != nil && o.b.Len() >= o.want {
+		close(o.reached)
+		o.reached = nil
+	}
+	return n, err
+}
+
+// after is closed when n bytes were printed. The guest does not run yet.
+func (o *output) after(n int) <-chan struct{} {
+	c := make(chan struct{})
+	o.want, o.reached = n, c
+	return c
 }
 
 func (o *output) String() string {
@@ -174,6 +188,25 @@ func TestGuestReset(t *testing.T) {
 	if len(states) != 2 || states[0] != Running || states[1] != Ended {
 		t.Errorf("states %v", states)
 	}
+}
+
+// TestResetLoop has a guest that does nothing but reset: it is slowed down, and can be
+// ended all the same.
+func TestResetLoop(t *testing.T) {
+	m, out := newGuest(t, 1, print32("x")+"\xb0\xfe\xe6\x64"+halt) // mov $0xfe, %al; out %al, $0x64
+	seen := out.after(1 + resetBurst + 2)
+	begin := time.Now()
+	start(t, m)
+	select {
+	case <-seen:
+	case <-time.After(time.Minute):
+		t.Fatalf("%d resets", m.Stats().Resets)
+	}
+	if took := time.Since(begin); took < 1500*time.Millisecond {
+		t.Errorf("%d resets in %v", m.Stats().Resets, took)
+	}
+	m.Quit()
+	wait(t, m, Quit)
 }
 
 func TestPauseResume(t *testing.T) {

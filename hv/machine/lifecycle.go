@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"time"
 
 	"quantavirt/internal/qverr"
 )
@@ -96,7 +97,33 @@ func (m *Machine) supervise() {
 		case <-m.done:
 			return
 		case e := <-m.events:
+			if e.kind == eventReset {
+				m.slowDown()
+			}
 			m.handle(e)
+		}
+	}
+}
+
+// How often a guest may reset the machine: so many times at once, then so often a
+// second. A guest that does nothing else would keep a CPU busy with loading it.
+const (
+	resetRate  = 1
+	resetBurst = 8
+)
+
+// slowDown waits until the guest may reset the machine, or the machine has ended.
+func (m *Machine) slowDown() {
+	for {
+		wait := m.pace.Delay(1, time.Now())
+		if wait == 0 {
+			return
+		}
+		m.log.Warn("the guest resets the machine over and over", "wait", wait)
+		select {
+		case <-m.done:
+			return
+		case <-time.After(wait):
 		}
 	}
 }

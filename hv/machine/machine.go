@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"quantavirt/hv/config"
+	"quantavirt/hv/internal/allowance"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/pci"
@@ -94,6 +95,7 @@ type Machine struct {
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
+	pace   *allowance.Allowance // of resets by the guest
 	done   chan struct{}
 	wg     sync.WaitGroup // the supervisor
 
@@ -127,7 +129,8 @@ func New(o Options) (*Machine, error) {
 	if o.Memory < config.MinMemory {
 		return nil, qverr.New(qverr.Inval, "%d bytes of memory: at least %d are needed", o.Memory, config.MinMemory)
 	}
-	m := &Machine{opts: o, log: o.Log, events: make(chan event, config.MaxCPUs+1), done: make(chan struct{})}
+	m := &Machine{opts: o, log: o.Log, events: make(chan event, config.MaxCPUs+1), done: make(chan struct{}),
+		pace: allowance.New(resetRate, resetBurst)}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

@@ -45,13 +45,15 @@ type Stats struct {
 	Time          time.Time `json:"time"`
 	UptimeSeconds float64   `json:"uptime_seconds"` // since the vCPUs began to run
 	// FirstEntry is when the first vCPU first entered guest code.
-	FirstEntry   *time.Time  `json:"first_entry_at,omitempty"`
-	CPU          CPUStats    `json:"cpu"`
-	VCPUs        []VCPUStats `json:"vcpus"`
-	Disks        []DiskStats `json:"disks"`
-	NICs         []NICStats  `json:"nics"`
-	GuestTouched int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
-	Process      ProcStats   `json:"process"`
+	FirstEntry *time.Time  `json:"first_entry_at,omitempty"`
+	CPU        CPUStats    `json:"cpu"`
+	VCPUs      []VCPUStats `json:"vcpus"`
+	Disks      []DiskStats `json:"disks"`
+	NICs       []NICStats  `json:"nics"`
+	// Consoles count what the guest printed.
+	Consoles     []ConsoleStats `json:"consoles"`
+	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host
+	Process      ProcStats      `json:"process"`
 }
 
 // CPUStats is the processor time of the whole process in microseconds (getrusage).
@@ -70,6 +72,14 @@ type VCPUStats struct {
 	// Reasons counts all exits by their reason: "io", "mmio", "interrupted", …
 	Reasons map[string]uint64 `json:"exits_by_reason"`
 	CPUUS   int64             `json:"cpu_us"`
+}
+
+// ConsoleStats counts the bytes of one console: what was kept, over all starts of the VM,
+// and what was dropped since this start because the guest printed more than it may.
+type ConsoleStats struct {
+	ID      string `json:"id"`
+	Bytes   uint64 `json:"bytes"`
+	Dropped uint64 `json:"dropped_bytes"`
 }
 
 // DiskStats counts what the guest asked of one disk.

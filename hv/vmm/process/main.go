@@ -30,7 +30,7 @@ func Main(name string) int {
 	debug.SetGCPercent(gcPercent)
 	// The log may be a pipe whose reader is gone with the daemon; the VM stays.
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
-	log := qvlog.New(os.Stderr, qvlog.Options{}).With("subsystem", "vm", "vm", name)
+	log := qvlog.New(newBoundedLog(os.Stderr), qvlog.Options{}).With("subsystem", "vm", "vm", name)
 	sock := os.NewFile(vmm.StartFD, "start")
 	frame, files, err := vmm.ReceiveFrame(sock)
 	if err == nil && frame.Machine.Name != name {

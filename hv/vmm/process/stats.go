@@ -1,7 +1,9 @@
 package process
 
 import (
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +20,7 @@ func version() string { return ver.Version }
 func (vm *VM) stats() vmm.Stats {
 	now := time.Now()
 	s := vmm.Stats{Time: now.UTC(), CPU: cpuStats(), Process: procStats(),
-		VCPUs: []vmm.VCPUStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
+		VCPUs: []vmm.VCPUStats{}, Consoles: []vmm.ConsoleStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
 	ready := vm.hasMachine()
 	vm.mu.Lock()
 	s.State = vm.state
@@ -36,6 +38,10 @@ func (vm *VM) stats() vmm.Stats {
 	}
 	for i, v := range m.VCPUs {
 		s.VCPUs = append(s.VCPUs, vcpuStats(i, v))
+	}
+	for _, name := range slices.Sorted(maps.Keys(vm.consoles)) {
+		r := vm.consoles[name].ring
+		s.Consoles = append(s.Consoles, vmm.ConsoleStats{ID: name, Bytes: r.Written(), Dropped: r.Dropped()})
 	}
 	for _, d := range vm.disks {
 		c := &d.dev.Counters
