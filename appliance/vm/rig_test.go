@@ -35,6 +35,7 @@ type fakeVMM struct {
 	spawned func(vmm.Spec) // sees what a process gets
 	deaf    bool           // guests do not react to the power button
 	nextPID int
+	crash   *vmm.CrashReport // what the next process to end leaves
 }
 
 type fakeProc struct {
@@ -95,13 +96,17 @@ func (p *fakeProc) end(status, signal int) {
 		return
 	}
 	delete(p.v.procs, p.name)
-	p.report = vmm.Report(status, signal, vmm.ExitReport{})
+	p.report = vmm.Report(status, signal, vmm.ExitReport{Crash: p.v.crash})
+	p.v.crash = nil
 	close(p.done)
 }
 
 func (p *fakeProc) PID() int         { return p.pid }
 func (p *fakeProc) Control() Control { return p }
-func (p *fakeProc) Kill() error      { p.end(-1, 9); return nil }
+func (p *fakeProc) Host() (vmm.HostStats, error) {
+	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
+}
+func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:

@@ -41,6 +41,8 @@ type Process interface {
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
 	Kill() error
+	// Host is what the node's kernel knows of it.
+	Host() (vmm.HostStats, error)
 }
 
 // Control drives a VM process.
@@ -126,6 +128,7 @@ type record struct {
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
 	StartedAt *time.Time      `json:"started_at,omitempty"`
+	CrashedAt *time.Time      `json:"crashed_at,omitempty"` // when the crash report is from
 	CID       uint32          `json:"cid"`
 	Restarts  int             `json:"restarts"`
 	// Starting is set while there may be a process that State does not tell of.
@@ -267,6 +270,7 @@ func (s *Service) show(m *machine) spec.VM {
 	out := spec.VM{
 		Name: r.Config.Name, UUID: r.Config.UUID, State: r.State, StateSince: r.Since, Reason: r.Reason, Error: r.Error,
 		Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StartedAt: r.StartedAt, CID: r.CID, Restarts: r.Restarts,
+		CrashedAt: r.CrashedAt,
 	}
 	if m.run != nil {
 		out.Pid = m.run.proc.PID()

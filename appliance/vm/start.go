@@ -31,6 +31,9 @@ const (
 	fileVsock    = "vhost-vsock"
 )
 
+// processLog is the name of the log of a VM process, beside its consoles.
+const processLog = "hv.log"
+
 // Start starts a VM. What can be known before is refused at once: the state, no
 // KVM, names that lead nowhere, memory, locked disks.
 func (s *Service) Start(ctx context.Context, name, requestID string) (spec.Task, error) {
@@ -207,7 +210,7 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 		plan.Files[console.file] = f
 	}
 	plan.Machine.ConsoleLog, plan.Machine.SerialLog = fileConsole, fileSerial
-	log, err := os.OpenFile(filepath.Join(dir, "hv.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, processLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return qverr.New(qverr.StrOpen, "log of the VM process: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/cpumodel"
+	"quantavirt/hv/internal/allowance"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/pci"
@@ -78,6 +79,7 @@ func (r Reason) String() string {
 type Exit struct {
 	Reason Reason
 	Err    error
+	Crash  *Crash // for TripleFault and Failed, unless there were no vCPUs
 }
 
 // Machine is one virtual machine. Its methods may be called from any goroutine.
@@ -98,6 +100,7 @@ type Machine struct {
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
+	pace   *allowance.Allowance // of resets by the guest
 	done   chan struct{}
 	wg     sync.WaitGroup // the supervisor
 
@@ -137,7 +140,8 @@ func New(o Options) (*Machine, error) {
 	if err := checkPinning(o.CPU.Pinning); err != nil {
 		return nil, err
 	}
-	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{})}
+	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{}),
+		pace: allowance.New(resetRate, resetBurst)}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

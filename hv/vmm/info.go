@@ -34,6 +34,8 @@ type Device struct {
 	Address string `json:"address,omitempty"` // PCI address in the guest, "00:03.0"
 	Backend string `json:"backend,omitempty"` // "raw", "vhost-net", "tap", "vhost-vsock"
 	Ready   bool   `json:"ready"`             // the guest's driver has it in use
+	// Broken says why the device stopped until the guest resets it, "" if it did not.
+	Broken string `json:"broken,omitempty"`
 }
 
 // Stats are the counters of a VM process. They start at 0 with the process and
@@ -43,13 +45,15 @@ type Stats struct {
 	Time          time.Time `json:"time"`
 	UptimeSeconds float64   `json:"uptime_seconds"` // since the vCPUs began to run
 	// FirstEntry is when the first vCPU first entered guest code.
-	FirstEntry   *time.Time  `json:"first_entry_at,omitempty"`
-	CPU          CPUStats    `json:"cpu"`
-	VCPUs        []VCPUStats `json:"vcpus"`
-	Disks        []DiskStats `json:"disks"`
-	NICs         []NICStats  `json:"nics"`
-	GuestTouched int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
-	Process      ProcStats   `json:"process"`
+	FirstEntry *time.Time  `json:"first_entry_at,omitempty"`
+	CPU        CPUStats    `json:"cpu"`
+	VCPUs      []VCPUStats `json:"vcpus"`
+	Disks      []DiskStats `json:"disks"`
+	NICs       []NICStats  `json:"nics"`
+	// Consoles count what the guest printed.
+	Consoles     []ConsoleStats `json:"consoles"`
+	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host
+	Process      ProcStats      `json:"process"`
 }
 
 // CPUStats is the processor time of the whole process in microseconds (getrusage).
@@ -65,7 +69,17 @@ type VCPUStats struct {
 	Exits uint64 `json:"exits"`
 	IO    uint64 `json:"io_exits"`
 	MMIO  uint64 `json:"mmio_exits"`
-	CPUUS int64  `json:"cpu_us"`
+	// Reasons counts all exits by their reason: "io", "mmio", "interrupted", …
+	Reasons map[string]uint64 `json:"exits_by_reason"`
+	CPUUS   int64             `json:"cpu_us"`
+}
+
+// ConsoleStats counts the bytes of one console: what was kept, over all starts of the VM,
+// and what was dropped since this start because the guest printed more than it may.
+type ConsoleStats struct {
+	ID      string `json:"id"`
+	Bytes   uint64 `json:"bytes"`
+	Dropped uint64 `json:"dropped_bytes"`
 }
 
 // NICStats counts the packets of one network device as the guest sees them. With

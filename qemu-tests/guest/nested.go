@@ -59,7 +59,7 @@ func compiled(ctx context.Context, source, dir string, programs ...program) ([]c
 
 // Nested writes into dir what the tests of the VMM need inside the appliance, as an
 // archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine and hv/vmm, and of CardTest, hv, a kernel and the initrd of
+// of packages hv/machine, hv/vmm and hv/vmm/jail, and of CardTest, hv, a kernel and the initrd of
 // their guest, and the flat test kernel. It returns the archive's path.
 func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
 	kernel, err := root.Kernel("cloud")
@@ -67,7 +67,8 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 		return "", err
 	}
 	records, err := compiled(ctx, source, dir,
-		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"}, cardTest,
+		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"},
+		program{"jail.test", "test -c", "./hv/vmm/jail"}, cardTest,
 		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
 	if err != nil {
 		return "", err

@@ -31,7 +31,7 @@ type options struct {
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
-	noJail                        bool
+	noJail, logCalls              bool
 	timeout                       time.Duration
 }
 
@@ -58,7 +58,8 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
 	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
 	fs.UintVar(&o.uid, "uid", 65534, "user and group of the VM process")
-	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces and change of user")
+	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces, change of user and the list of system calls")
+	fs.BoolVar(&o.logCalls, "log-calls", false, "let forbidden system calls through; the kernel logs them")
 	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "for the start")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -82,7 +83,7 @@ func run(args []string) (int, error) {
 		return 2, err
 	}
 	spec := vmm.Spec{Name: o.name, Cgroup: o.cgroup, UID: uint32(o.uid), GID: uint32(o.uid), RunDir: o.runDir,
-		NoJail: o.noJail, Log: os.Stderr, Files: map[string]*os.File{}}
+		NoJail: o.noJail, LogCalls: o.logCalls, Log: os.Stderr, Files: map[string]*os.File{}}
 	if spec.Binary, err = os.Executable(); err != nil {
 		return vmm.ExitStart, err
 	}
