@@ -53,15 +53,6 @@ type Disk struct {
 	Discard  bool   `json:"discard,omitempty"`
 }
 
-// NIC is one virtio-net device on a TAP.
-type NIC struct {
-	ID    string `json:"id"`
-	TAP   string `json:"tap"`             // descriptor name
-	Vhost string `json:"vhost,omitempty"` // descriptor name of /dev/vhost-net, "" to work in user space
-	MAC   string `json:"mac"`
-	MTU   int    `json:"mtu,omitempty"` // 0 means 1500
-}
-
 // Vsock is the virtio-vsock device.
 type Vsock struct {
 	CID   uint32 `json:"cid"`   // 3 and up

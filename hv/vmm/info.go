@@ -86,6 +86,8 @@ type DiskStats struct {
 type NICStats struct {
 	ID        string `json:"id"`
 	Offloaded bool   `json:"offloaded"`
+	Queues    int    `json:"queues"`  // pairs that the guest uses now
+	Link      bool   `json:"link_up"` // the cable is in
 	RxPackets uint64 `json:"rx_packets"`
 	RxBytes   uint64 `json:"rx_bytes"`
 	TxPackets uint64 `json:"tx_packets"`

@@ -120,7 +120,7 @@ func receiveGuest(t *testing.T, q *driver.Queue, buffers map[uint16]driver.Buffe
 
 func TestUserSpace(t *testing.T) {
 	tap, host := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC, MTU: 1400})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC, MTU: 1400})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,8 +138,8 @@ func TestUserSpace(t *testing.T) {
 		d.Start(0)
 		testTraffic(t, d, dev, host)
 	}
-	if dev.Counters.TxErrors.Load() != 3*2 {
-		t.Errorf("%d errors", dev.Counters.TxErrors.Load())
+	if dev.Stats().TxErrors != 3*2 {
+		t.Errorf("%d errors", dev.Stats().TxErrors)
 	}
 }
 
@@ -185,7 +185,7 @@ func testTraffic(t *testing.T, d *driver.Driver, dev *net.Device, host int) {
 	if got := receiveGuest(t, in, buffers); !bytes.Equal(got[headerSize:], frame("during the pause")) {
 		t.Errorf("after the pause: %q", got)
 	}
-	if dev.Counters.RxPackets.Load() == 0 || dev.Counters.TxPackets.Load() == 0 {
+	if dev.Stats().RxPackets == 0 || dev.Stats().TxPackets == 0 {
 		t.Error("packets are not counted")
 	}
 }
@@ -193,7 +193,7 @@ func testTraffic(t *testing.T, d *driver.Driver, dev *net.Device, host int) {
 // TestSmallBuffer: a packet that does not fit is dropped, and the buffer is given back.
 func TestSmallBuffer(t *testing.T) {
 	tap, host := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,14 +206,14 @@ func TestSmallBuffer(t *testing.T) {
 	if _, err := unix.Write(host, frame("too long for it")); err != nil {
 		t.Fatal(err)
 	}
-	if _, n := q.Wait(); n != 0 || dev.Counters.RxDropped.Load() != 1 {
-		t.Errorf("%d bytes, %d dropped", n, dev.Counters.RxDropped.Load())
+	if _, n := q.Wait(); n != 0 || dev.Stats().RxDropped != 1 {
+		t.Errorf("%d bytes, %d dropped", n, dev.Stats().RxDropped)
 	}
 }
 
 func TestOffloadRules(t *testing.T) {
 	tap, _ := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestRefused(t *testing.T) {
 		{"not a TAP", null, net.Options{MAC: guestMAC}, qverr.NetTAP},
 		{"no MAC", noHeader, net.Options{}, qverr.NetMAC},
 	} {
-		if _, err := net.New(tc.tap, tc.opts); qverr.CodeOf(err) != tc.want {
+		if _, err := net.New([]*os.File{tc.tap}, tc.opts); qverr.CodeOf(err) != tc.want {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -260,7 +260,7 @@ func TestNotVhost(t *testing.T) {
 	defer null.Close()
 	mem := driver.NewMemory(t)
 	defer mem.Close()
-	if _, err := net.New(tap, net.Options{MAC: guestMAC, Vhost: null, Mem: mem}); !errors.Is(err, qverr.NetVhost) {
+	if _, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC, Vhost: []*os.File{null}, Mem: mem}); !errors.Is(err, qverr.NetVhost) {
 		t.Errorf("%v", err)
 	}
 }

@@ -42,10 +42,10 @@ func (vm *VM) stats() vmm.Stats {
 			Discards: c.Discards.Load(), Errors: c.Errors.Load()})
 	}
 	for _, n := range vm.nics {
-		c := &n.dev.Counters
-		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
-			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
-			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+		c := n.dev.Stats()
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(),
+			RxPackets: c.RxPackets, RxBytes: c.RxBytes, RxDropped: c.RxDropped,
+			TxPackets: c.TxPackets, TxBytes: c.TxBytes, TxErrors: c.TxErrors})
 	}
 	return s
 }

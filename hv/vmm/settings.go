@@ -1,0 +1,33 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+
+	"quantavirt/hv/vmm/wire"
+	"quantavirt/internal/qverr"
+)
+
+// NICSetting is what can be changed of a network device while the guest runs.
+type NICSetting struct {
+	Link bool `json:"link_up"`
+}
+
+// SetLink pulls the cable of the network device called id, or puts it back.
+func (c *Client) SetLink(ctx context.Context, id string, up bool) error {
+	return c.put(ctx, "/nics/"+id, NICSetting{Link: up})
+}
+
+func (c *Client) put(ctx context.Context, path string, body any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return qverr.New(qverr.Inval, "PUT %s: %w", path, err)
+	}
+	conn, _, resp, err := c.exchange(ctx, &wire.Request{Method: "PUT", Path: path, Body: data,
+		Header: wire.Header{"Content-Type": "application/json"}})
+	if err != nil {
+		return err
+	}
+	conn.Close()
+	return errorOf(resp)
+}
