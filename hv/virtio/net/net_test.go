@@ -26,7 +26,14 @@ var guestMAC = stdnet.HardwareAddr{0x02, 0x51, 0x56, 0, 0, 1}
 
 // newTAP makes a TAP in a network namespace of its own, and a raw socket on the
 // host's side of it. The test's thread stays in the namespace and is thrown away.
-func newTAP(t *testing.T, flags uint16) (tap *os.File, host int) {
+func newTAP(t testing.TB, flags uint16) (tap *os.File, host int) {
+	t.Helper()
+	taps, host := newTAPs(t, flags, 1)
+	return taps[0], host
+}
+
+// newTAPs makes a TAP with n queues.
+func newTAPs(t testing.TB, flags uint16, n int) (taps []*os.File, host int) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -35,24 +42,26 @@ func newTAP(t *testing.T, flags uint16) (tap *os.File, host int) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("no network namespace: %v", err)
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("no TAP: %v", err)
+	for range n {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Skipf("no TAP: %v", err)
+		}
+		taps = append(taps, os.NewFile(uintptr(fd), tapName))
+		req, err := unix.NewIfreq(tapName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetUint16(flags)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+			t.Skipf("no TAP: %v", err)
+		}
 	}
-	tap = os.NewFile(uintptr(fd), tapName)
-	req, err := unix.NewIfreq(tapName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		t.Skipf("no TAP: %v", err)
-	}
-	return tap, openHost(t)
+	return taps, openHost(t)
 }
 
 // openHost sets the interface up and opens a packet socket on it.
-func openHost(t *testing.T) int {
+func openHost(t testing.TB) int {
 	t.Helper()
 	const anyProtocol = 0x0300 // htons(ETH_P_ALL)
 	host, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, anyProtocol)
@@ -89,7 +98,7 @@ func frame(payload string) []byte {
 }
 
 // receiveHost reads frames until it finds one of ours.
-func receiveHost(t *testing.T, host int) []byte {
+func receiveHost(t testing.TB, host int) []byte {
 	t.Helper()
 	buf := make([]byte, 70_000)
 	for {
@@ -107,7 +116,7 @@ func receiveHost(t *testing.T, host int) []byte {
 }
 
 // receiveGuest waits for one of our frames among what the host's kernel sends.
-func receiveGuest(t *testing.T, q *driver.Queue, buffers map[uint16]driver.Buffer) []byte {
+func receiveGuest(t testing.TB, q *driver.Queue, buffers map[uint16]driver.Buffer) []byte {
 	t.Helper()
 	for {
 		head, n := q.Wait()
