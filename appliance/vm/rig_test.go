@@ -200,12 +200,19 @@ func (n *fakeNetwork) Get(name string) (spec.Network, error) {
 	}
 	return spec.Network{Name: name, MTU: 1500}, nil
 }
-func (n *fakeNetwork) AddPort(_ context.Context, _ string, p netstack.Port) (*os.File, string, error) {
+func (n *fakeNetwork) AddPort(_ context.Context, _ string, p netstack.Port) ([]*os.File, string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ports[p.ID] = true
-	f, err := os.Open(os.DevNull)
-	return f, netstack.TAPName(p.ID), err
+	var queues []*os.File
+	for range max(p.Queues, 1) {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, "", err
+		}
+		queues = append(queues, f)
+	}
+	return queues, netstack.TAPName(p.ID), nil
 }
 func (n *fakeNetwork) RemovePort(_ context.Context, _, id string) error {
 	n.mu.Lock()

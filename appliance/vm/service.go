@@ -71,7 +71,7 @@ type Storage interface {
 // Network gives VMs their ports.
 type Network interface {
 	Get(name string) (spec.Network, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error)
+	AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error)
 	RemovePort(ctx context.Context, network, id string) error
 	AddressesOf(network, mac string) []string
 }

@@ -136,8 +136,6 @@ func checkNetwork(c *spec.VMConfig) error {
 			seen[n.MAC] = true
 		}
 		switch {
-		case n.Queues > 1:
-			return unsupported(at(".queues"), "more than one queue pair")
 		case n.Bandwidth != 0:
 			return unsupported(at(".bandwidth"), "a limit of bandwidth")
 		case len(n.Firewall) > 0:

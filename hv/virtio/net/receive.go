@@ -35,9 +35,9 @@ type receiver struct {
 	mergeable bool
 	paused    bool
 	stopping  bool
-	err       error                            // why the last attempt ended, when it did not for want of buffers
+	err       error                             // why the last attempt ended, when it did not for want of buffers
 	hand      [virtio.MaxQueueSize]virtio.Chain // buffers taken from the guest, the next first
-	held      int                              // how many
+	held      int                               // how many
 	iov       vector
 	beyond    [1]byte // behind the last buffer: it is reached by packets that do not fit
 }
