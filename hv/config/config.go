@@ -17,6 +17,8 @@ type Machine struct {
 	Disks  []Disk `json:"disks,omitempty"`
 	NICs   []NIC  `json:"nics,omitempty"`
 	Vsock  *Vsock `json:"vsock,omitempty"`
+	// Balloon takes memory back from the guest; nil leaves the device out.
+	Balloon *Balloon `json:"balloon,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.

@@ -50,6 +50,13 @@ func TestValidate(t *testing.T) {
 		{"unknown cache", func(m *config.Machine) { m.Disks[1].Cache = "lazy" }, qverr.Config, "disks.cache"},
 		{"17 NICs", func(m *config.Machine) { m.NICs = make([]config.NIC, 17) }, qverr.Config, "nics"},
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
+		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
+		{"no slot for a balloon", func(m *config.Machine) {
+			m.Disks, m.NICs = many()
+			m.NICs, m.Balloon = m.NICs[:12], &config.Balloon{}
+		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
 		{"17 pairs", func(m *config.Machine) { m.NICs[0].Queues = 17 }, qverr.Config, "nics.queues"},

@@ -20,7 +20,7 @@ const (
 	MaxMTU     = 65535
 	MinCID     = 3
 	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken.
+	// PCI bus has 31 slots, and three are taken; a balloon takes a fourth.
 	MaxDevices = 28
 )
 
@@ -49,8 +49,15 @@ func (m *Machine) Validate() error {
 	if err := m.validateNICs(); err != nil {
 		return err
 	}
-	if n := len(m.Disks) + len(m.NICs); n > MaxDevices {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, MaxDevices).With("path", "disks")
+	if err := m.validateBalloon(); err != nil {
+		return err
+	}
+	most := MaxDevices
+	if m.Balloon != nil {
+		most--
+	}
+	if n := len(m.Disks) + len(m.NICs); n > most {
+		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, most).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {

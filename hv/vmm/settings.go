@@ -18,6 +18,17 @@ func (c *Client) SetLink(ctx context.Context, id string, up bool) error {
 	return c.put(ctx, "/nics/"+id, NICSetting{Link: up})
 }
 
+// BalloonSetting is what can be changed of the balloon while the guest runs.
+type BalloonSetting struct {
+	Target int64 `json:"target_bytes"` // memory that is left to the guest
+}
+
+// SetBalloon asks the guest to make do with target bytes, a multiple of 4096. Whether it
+// does shows in Stats. QV_ERR_BALLOON when it has no driver for the balloon.
+func (c *Client) SetBalloon(ctx context.Context, target int64) error {
+	return c.put(ctx, "/balloon", BalloonSetting{Target: target})
+}
+
 func (c *Client) put(ctx context.Context, path string, body any) error {
 	data, err := json.Marshal(body)
 	if err != nil {

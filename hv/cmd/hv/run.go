@@ -24,6 +24,7 @@ type options struct {
 	name, kernel, initrd, cmdline string
 	unpacked                      string
 	memory                        string
+	balloon                       bool
 	cpus                          int
 	disks, nics                   listFlag
 	cid                           uint
@@ -49,6 +50,7 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
+	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
@@ -114,6 +116,9 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	m := &spec.Machine
 	m.Name, m.CPUs, m.Memory = o.name, o.cpus, memory
+	if o.balloon {
+		m.Balloon = &config.Balloon{}
+	}
 	m.Boot = config.Boot{Kernel: "kernel", Cmdline: o.cmdline}
 	open := func(name, path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0)

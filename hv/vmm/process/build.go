@@ -58,7 +58,7 @@ func (vm *VM) build(files map[string]*os.File) error {
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon} {
 		if err := step(files); err != nil {
 			return err
 		}

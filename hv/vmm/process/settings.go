@@ -12,7 +12,8 @@ import (
 // settings are what can be changed while the guest runs: PUT with a JSON object, on
 // the path of the thing.
 var settings = map[string]func(*VM, *wire.Request) *wire.Response{
-	"/nics": set((*VM).putNIC),
+	"/nics":    set((*VM).putNIC),
+	"/balloon": set((*VM).putBalloon),
 }
 
 // settingOf is the first part of a path.

@@ -35,6 +35,7 @@ func (vm *VM) stats() vmm.Stats {
 	for i, v := range m.VCPUs {
 		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
 	}
+	s.Balloon = vm.balloonStats()
 	for _, d := range vm.disks {
 		c := &d.dev.Counters
 		s.Disks = append(s.Disks, vmm.DiskStats{ID: d.id, Reads: c.Reads.Load(), ReadBytes: c.ReadBytes.Load(),
