@@ -45,6 +45,8 @@ type fakeProc struct {
 	state  vmm.State
 	report vmm.ExitReport
 	done   chan struct{}
+	target int64 // of the balloon
+	driver bool  // the guest has one for the balloon
 }
 
 func (v *fakeVMM) Spawn(_ context.Context, s vmm.Spec) (Process, error) {
@@ -126,6 +128,15 @@ func (p *fakeProc) PowerButton(context.Context) error {
 	if !p.v.deaf {
 		p.end(vmm.ExitGuestOff, 0)
 	}
+	return nil
+}
+func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.driver {
+		return qverr.New(qverr.Balloon, "no driver")
+	}
+	p.target = target
 	return nil
 }
 func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }

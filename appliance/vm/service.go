@@ -51,6 +51,7 @@ type Control interface {
 	Reset(ctx context.Context) error
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
+	SetBalloon(ctx context.Context, target int64) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 

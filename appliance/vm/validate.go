@@ -76,12 +76,10 @@ func checkMemory(c *spec.VMConfig) error {
 		return unsupported("memory.max_size", "hot-add of memory")
 	case m.Hugepages != spec.MemoryConfigHugepagesOff:
 		return unsupported("memory.hugepages", "guest memory in huge pages")
-	case m.Balloon:
-		return unsupported("memory.balloon", "the balloon device")
 	case m.NumaNode != nil:
 		return unsupported("memory.numa_node", "placement on a NUMA node")
 	}
-	return nil
+	return checkBalloon(c)
 }
 
 func checkBoot(c *spec.VMConfig) error {
