@@ -3,6 +3,8 @@ package vm
 import (
 	"context"
 	"reflect"
+	"slices"
+	"strconv"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/config"
@@ -12,11 +14,16 @@ import (
 // What of a configuration can change while its VM runs:
 //
 //	memory.balloon_target   the guest is asked to give memory back, or gets it again
+//	network[].bandwidth     of a card that was started with one; QV_ERR_STATE with vhost-net
 
 // onlyLive tells whether nothing else differs.
 func onlyLive(old, c *spec.VMConfig) bool {
 	still := *c
 	still.Memory.BalloonTarget = old.Memory.BalloonTarget
+	still.Network = slices.Clone(c.Network)
+	for i := range min(len(old.Network), len(still.Network)) {
+		still.Network[i].Bandwidth = old.Network[i].Bandwidth
+	}
 	return reflect.DeepEqual(old, &still)
 }
 
@@ -37,11 +44,19 @@ func (s *Service) changeLive(ctx context.Context, m *machine, c *spec.VMConfig) 
 }
 
 func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	for i := range c.Network {
+		if c.Network[i].Bandwidth == old.Network[i].Bandwidth {
+			continue
+		}
+		if err := control.SetNICLimits(ctx, "nic"+strconv.Itoa(i), bandwidthOf(&c.Network[i])); err != nil {
+			return coded(qverr.Generic, err, "%s of VM %s", indexed("network", i, ".bandwidth"), c.Name)
+		}
+	}
 	if c.Memory.BalloonTarget == old.Memory.BalloonTarget {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
 	target := c.Memory.BalloonTarget
 	if target == 0 {
 		target = c.Memory.Size

@@ -46,3 +46,22 @@ func TestBalloonTarget(t *testing.T) {
 	_, err = patch(`{"memory":{"balloon_target":"129M"}}`)
 	wantCode(t, err, qverr.Config)
 }
+
+// TestBandwidth: a card with a limit is not given to vhost-net, and its limit changes.
+func TestBandwidth(t *testing.T) {
+	r := newRig(t)
+	r.create(with(`,"network":[{},{"bandwidth":"10M"}]`))
+	r.start("web")
+	nics := r.vmm.specs[0].Machine.NICs
+	if nics[1].Limits.Bytes.PerSecond != 10<<20 || nics[1].Vhost != "" || nics[0].Limits.Bytes.PerSecond != 0 {
+		t.Fatalf("%+v", nics)
+	}
+	if _, err := r.Update(t.Context(), "web", tree(t, `{"network":[{},{"bandwidth":"20M"}]}`).(map[string]any)); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.vmm.proc(t, "web").limits; len(l) != 1 || l["nic1"].Bytes.PerSecond != 20<<20 {
+		t.Errorf("%+v", l)
+	}
+	_, err := r.Update(t.Context(), "web", tree(t, `{"network":[{},{"bandwidth":"20M"},{}]}`).(map[string]any))
+	wantCode(t, err, qverr.State)
+}

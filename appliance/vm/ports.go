@@ -6,6 +6,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/config"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/netstack"
 )
@@ -40,11 +41,20 @@ func (s *Service) addPort(ctx context.Context, c *spec.VMConfig, i int, plan *vm
 			nic.MTU = network.MTU
 		}
 	}
-	if err := addVhost(&nic, plan); err != nil {
-		return err
+	nic.Limits = bandwidthOf(n)
+	// The kernel's way has no limits.
+	if nic.Limits == (limit.Limits{}) {
+		if err := addVhost(&nic, plan); err != nil {
+			return err
+		}
 	}
 	plan.Machine.NICs = append(plan.Machine.NICs, nic)
 	return nil
+}
+
+// bandwidthOf is the limit of a network card, of each direction by itself.
+func bandwidthOf(n *spec.NICConfig) limit.Limits {
+	return limit.Limits{Bytes: limit.Rate{PerSecond: uint64(n.Bandwidth)}}
 }
 
 // addVhost has the kernel move the packets of nic, where it can.

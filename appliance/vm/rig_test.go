@@ -19,6 +19,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -46,7 +47,8 @@ type fakeProc struct {
 	report vmm.ExitReport
 	done   chan struct{}
 	target int64 // of the balloon
-	driver bool  // the guest has one for the balloon
+	limits map[string]limit.Limits
+	driver bool // the guest has one for the balloon
 }
 
 func (v *fakeVMM) Spawn(_ context.Context, s vmm.Spec) (Process, error) {
@@ -137,6 +139,15 @@ func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
 		return qverr.New(qverr.Balloon, "no driver")
 	}
 	p.target = target
+	return nil
+}
+func (p *fakeProc) SetNICLimits(_ context.Context, id string, l limit.Limits) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limits == nil {
+		p.limits = make(map[string]limit.Limits)
+	}
+	p.limits[id] = l
 	return nil
 }
 func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }

@@ -16,6 +16,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -52,6 +53,7 @@ type Control interface {
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
 	SetBalloon(ctx context.Context, target int64) error
+	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 

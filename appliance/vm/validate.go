@@ -134,8 +134,6 @@ func checkNetwork(c *spec.VMConfig) error {
 			seen[n.MAC] = true
 		}
 		switch {
-		case n.Bandwidth != 0:
-			return unsupported(at(".bandwidth"), "a limit of bandwidth")
 		case len(n.Firewall) > 0:
 			return unsupported(at(".firewall"), "a firewall per device")
 		}

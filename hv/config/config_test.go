@@ -59,6 +59,8 @@ func TestValidate(t *testing.T) {
 		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
+		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
+		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
 		{"17 pairs", func(m *config.Machine) { m.NICs[0].Queues = 17 }, qverr.Config, "nics.queues"},
 		{"minus one pair", func(m *config.Machine) { m.NICs[0].Queues = -1 }, qverr.Config, "nics.queues"},
 		{"no MAC", func(m *config.Machine) { m.NICs[0].MAC = "" }, qverr.NetMAC, "nics.mac"},

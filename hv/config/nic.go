@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 
+	"quantavirt/hv/limit"
 	"quantavirt/internal/qverr"
 )
 
@@ -21,6 +22,9 @@ type NIC struct {
 	Queues int    `json:"queues,omitempty"`
 	MAC    string `json:"mac"`
 	MTU    int    `json:"mtu,omitempty"` // 0 means 1500
+	// Limits hold for each direction by itself, and only in user space: with vhost-net
+	// there are none.
+	Limits limit.Limits `json:"limits,omitzero"`
 }
 
 // TAPs are the names of the TAP's descriptors, one for each pair of queues: that in
@@ -63,6 +67,9 @@ func (m *Machine) validateNICs() error {
 		}
 		if n.MTU != 0 && (n.MTU < MinMTU || n.MTU > MaxMTU) {
 			return qverr.New(qverr.NetMTU, "network device %s: MTU %d: %d to %d are possible", n.ID, n.MTU, MinMTU, MaxMTU).With("path", "nics.mtu")
+		}
+		if err := n.Limits.Validate(); err != nil || n.Vhost != "" && n.Limits != (limit.Limits{}) {
+			return bad("nics.limits", "network device %s: limits %+v, with vhost-net %v: %v", n.ID, n.Limits, n.Vhost != "", err)
 		}
 		seen[n.ID] = true
 	}

@@ -1,6 +1,10 @@
 package vmm
 
-import "time"
+import (
+	"time"
+
+	"quantavirt/hv/limit"
+)
 
 // The names of a VM's two consoles. Both are in every guest.
 const (
@@ -90,12 +94,14 @@ type NICStats struct {
 	Offloaded bool   `json:"offloaded"`
 	Queues    int    `json:"queues"`  // pairs that the guest uses now
 	Link      bool   `json:"link_up"` // the cable is in
-	RxPackets uint64 `json:"rx_packets"`
-	RxBytes   uint64 `json:"rx_bytes"`
-	TxPackets uint64 `json:"tx_packets"`
-	TxBytes   uint64 `json:"tx_bytes"`
-	RxDropped uint64 `json:"rx_dropped"`
-	TxErrors  uint64 `json:"tx_errors"`
+	// Limits of each direction, which only devices that are not offloaded have.
+	Limits    limit.Limits `json:"limits,omitzero"`
+	RxPackets uint64       `json:"rx_packets"`
+	RxBytes   uint64       `json:"rx_bytes"`
+	TxPackets uint64       `json:"tx_packets"`
+	TxBytes   uint64       `json:"tx_bytes"`
+	RxDropped uint64       `json:"rx_dropped"`
+	TxErrors  uint64       `json:"tx_errors"`
 }
 
 // BalloonStats is how the balloon stands, in bytes.

@@ -4,18 +4,27 @@ import (
 	"context"
 	"encoding/json"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm/wire"
 	"quantavirt/internal/qverr"
 )
 
-// NICSetting is what can be changed of a network device while the guest runs.
+// NICSetting is what can be changed of a network device while the guest runs; nil
+// leaves a thing as it is.
 type NICSetting struct {
-	Link bool `json:"link_up"`
+	Link   *bool         `json:"link_up,omitempty"`
+	Limits *limit.Limits `json:"limits,omitempty"` // of each direction
 }
 
 // SetLink pulls the cable of the network device called id, or puts it back.
 func (c *Client) SetLink(ctx context.Context, id string, up bool) error {
-	return c.put(ctx, "/nics/"+id, NICSetting{Link: up})
+	return c.put(ctx, "/nics/"+id, NICSetting{Link: &up})
+}
+
+// SetNICLimits changes the limits of a network device. QV_ERR_STATE while vhost-net
+// moves its packets.
+func (c *Client) SetNICLimits(ctx context.Context, id string, l limit.Limits) error {
+	return c.put(ctx, "/nics/"+id, NICSetting{Limits: &l})
 }
 
 // BalloonSetting is what can be changed of the balloon while the guest runs.

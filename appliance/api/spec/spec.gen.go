@@ -1498,7 +1498,9 @@ type NICConfig struct {
 
 	// Network not "." or ".."
 	Network Name `json:"network,omitempty,omitzero"`
-	Queues  int  `json:"queues,omitempty,omitzero"`
+
+	// Queues pairs of queues; 1 when absent
+	Queues int `json:"queues,omitempty,omitzero"`
 
 	// Type virtio-net when absent
 	Type NICConfigType `json:"type,omitempty,omitzero"`

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/virtio"
 	"quantavirt/internal/qverr"
@@ -51,6 +52,8 @@ type Options struct {
 	// in this process. The device takes them over, and the TAP.
 	Vhost []*os.File
 	Mem   *memory.Memory
+	// Limits hold for each direction by itself. The kernel's way has none.
+	Limits limit.Limits
 }
 
 // pair moves packets between two queues of the guest and one of the TAP.
@@ -71,6 +74,7 @@ type Device struct {
 	vhost    bool
 	mac      [macSize]byte // what the device is reset to
 	control  virtio.Worker
+	limits   [2]*limit.Limiter // to the guest and from it
 
 	config sync.Mutex // guards the configuration space
 	space  [configSize]byte
@@ -97,6 +101,7 @@ func New(taps []*os.File, opts Options) (*Device, error) {
 		opts.MTU = defaultMTU
 	}
 	d := &Device{vhost: len(opts.Vhost) > 0, counters: make([]Counters, len(taps)), mac: [macSize]byte(opts.MAC)}
+	d.limits = [2]*limit.Limiter{limit.New(opts.Limits), limit.New(opts.Limits)}
 	d.control.Handle = d.command
 	copy(d.space[:], opts.MAC)
 	binary.LittleEndian.PutUint16(d.space[configStatus:], statusLinkUp)
@@ -119,6 +124,9 @@ func (d *Device) addPairs(opts Options) error {
 	if d.vhost && len(opts.Vhost) != len(d.taps) {
 		return qverr.New(qverr.NetVhost, "network device %v: %d of vhost-net for %d pairs of queues", opts.MAC, len(opts.Vhost), len(d.taps))
 	}
+	if d.vhost && opts.Limits != (limit.Limits{}) {
+		return errVhostLimit
+	}
 	for i, tap := range d.taps {
 		if d.vhost {
 			p, err := newVhost(tap, opts.Vhost[i], opts.Mem)
@@ -128,7 +136,7 @@ func (d *Device) addPairs(opts Options) error {
 			d.pairs = append(d.pairs, p)
 			continue
 		}
-		p, err := newUser(tap, &d.counters[i])
+		p, err := newUser(tap, &d.counters[i], d.limits[0], d.limits[1])
 		if err != nil {
 			return qverr.New(qverr.NetTAP, "network device %v: %w", opts.MAC, err)
 		}
@@ -136,6 +144,29 @@ func (d *Device) addPairs(opts Options) error {
 	}
 	return nil
 }
+
+// errVhostLimit: vhost-net knows no limits.
+var errVhostLimit = qverr.New(qverr.State, "the kernel moves the packets of this network device: it has no limits until it is started with one")
+
+// SetLimits changes the limits at once. QV_ERR_STATE while the kernel moves the packets.
+func (d *Device) SetLimits(l limit.Limits) error {
+	if d.vhost {
+		return errVhostLimit
+	}
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	for _, lim := range d.limits {
+		lim.Set(l)
+	}
+	for _, p := range d.pairs {
+		p.(*user).reopen()
+	}
+	return nil
+}
+
+// Limits are those that hold now.
+func (d *Device) Limits() limit.Limits { return d.limits[0].Limits() }
 
 // Vhost tells whether the kernel moves the packets.
 func (d *Device) Vhost() bool { return d.vhost }

@@ -11,11 +11,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 )
 
 // idleTime is how long a receiver leaves a TAP alone that cannot be read.
 const idleTime = time.Second
+
+// errLimit says that the limit of the device is reached.
+var errLimit = errors.New("limit reached")
 
 // receiver brings packets from a TAP into the guest. It reads them where they are
 // to lie: into buffers that the guest has given beforehand, of which it keeps
@@ -27,6 +31,8 @@ type receiver struct {
 	counters *Counters
 	wg       sync.WaitGroup
 	done     chan struct{} // closed by stop
+	gate     *limit.Gate
+	opened   chan struct{} // the gate was opened
 
 	mu        sync.Mutex // guards what follows; held while guest memory is touched
 	changed   sync.Cond
@@ -42,7 +48,14 @@ type receiver struct {
 	beyond    [1]byte // behind the last buffer: it is reached by packets that do not fit
 }
 
-func (r *receiver) init(file *os.File, counters *Counters) (err error) {
+func (r *receiver) init(file *os.File, counters *Counters, limiter *limit.Limiter) (err error) {
+	r.opened = make(chan struct{}, 1)
+	r.gate = limit.NewGate(limiter, func() {
+		select {
+		case r.opened <- struct{}{}:
+		default: // it has not been noticed yet that it was opened before
+		}
+	})
 	r.file, r.counters = file, counters
 	r.read, r.changed.L = r.attempt, &r.mu
 	r.raw, err = file.SyscallConn()
@@ -102,6 +115,12 @@ func (r *receiver) run() {
 			if !r.queue.Kick.Wait() {
 				return
 			}
+		case errors.Is(err, errLimit):
+			select {
+			case <-r.opened:
+			case <-r.done:
+				return
+			}
 		case errors.Is(err, virtio.ErrDriver):
 			r.host.NeedsReset(err)
 			return
@@ -147,6 +166,10 @@ func (r *receiver) one(fd int) (interrupt, more, ended bool) {
 		r.changed.Wait()
 	}
 	if r.stopping {
+		return false, false, true
+	}
+	if !r.gate.Open() {
+		r.err = errLimit
 		return false, false, true
 	}
 	ok, err := r.gather()
@@ -221,6 +244,7 @@ func (r *receiver) deliver(n int) (interrupt bool, err error) {
 		return false, fmt.Errorf("%w: a receive buffer of less than a header", virtio.ErrDriver)
 	}
 	if n > 0 {
+		r.gate.Charge(uint64(n - headerSize))
 		r.setBuffers(uint16(used))
 		r.counters.RxPackets.Add(1)
 		r.counters.RxBytes.Add(uint64(n - headerSize))

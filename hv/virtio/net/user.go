@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 )
 
@@ -48,12 +49,13 @@ type user struct {
 	rx   receiver
 	tx   virtio.Worker
 	iov  vector // of transmit, which one goroutine runs
+	gate *limit.Gate
 
 	counters *Counters
 	running  bool
 }
 
-func newUser(tap *tapQueue, counters *Counters) (*user, error) {
+func newUser(tap *tapQueue, counters *Counters, rx, tx *limit.Limiter) (*user, error) {
 	// A file of our own on the TAP, so that its deadlines are ours.
 	fd, err := unix.FcntlInt(uintptr(tap.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -64,8 +66,9 @@ func newUser(tap *tapQueue, counters *Counters) (*user, error) {
 		return nil, err
 	}
 	u := &user{file: os.NewFile(uintptr(fd), "tap"), fd: fd, counters: counters}
-	u.tx.Handle = u.transmit
-	if err := u.rx.init(u.file, counters); err != nil {
+	u.gate = limit.NewGate(tx, u.tx.Wake)
+	u.tx.Handle, u.tx.Ready = u.transmit, u.gate.Open
+	if err := u.rx.init(u.file, counters, rx); err != nil {
 		u.file.Close()
 		return nil, err
 	}
@@ -101,6 +104,12 @@ func (u *user) resume() error {
 	return nil
 }
 
+// reopen has changed limits hold at once.
+func (u *user) reopen() {
+	u.gate.Reopen()
+	u.rx.gate.Reopen()
+}
+
 func (u *user) close() { u.file.Close() }
 
 // transmit hands a packet of the guest to the TAP, from where it lies: the kernel
@@ -117,6 +126,7 @@ func (u *user) transmit(c *virtio.Chain) (uint32, error) {
 		u.counters.TxErrors.Add(1)
 		return 0, nil
 	}
+	u.gate.Charge(uint64(n - headerSize))
 	u.counters.TxPackets.Add(1)
 	u.counters.TxBytes.Add(uint64(n - headerSize))
 	return 0, nil

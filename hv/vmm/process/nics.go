@@ -31,7 +31,7 @@ func (vm *VM) addNIC(i int, files map[string]*os.File) error {
 		return qverr.New(qverr.NetMAC, "network device %s: %w", n.ID, err)
 	}
 	dev, err := vnet.New(filesOf(files, n.TAPs()), vnet.Options{MAC: mac, MTU: n.MTU,
-		Vhost: filesOf(files, n.Vhosts()), Mem: vm.machine.Memory()})
+		Vhost: filesOf(files, n.Vhosts()), Mem: vm.machine.Memory(), Limits: n.Limits})
 	if err != nil {
 		return err
 	}
@@ -55,12 +55,21 @@ func filesOf(files map[string]*os.File, names []string) []*os.File {
 	return list
 }
 
-// setLink pulls the cable of a network device, or puts it back.
-func (vm *VM) setLink(id string, up bool) error {
+// putNIC changes a network device while the guest runs: its cable, its limits.
+func (vm *VM) putNIC(id string, body vmm.NICSetting) error {
 	for _, n := range vm.nics {
-		if n.id == id {
-			return n.dev.SetLink(up)
+		if n.id != id {
+			continue
 		}
+		if body.Limits != nil {
+			if err := n.dev.SetLimits(*body.Limits); err != nil {
+				return err
+			}
+		}
+		if body.Link != nil {
+			return n.dev.SetLink(*body.Link)
+		}
+		return nil
 	}
 	return qverr.New(qverr.NoEnt, "no network device %q", id)
 }

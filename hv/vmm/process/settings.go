@@ -43,5 +43,3 @@ func set[T any](change func(vm *VM, name string, body T) error) func(*VM, *wire.
 		return answerJSON(200, vm.info())
 	}
 }
-
-func (vm *VM) putNIC(id string, body vmm.NICSetting) error { return vm.setLink(id, body.Link) }

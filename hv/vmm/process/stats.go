@@ -44,7 +44,7 @@ func (vm *VM) stats() vmm.Stats {
 	}
 	for _, n := range vm.nics {
 		c := n.dev.Stats()
-		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(),
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(), Limits: n.dev.Limits(),
 			RxPackets: c.RxPackets, RxBytes: c.RxBytes, RxDropped: c.RxDropped,
 			TxPackets: c.TxPackets, TxBytes: c.TxBytes, TxErrors: c.TxErrors})
 	}
