@@ -105,7 +105,7 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		NoJail:    s.NoJail,
 		Machine: config.Machine{
 			Name: c.Name, UUID: c.UUID, CPUs: c.CPU.Count, Memory: int64(c.Memory.Size),
-			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c),
+			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c), Ports: c.ConsolePorts,
 		},
 	}
 	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {

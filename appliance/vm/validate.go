@@ -2,9 +2,11 @@ package vm
 
 import (
 	"net"
+	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/system"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
@@ -142,6 +144,11 @@ func checkNetwork(c *spec.VMConfig) error {
 }
 
 func checkRest(c *spec.VMConfig) error {
+	for i, name := range c.ConsolePorts {
+		if name == vmm.ConsoleSerial || name == vmm.ConsoleVirtio || name == "." || name == ".." || slices.Contains(c.ConsolePorts[:i], name) {
+			return invalid(indexed("console_ports", i, ""), "%q is a console, or stands twice", name)
+		}
+	}
 	switch {
 	case c.Graphics.Type != "" && c.Graphics.Type != spec.GraphicsConfigTypeNone:
 		return unsupported("graphics.type", "a display")

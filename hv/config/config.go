@@ -19,6 +19,9 @@ type Machine struct {
 	Vsock  *Vsock `json:"vsock,omitempty"`
 	// Balloon takes memory back from the guest; nil leaves the device out.
 	Balloon *Balloon `json:"balloon,omitempty"`
+	// Ports are the names of further ports of the virtio console: byte streams between a
+	// program in the guest and one that is attached at the control socket. At most 8.
+	Ports []string `json:"console_ports,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.

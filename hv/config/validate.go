@@ -52,6 +52,9 @@ func (m *Machine) Validate() error {
 	if err := m.validateBalloon(); err != nil {
 		return err
 	}
+	if err := m.validatePorts(); err != nil {
+		return err
+	}
 	most := MaxDevices
 	if m.Balloon != nil {
 		most--

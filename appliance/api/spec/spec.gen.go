@@ -847,24 +847,6 @@ func (e ListLogsParamsLevel) Valid() bool {
 	}
 }
 
-// Defines values for GetVMConsoleParamsDevice.
-const (
-	GetVMConsoleParamsDeviceSerial        GetVMConsoleParamsDevice = "serial"
-	GetVMConsoleParamsDeviceVirtioConsole GetVMConsoleParamsDevice = "virtio-console"
-)
-
-// Valid indicates whether the value is a known member of the GetVMConsoleParamsDevice enum.
-func (e GetVMConsoleParamsDevice) Valid() bool {
-	switch e {
-	case GetVMConsoleParamsDeviceSerial:
-		return true
-	case GetVMConsoleParamsDeviceVirtioConsole:
-		return true
-	default:
-		return false
-	}
-}
-
 // AttestReport defines model for AttestReport.
 type AttestReport = attest.Report
 
@@ -2099,12 +2081,15 @@ type VMConfig struct {
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
 	// Console which of the two consoles "vm console" attaches to
-	Console     VMConfigConsole `json:"console,omitempty,omitzero"`
-	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
-	Description string          `json:"description,omitempty,omitzero"`
-	Graphics    GraphicsConfig  `json:"graphics,omitempty,omitzero"`
-	Memory      MemoryConfig    `json:"memory"`
-	Migration   MigrationConfig `json:"migration,omitempty,omitzero"`
+	Console VMConfigConsole `json:"console,omitempty,omitzero"`
+
+	// ConsolePorts named byte streams into the guest, /dev/virtio-ports/NAME there, for an agent; /vms/{name}/console?device=NAME attaches
+	ConsolePorts []string        `json:"console_ports,omitempty,omitzero"`
+	CPU          CPUConfig       `json:"cpu,omitempty,omitzero"`
+	Description  string          `json:"description,omitempty,omitzero"`
+	Graphics     GraphicsConfig  `json:"graphics,omitempty,omitzero"`
+	Memory       MemoryConfig    `json:"memory"`
+	Migration    MigrationConfig `json:"migration,omitempty,omitzero"`
 
 	// Name not "." or ".."
 	Name    Name        `json:"name"`
@@ -2363,12 +2348,9 @@ type DestroyVMParams struct {
 
 // GetVMConsoleParams defines parameters for GetVMConsole.
 type GetVMConsoleParams struct {
-	// Device which console; the VM's configuration decides when absent
-	Device GetVMConsoleParamsDevice `form:"device,omitempty" json:"device,omitempty,omitzero"`
+	// Device virtio-console, serial or one of console_ports; the VM's configuration decides when absent
+	Device string `form:"device,omitempty" json:"device,omitempty,omitzero"`
 }
-
-// GetVMConsoleParamsDevice defines parameters for GetVMConsole.
-type GetVMConsoleParamsDevice string
 
 // PauseVMParams defines parameters for PauseVM.
 type PauseVMParams struct {

@@ -26,7 +26,7 @@ type options struct {
 	memory                        string
 	balloon                       bool
 	cpus                          int
-	disks, nics                   listFlag
+	disks, nics, ports            listFlag
 	cid                           uint
 	console                       string
 	runDir, cgroup                string
@@ -54,6 +54,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
+	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
@@ -115,7 +116,7 @@ func (o *options) fill(spec *vmm.Spec) error {
 		return err
 	}
 	m := &spec.Machine
-	m.Name, m.CPUs, m.Memory = o.name, o.cpus, memory
+	m.Name, m.CPUs, m.Memory, m.Ports = o.name, o.cpus, memory, o.ports
 	if o.balloon {
 		m.Balloon = &config.Balloon{}
 	}
@@ -221,6 +222,9 @@ func attend(p *vmm.Process, console string) (int, error) {
 		defer conn.Close()
 		restore := rawTerminal()
 		defer restore()
+		if console == vmm.ConsoleVirtio {
+			defer followSize(p)()
+		}
 		go typeIn(p, conn)
 		_, _ = io.Copy(os.Stdout, conn)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"quantavirt/hv/block"
 	"quantavirt/hv/config"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio"
 	"quantavirt/hv/virtio/blk"
@@ -101,7 +102,11 @@ func (vm *VM) add(slot int, dev virtio.Device, class uint32, info vmm.Device) er
 
 func (vm *VM) addBasics(files map[string]*os.File) error {
 	out := vm.consoles[vmm.ConsoleVirtio]
-	con := vconsole.New(out.ring)
+	con, err := vconsole.New(out.ring, vconsole.Options{Ports: vm.cfg.Ports, Limit: limit.New(consoleLimits)})
+	if err != nil {
+		return err
+	}
+	vm.virtioConsole = con
 	out.setInput(con)
 	if err := vm.add(slotConsole, con, virtio.ClassComm, vmm.Device{ID: "console", Kind: "virtio-console"}); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio/balloon"
+	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -23,6 +24,8 @@ type VM struct {
 	disks    []disk
 	nics     []nic
 	balloon  *balloon.Device // nil for none
+
+	virtioConsole *vconsole.Device
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
