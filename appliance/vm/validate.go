@@ -2,9 +2,11 @@ package vm
 
 import (
 	"net"
+	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/system"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
@@ -50,10 +52,8 @@ func checkMemory(c *spec.VMConfig) error {
 		return invalid("memory.max_size", "%s is less than memory.size %s", m.MaxSize, m.Size)
 	case m.MaxSize > m.Size:
 		return unsupported("memory.max_size", "hot-add of memory")
-	case m.Balloon:
-		return unsupported("memory.balloon", "the balloon device")
 	}
-	return nil
+	return checkBalloon(c)
 }
 
 func checkBoot(c *spec.VMConfig) error {
@@ -108,10 +108,6 @@ func checkNetwork(c *spec.VMConfig) error {
 			seen[n.MAC] = true
 		}
 		switch {
-		case n.Queues > 1:
-			return unsupported(at(".queues"), "more than one queue pair")
-		case n.Bandwidth != 0:
-			return unsupported(at(".bandwidth"), "a limit of bandwidth")
 		case len(n.Firewall) > 0:
 			return unsupported(at(".firewall"), "a firewall per device")
 		}
@@ -120,6 +116,11 @@ func checkNetwork(c *spec.VMConfig) error {
 }
 
 func checkRest(c *spec.VMConfig) error {
+	for i, name := range c.ConsolePorts {
+		if name == vmm.ConsoleSerial || name == vmm.ConsoleVirtio || name == "." || name == ".." || slices.Contains(c.ConsolePorts[:i], name) {
+			return invalid(indexed("console_ports", i, ""), "%q is a console, or stands twice", name)
+		}
+	}
 	switch {
 	case c.Graphics.Type != "" && c.Graphics.Type != spec.GraphicsConfigTypeNone:
 		return unsupported("graphics.type", "a display")

@@ -18,6 +18,11 @@ type Machine struct {
 	Disks []Disk `json:"disks,omitempty"`
 	NICs  []NIC  `json:"nics,omitempty"`
 	Vsock *Vsock `json:"vsock,omitempty"`
+	// Balloon takes memory back from the guest; nil leaves the device out.
+	Balloon *Balloon `json:"balloon,omitempty"`
+	// Ports are the names of further ports of the virtio console: byte streams between a
+	// program in the guest and one that is attached at the control socket. At most 8.
+	Ports []string `json:"console_ports,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
@@ -40,15 +45,6 @@ type Boot struct {
 	Unpacked string `json:"unpacked,omitempty"`
 	Initrd   string `json:"initrd,omitempty"` // descriptor name, "" for none
 	Cmdline  string `json:"cmdline"`
-}
-
-// NIC is one virtio-net device on a TAP.
-type NIC struct {
-	ID    string `json:"id"`
-	TAP   string `json:"tap"`             // descriptor name
-	Vhost string `json:"vhost,omitempty"` // descriptor name of /dev/vhost-net, "" to work in user space
-	MAC   string `json:"mac"`
-	MTU   int    `json:"mtu,omitempty"` // 0 means 1500
 }
 
 // Vsock is the virtio-vsock device.

@@ -847,24 +847,6 @@ func (e ListLogsParamsLevel) Valid() bool {
 	}
 }
 
-// Defines values for GetVMConsoleParamsDevice.
-const (
-	GetVMConsoleParamsDeviceSerial        GetVMConsoleParamsDevice = "serial"
-	GetVMConsoleParamsDeviceVirtioConsole GetVMConsoleParamsDevice = "virtio-console"
-)
-
-// Valid indicates whether the value is a known member of the GetVMConsoleParamsDevice enum.
-func (e GetVMConsoleParamsDevice) Valid() bool {
-	switch e {
-	case GetVMConsoleParamsDeviceSerial:
-		return true
-	case GetVMConsoleParamsDeviceVirtioConsole:
-		return true
-	default:
-		return false
-	}
-}
-
 // AttestReport defines model for AttestReport.
 type AttestReport = attest.Report
 
@@ -1447,8 +1429,12 @@ type Measurements struct {
 
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
-	Balloon   bool                  `json:"balloon,omitempty,omitzero"`
-	Hugepages MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
+	// Balloon the guest gives what it does not use back to the node; not beside passthrough
+	Balloon bool `json:"balloon,omitempty,omitzero"`
+
+	// BalloonTarget bytes, or a number with K, M, G or T (powers of 1024)
+	BalloonTarget Size                  `json:"balloon_target,omitempty,omitzero"`
+	Hugepages     MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
 
 	// MaxSize bytes, or a number with K, M, G or T (powers of 1024)
 	MaxSize  Size `json:"max_size,omitempty,omitzero"`
@@ -1503,7 +1489,9 @@ type NICConfig struct {
 
 	// Network not "." or ".."
 	Network Name `json:"network,omitempty,omitzero"`
-	Queues  int  `json:"queues,omitempty,omitzero"`
+
+	// Queues pairs of queues; 1 when absent
+	Queues int `json:"queues,omitempty,omitzero"`
 
 	// Type virtio-net when absent
 	Type NICConfigType `json:"type,omitempty,omitzero"`
@@ -2107,10 +2095,13 @@ type VMConfig struct {
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
 	// Console which of the two consoles "vm console" attaches to
-	Console     VMConfigConsole `json:"console,omitempty,omitzero"`
-	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
-	Description string          `json:"description,omitempty,omitzero"`
-	Graphics    GraphicsConfig  `json:"graphics,omitempty,omitzero"`
+	Console VMConfigConsole `json:"console,omitempty,omitzero"`
+
+	// ConsolePorts named byte streams into the guest, /dev/virtio-ports/NAME there, for an agent; /vms/{name}/console?device=NAME attaches
+	ConsolePorts []string       `json:"console_ports,omitempty,omitzero"`
+	CPU          CPUConfig      `json:"cpu,omitempty,omitzero"`
+	Description  string         `json:"description,omitempty,omitzero"`
+	Graphics     GraphicsConfig `json:"graphics,omitempty,omitzero"`
 
 	// Machine machine type: what the guest finds where. The newest when absent at creation, and kept by the VM from then on
 	Machine   string          `json:"machine,omitempty,omitzero"`
@@ -2380,12 +2371,9 @@ type DestroyVMParams struct {
 
 // GetVMConsoleParams defines parameters for GetVMConsole.
 type GetVMConsoleParams struct {
-	// Device which console; the VM's configuration decides when absent
-	Device GetVMConsoleParamsDevice `form:"device,omitempty" json:"device,omitempty,omitzero"`
+	// Device virtio-console, serial or one of console_ports; the VM's configuration decides when absent
+	Device string `form:"device,omitempty" json:"device,omitempty,omitzero"`
 }
-
-// GetVMConsoleParamsDevice defines parameters for GetVMConsole.
-type GetVMConsoleParamsDevice string
 
 // PauseVMParams defines parameters for PauseVM.
 type PauseVMParams struct {

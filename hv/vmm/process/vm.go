@@ -8,6 +8,8 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
+	"quantavirt/hv/virtio/balloon"
+	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -21,6 +23,9 @@ type VM struct {
 	devices  []device
 	disks    []disk
 	nics     []nic
+	balloon  *balloon.Device // nil for none
+
+	virtioConsole *vconsole.Device
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
