@@ -42,7 +42,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	vmDeps := vm.Deps{
 		Log: d.logger("vm"), DB: d.db, Bus: d.bus, Tasks: d.tasks, Schema: api.LazySchema(),
 		Storage: d.storage, Network: d.net, VMM: vm.Real{}, KVM: d.kvm, Memory: system.Memory,
-		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
+		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Firmware: d.o.firmware, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
 	}
 	if d.init != nil {
 		vmDeps.Exit = d.init.WaitExit

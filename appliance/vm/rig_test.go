@@ -289,7 +289,7 @@ func (r *rig) open(bootID string) {
 		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
 		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
 		Memory:  func() (int64, int64) { return 8 << 30, r.free },
-		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv",
+		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv", Firmware: filepath.Join(r.dir, "firmware"),
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -102,8 +102,10 @@ type Deps struct {
 	DataDir string
 	RunDir  string
 	Binary  string // of hv
-	Cgroup  string // below which each VM has its cgroup; "" for none
-	NoJail  bool   // for tests without root
+	// Firmware is the directory of SeaBIOS and the option ROM.
+	Firmware string
+	Cgroup   string // below which each VM has its cgroup; "" for none
+	NoJail   bool   // for tests without root
 }
 
 // Service is all virtual machines of the node.

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/task"
@@ -25,6 +24,8 @@ const (
 	fileKernel   = "kernel"
 	fileUnpacked = "kernel-unpacked"
 	fileInitrd   = "initrd"
+	fileFirmware = "firmware"
+	fileNetROM   = "net-rom"
 	fileConsole  = "console-log"
 	fileSerial   = "serial-log"
 	fileVsock    = "vhost-vsock"
@@ -122,6 +123,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 
 func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 	b := &m.rec.Config.Boot
+	if b.Firmware == spec.BootConfigFirmwareSeabios {
+		return s.openFirmware(m, plan)
+	}
 	kernel, err := s.Storage.OpenImage(b.Kernel, spec.ImageKindKernel)
 	if err != nil {
 		return err
@@ -164,7 +168,7 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		if err != nil {
 			return err
 		}
-		id := "disk" + strconv.Itoa(i)
+		id := diskID(i)
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,

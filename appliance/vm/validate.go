@@ -17,7 +17,7 @@ func invalid(path, format string, args ...any) error {
 	return qverr.New(qverr.Config, path+": "+format, args...).With("path", path)
 }
 
-func unsupported(path, what string) error {
+func unsupported(path, what string) *qverr.Error {
 	return qverr.New(qverr.Unsupported, "%s: %s does not exist yet", path, what).With("path", path)
 }
 
@@ -54,18 +54,6 @@ func checkMemory(c *spec.VMConfig) error {
 		return unsupported("memory.max_size", "hot-add of memory")
 	}
 	return checkBalloon(c)
-}
-
-func checkBoot(c *spec.VMConfig) error {
-	b := &c.Boot
-	if b.Firmware != spec.BootConfigFirmwareDirect {
-		err := qverr.New(qverr.Unsupported, "boot.firmware: %s does not exist yet", b.Firmware).With("path", "boot.firmware")
-		return err.WithHint(`set boot.firmware to "direct" and name boot.kernel`)
-	}
-	if b.Kernel == "" {
-		return invalid("boot.kernel", "direct boot needs a kernel")
-	}
-	return nil
 }
 
 func checkStorage(c *spec.VMConfig) error {

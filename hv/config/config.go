@@ -37,16 +37,6 @@ const (
 	FileExit    = "exit-report" // where the last words go
 )
 
-// Boot is a Linux kernel started directly.
-type Boot struct {
-	Kernel string `json:"kernel"` // descriptor name
-	// Unpacked is the descriptor name of the unpacked form of a bzImage
-	// (machine.Unpack); "" has the guest unpack it.
-	Unpacked string `json:"unpacked,omitempty"`
-	Initrd   string `json:"initrd,omitempty"` // descriptor name, "" for none
-	Cmdline  string `json:"cmdline"`
-}
-
 // Vsock is the virtio-vsock device.
 type Vsock struct {
 	CID   uint32 `json:"cid"`   // 3 and up

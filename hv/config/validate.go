@@ -41,12 +41,8 @@ func (m *Machine) Validate() error {
 	if err := m.validateMemory(); err != nil {
 		return err
 	}
-	if m.Boot.Kernel == "" {
-		return bad("boot.kernel", "no kernel is named")
-	}
-	if len(m.Boot.Cmdline) > MaxCmdline || strings.ContainsRune(m.Boot.Cmdline, 0) {
-		return bad("boot.cmdline", "the kernel command line has %d bytes, or a zero byte; %d are possible",
-			len(m.Boot.Cmdline), MaxCmdline)
+	if err := m.validateBoot(); err != nil {
+		return err
 	}
 	if err := m.validateDisks(); err != nil {
 		return err
@@ -89,7 +85,8 @@ func (m *Machine) Files() []string {
 			}
 		}
 	}
-	add(m.Boot.Kernel, m.Boot.Unpacked, m.Boot.Initrd, m.ConsoleLog, m.SerialLog)
+	add(m.Boot.files()...)
+	add(m.ConsoleLog, m.SerialLog)
 	for _, d := range m.Disks {
 		add(d.File)
 	}

@@ -35,6 +35,8 @@ type Options struct {
 	// instead of having the guest unpack the kernel. nil for none.
 	Unpacked *os.File
 	Initrd   *os.File // nil for none
+	// Firmware is started instead of a kernel, which is then not needed; nil for none.
+	Firmware *Firmware
 
 	// Serial gets what the guest prints on COM1. It must not block.
 	Serial io.Writer
@@ -96,6 +98,8 @@ type Machine struct {
 	pm     *powerManagement
 	rtc    *clockChip
 	ports  []portRange
+	// firmware is nil when a kernel is started directly.
+	firmware *firmware
 
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
@@ -175,6 +179,11 @@ func (m *Machine) build() (err error) {
 	if last := m.mem.Regions()[len(m.mem.Regions())-1]; last.End() > 1<<bits {
 		return qverr.New(qverr.Limit, "%d bytes of memory: the host's CPU gives guests %d address bits", m.opts.Memory, bits)
 	}
+	if m.opts.Firmware != nil {
+		if err := m.addFirmware(); err != nil {
+			return err
+		}
+	}
 	m.first = make(chan loaded, 1)
 	go func() {
 		entry, err := m.loadGuest()
@@ -235,6 +244,9 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 			return err
 		}
 	}
+	if m.firmware != nil {
+		return m.mapFirmware(vm)
+	}
 	return nil
 }
 
@@ -282,6 +294,9 @@ func (m *Machine) Close() {
 	}
 	if m.vm != nil {
 		_ = m.vm.Close()
+	}
+	if m.firmware != nil {
+		m.firmware.close()
 	}
 	if m.mem != nil {
 		_ = m.mem.Close()

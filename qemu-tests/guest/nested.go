@@ -93,6 +93,15 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 		// The tests call ip by name, before the image's own is there.
 		cpio.StaticFile("nested/bin/busybox", string(busybox), 0o755), cpio.Symlink("nested/bin/ip", "busybox"),
 		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644))
+	for name, file := range map[string]string{
+		"bios-256k.bin": root.Path("usr", "share", "seabios", "bios-256k.bin"), "pxe-virtio.rom": root.Path("usr", "share", "qemu", "pxe-virtio.rom"),
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		records = append(records, cpio.StaticFile("nested/"+name, string(data), 0o644))
+	}
 	path := filepath.Join(dir, "nested.cpio")
 	return path, writeArchive(path, records)
 }

@@ -913,8 +913,10 @@ type BootConfig struct {
 	Initrd string `json:"initrd,omitempty,omitzero"`
 
 	// Kernel image of kind kernel (direct)
-	Kernel string            `json:"kernel,omitempty,omitzero"`
-	Order  []BootConfigOrder `json:"order,omitempty,omitzero"`
+	Kernel string `json:"kernel,omitempty,omitzero"`
+
+	// Order what SeaBIOS tries; the disks alone when absent
+	Order []BootConfigOrder `json:"order,omitempty,omitzero"`
 }
 
 // BootConfigFirmware seabios when absent
@@ -1505,13 +1507,21 @@ type Name = string
 
 // Network defines model for Network.
 type Network struct {
-	Bridge  string `json:"bridge"`
-	DHCP    bool   `json:"dhcp"`
-	Gateway string `json:"gateway"`
-	ID      string `json:"id"`
-	MTU     int    `json:"mtu"`
-	Name    string `json:"name"`
-	NAT     bool   `json:"nat"`
+	// BootFile what guests boot from it: an image, a name on boot_server or a URL
+	BootFile string `json:"boot_file,omitempty,omitzero"`
+
+	// BootImages further images that the node serves to guests that boot
+	BootImages []string `json:"boot_images,omitempty,omitzero"`
+
+	// BootServer TFTP server of the guests, when it is not the node
+	BootServer string `json:"boot_server,omitempty,omitzero"`
+	Bridge     string `json:"bridge"`
+	DHCP       bool   `json:"dhcp"`
+	Gateway    string `json:"gateway"`
+	ID         string `json:"id"`
+	MTU        int    `json:"mtu"`
+	Name       string `json:"name"`
+	NAT        bool   `json:"nat"`
 
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
@@ -1734,7 +1744,9 @@ type StopOptions struct {
 // StorageConfig defines model for StorageConfig.
 type StorageConfig struct {
 	// Bandwidth bytes, or a number with K, M, G or T (powers of 1024)
-	Bandwidth Size               `json:"bandwidth,omitempty,omitzero"`
+	Bandwidth Size `json:"bandwidth,omitempty,omitzero"`
+
+	// BootOrder place among the disks that SeaBIOS tries; those without one come last
 	BootOrder int                `json:"boot_order,omitempty,omitzero"`
 	Cache     StorageConfigCache `json:"cache,omitempty,omitzero"`
 	Discard   bool               `json:"discard,omitempty,omitzero"`
@@ -2094,7 +2106,7 @@ type VMConfig struct {
 	Autostart AutostartConfig `json:"autostart,omitempty,omitzero"`
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
-	// Console which of the two consoles "vm console" attaches to
+	// Console which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 	Console VMConfigConsole `json:"console,omitempty,omitzero"`
 
 	// ConsolePorts named byte streams into the guest, /dev/virtio-ports/NAME there, for an agent; /vms/{name}/console?device=NAME attaches
@@ -2127,7 +2139,7 @@ type VMConfig struct {
 	UUID string `json:"uuid,omitempty,omitzero"`
 }
 
-// VMConfigConsole which of the two consoles "vm console" attaches to
+// VMConfigConsole which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 type VMConfigConsole string
 
 // VMConfigRestart whether the node starts the VM again when it ended by itself; never when absent

@@ -23,6 +23,7 @@ import (
 type options struct {
 	name, kernel, initrd, cmdline string
 	unpacked                      string
+	boot                          bootOptions
 	memory                        string
 	balloon                       bool
 	cpus                          int
@@ -49,6 +50,7 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.unpacked, "unpacked", "", "the kernel as hv unpack stored it: `FILE`")
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
+	o.boot.flags(fs)
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
 	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
@@ -69,10 +71,7 @@ func parseOptions(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, qverr.New(qverr.Inval, "unexpected argument %q", fs.Arg(0))
 	}
-	if o.kernel == "" {
-		return o, qverr.New(qverr.Inval, "--kernel is needed")
-	}
-	return o, nil
+	return o, o.checkBoot(fs)
 }
 
 // run starts a VM and returns the exit status of its process.
@@ -130,7 +129,12 @@ func (o *options) fill(spec *vmm.Spec) error {
 		spec.Files[name] = f
 		return nil
 	}
-	if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
+	if o.boot.firmware != "" {
+		m.Boot = config.Boot{}
+		if err := o.boot.fill(&m.Boot, open); err != nil {
+			return err
+		}
+	} else if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
 		return err
 	}
 	if o.unpacked != "" {
@@ -155,6 +159,7 @@ func (o *options) fill(spec *vmm.Spec) error {
 			return err
 		}
 	}
+	o.boot.setOrder(m)
 	if o.cid != 0 {
 		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
 		return open("vhost-vsock", "/dev/vhost-vsock", os.O_RDWR)

@@ -44,14 +44,15 @@ func (vm *VM) build(files map[string]*os.File) error {
 	m, err := machine.New(machine.Options{
 		CPUs: cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
 		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
-		Serial: vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
+		Firmware: vm.firmware(files),
+		Serial:   vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
 	})
 	if err != nil {
 		return err
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon, vm.setBootOrder} {
 		if err := step(files); err != nil {
 			return err
 		}
