@@ -17,6 +17,10 @@ type Machine struct {
 	Disks  []Disk `json:"disks,omitempty"`
 	NICs   []NIC  `json:"nics,omitempty"`
 	Vsock  *Vsock `json:"vsock,omitempty"`
+	// PCI are functions of the host that the VM has for itself; VFIO names the
+	// descriptor of the container that they are in.
+	PCI  []PCI  `json:"pci,omitempty"`
+	VFIO string `json:"vfio,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.

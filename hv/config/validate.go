@@ -20,8 +20,8 @@ const (
 	MinMTU     = 68
 	MaxMTU     = 65535
 	MinCID     = 3
-	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken.
+	// MaxDevices is how many disks, network devices and functions of the host there
+	// may be together: the PCI bus has 31 slots, and three are taken.
 	MaxDevices = 28
 )
 
@@ -50,8 +50,11 @@ func (m *Machine) Validate() error {
 	if err := m.validateNICs(); err != nil {
 		return err
 	}
-	if n := len(m.Disks) + len(m.NICs); n > MaxDevices {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, MaxDevices).With("path", "disks")
+	if err := m.validatePCI(); err != nil {
+		return err
+	}
+	if n := len(m.Disks) + len(m.NICs) + len(m.PCI); n > MaxDevices {
+		return qverr.New(qverr.Limit, "%d disks, network devices and functions of the host: %d are possible together", n, MaxDevices).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
@@ -133,6 +136,12 @@ func (m *Machine) Files() []string {
 	}
 	if m.Vsock != nil {
 		add(m.Vsock.Vhost)
+	}
+	if len(m.PCI) > 0 {
+		add(m.VFIO)
+	}
+	for _, p := range m.PCI {
+		add(p.Device)
 	}
 	return names
 }

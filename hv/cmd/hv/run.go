@@ -26,7 +26,7 @@ type options struct {
 	unpacked                      string
 	memory                        string
 	cpus                          int
-	disks, nics                   listFlag
+	disks, nics, pci              listFlag
 	cid                           uint
 	console                       string
 	runDir, cgroup                string
@@ -53,6 +53,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,user]`, which must exist or may be made; may be repeated")
+	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
@@ -148,6 +149,9 @@ func (o *options) fill(spec *vmm.Spec) error {
 		if err := addNIC(spec, i, arg); err != nil {
 			return err
 		}
+	}
+	if err := spec.AddPCI(o.pci); err != nil {
+		return err
 	}
 	if o.cid != 0 {
 		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}

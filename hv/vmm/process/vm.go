@@ -21,6 +21,7 @@ type VM struct {
 	devices  []device
 	disks    []disk
 	nics     []nic
+	pci      passthrough
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
@@ -184,6 +185,7 @@ func (vm *VM) info() vmm.Info {
 		info.Ready = d.transport.Ready()
 		i.Devices = append(i.Devices, info)
 	}
+	i.Devices = append(i.Devices, vm.pci.info()...)
 	return i
 }
 
