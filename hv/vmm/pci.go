@@ -8,17 +8,10 @@ import (
 	"quantavirt/internal/vfio"
 )
 
-// AddPCI opens functions of the host, which are bound to vfio-pci, and gives them to
-// the VM to be started. Its files must be closed after the start, as all of Spec: a
-// function comes free when nobody has it open. The errors are those of vfio.Open.
-func (s *Spec) AddPCI(addresses []string) error {
-	if len(addresses) == 0 {
-		return nil
-	}
-	a, err := vfio.Assign(addresses)
-	if err != nil {
-		return err
-	}
+// AddPCI gives functions of the host to the VM to be started, as they were opened
+// (vfio.Assign) in the order of the addresses. The files become those of the Spec, which
+// must be closed after the start: a function comes free when nobody has it open.
+func (s *Spec) AddPCI(addresses []string, a *vfio.Assignment) {
 	if s.Files == nil {
 		s.Files = map[string]*os.File{}
 	}
@@ -29,5 +22,4 @@ func (s *Spec) AddPCI(addresses []string) error {
 		s.Files[p.Device] = a.Devices[i]
 		s.Machine.PCI = append(s.Machine.PCI, p)
 	}
-	return nil
 }

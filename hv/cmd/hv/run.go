@@ -18,6 +18,7 @@ import (
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 )
 
 // options of hv run.
@@ -150,8 +151,12 @@ func (o *options) fill(spec *vmm.Spec) error {
 			return err
 		}
 	}
-	if err := spec.AddPCI(o.pci); err != nil {
-		return err
+	if len(o.pci) > 0 {
+		a, err := vfio.Assign(o.pci)
+		if err != nil {
+			return err
+		}
+		spec.AddPCI(o.pci, a)
 	}
 	if o.cid != 0 {
 		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
