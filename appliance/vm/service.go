@@ -14,6 +14,7 @@ import (
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
 	"quantavirt/hv/config"
@@ -21,6 +22,7 @@ import (
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 	"quantavirt/netstack"
 	"quantavirt/pqc/attest"
 )
@@ -82,6 +84,14 @@ type Network interface {
 	AddressesOf(network, mac string) []string
 }
 
+// Functions gives VMs PCI functions of the node; see hostpci.Service.
+type Functions interface {
+	Reserve(ctx context.Context, vm string, addresses []string, card bool) ([]hostpci.Lent, error)
+	Take(ctx context.Context, vm string, lent []hostpci.Lent) (*vfio.Assignment, error)
+	Adopted(vm string, lent []hostpci.Lent)
+	Return(vm string, lent []hostpci.Lent)
+}
+
 // Deps is what the service stands on.
 type Deps struct {
 	Log     *slog.Logger
@@ -91,6 +101,7 @@ type Deps struct {
 	Schema  func() (*schema.Set, error)
 	Storage Storage
 	Network Network
+	PCI     Functions
 	VMM     VMM
 	// KVM is nil when guests can run, else says why not.
 	KVM func(ctx context.Context) error
@@ -140,6 +151,8 @@ type record struct {
 	Starting bool   `json:"starting,omitempty"`
 	BootID   string `json:"boot_id,omitempty"` // of the node when the process was started
 	PID      int    `json:"pid,omitempty"`
+	// Lent are the PCI functions of the node that the VM has while it has a process.
+	Lent []hostpci.Lent `json:"lent,omitempty"`
 	// Measured is set while a VM with attestation has a process.
 	Measured *attest.Started `json:"measured,omitempty"`
 }

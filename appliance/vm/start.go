@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/task"
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
@@ -47,6 +48,19 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 	if err := s.KVM(ctx); err != nil {
 		return spec.Task{}, err
 	}
+	lent, err := s.reserve(ctx, name)
+	if err != nil {
+		return spec.Task{}, err
+	}
+	t, err := s.claimAndLaunch(name, requestID, again, lent)
+	if err != nil && len(lent) > 0 {
+		s.PCI.Return(name, lent)
+	}
+	return t, err
+}
+
+// claimAndLaunch refuses what is known at once, and begins the task.
+func (s *Service) claimAndLaunch(name, requestID string, again bool, lent []hostpci.Lent) (spec.Task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.claim(name, ActStart)
@@ -65,7 +79,7 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 		return spec.Task{}, err
 	}
 	t, err := s.launch(m, ActStart, "vm.start", requestID, false, func(ctx context.Context, p *task.Progress) error {
-		return s.boot(ctx, m, plan, p, again)
+		return s.boot(ctx, m, plan, lent, p, again)
 	})
 	if err != nil {
 		m.limit = 0
@@ -249,14 +263,14 @@ func openDevice(path string) (*os.File, error) {
 }
 
 // boot is the task of a start.
-func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
+func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, lent []hostpci.Lent, p *task.Progress, again bool) (err error) {
 	name := m.rec.Config.Name
 	defer func() {
 		if closeErr := errors.Join(closeAll(plan.Files), closeLog(&plan)); closeErr != nil {
 			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
 		}
 		if err != nil {
-			s.failed(m, err)
+			s.failed(m, lent, err)
 		}
 	}()
 	measured, err := s.measure(ctx, m, &plan, p)
@@ -270,11 +284,14 @@ func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.P
 		return coded(qverr.VMStart, err, "start VM %s", name)
 	}
 	s.mu.Lock()
-	m.rec.Starting, m.rec.BootID, m.rec.Measured = true, s.bootID, measured
+	m.rec.Starting, m.rec.BootID, m.rec.Measured, m.rec.Lent = true, s.bootID, measured, lent
 	err = s.save(m)
 	s.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if err := s.takeFunctions(ctx, m, &plan, lent, p); err != nil {
+		return coded(qverr.VMStart, err, "start VM %s", name)
 	}
 	p.Phase("VM process")
 	proc, err := s.VMM.Spawn(ctx, plan)
@@ -307,11 +324,12 @@ func (s *Service) runs(m *machine, proc Process, state spec.VMState) {
 }
 
 // failed puts a VM back after a start that led to no process.
-func (s *Service) failed(m *machine, err error) {
+func (s *Service) failed(m *machine, lent []hostpci.Lent, err error) {
 	s.removePorts(m)
+	s.returnFunctions(m.rec.Config.Name, lent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
+	m.limit, m.rec.Starting, m.rec.Measured, m.rec.Lent = 0, false, nil, nil
 	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
 }
 

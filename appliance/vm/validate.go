@@ -31,7 +31,7 @@ func validate(c *spec.VMConfig) error {
 	if c.Name == "." || c.Name == ".." {
 		return invalid("name", "%q is no name", c.Name)
 	}
-	for _, check := range []func(*spec.VMConfig) error{checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
+	for _, check := range []func(*spec.VMConfig) error{checkPCI, checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
 		if err := check(c); err != nil {
 			return err
 		}
@@ -114,12 +114,8 @@ func checkRest(c *spec.VMConfig) error {
 		return unsupported("graphics.type", "a display")
 	case len(c.USB) > 0:
 		return unsupported("usb", "USB")
-	case len(c.PCI) > 0:
-		return unsupported("pci", "passthrough of PCI devices")
 	case c.PQC.DiskEncryption:
 		return unsupported("pqc.disk_encryption", "disk encryption")
-	case c.PQC.Quac100 == spec.PQCConfigQuac100Passthrough:
-		return unsupported("pqc.quac100", "passthrough of the card")
 	case c.Security.SevSnp:
 		return qverr.New(qverr.MemEncrypt, "security.sev-snp: this node cannot encrypt guest memory").With("path", "security.sev-snp")
 	case c.Security.Tdx:

@@ -23,6 +23,10 @@ type Machine struct {
 	// Ports are the names of further ports of the virtio console: byte streams between a
 	// program in the guest and one that is attached at the control socket. At most 8.
 	Ports []string `json:"console_ports,omitempty"`
+	// PCI are functions of the host that the VM has for itself; VFIO names the
+	// descriptor of the container that they are in.
+	PCI  []PCI  `json:"pci,omitempty"`
+	VFIO string `json:"vfio,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.

@@ -19,8 +19,9 @@ const (
 	MinMTU     = 68
 	MaxMTU     = 65535
 	MinCID     = 3
-	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken; a balloon takes a fourth.
+	// MaxDevices is how many disks, network devices and functions of the host there
+	// may be together: the PCI bus has 31 slots, and three are taken; a balloon takes
+	// a fourth.
 	MaxDevices = 28
 )
 
@@ -56,12 +57,15 @@ func (m *Machine) Validate() error {
 	if err := m.validatePorts(); err != nil {
 		return err
 	}
+	if err := m.validatePCI(); err != nil {
+		return err
+	}
 	most := MaxDevices
 	if m.Balloon != nil {
 		most--
 	}
-	if n := len(m.Disks) + len(m.NICs); n > most {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, most).With("path", "disks")
+	if n := len(m.Disks) + len(m.NICs) + len(m.PCI); n > most {
+		return qverr.New(qverr.Limit, "%d disks, network devices and functions of the host: %d are possible together", n, most).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
@@ -96,6 +100,12 @@ func (m *Machine) Files() []string {
 	}
 	if m.Vsock != nil {
 		add(m.Vsock.Vhost)
+	}
+	if len(m.PCI) > 0 {
+		add(m.VFIO)
+	}
+	for _, p := range m.PCI {
+		add(p.Device)
 	}
 	return names
 }

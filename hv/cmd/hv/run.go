@@ -17,6 +17,7 @@ import (
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 )
 
 // options of hv run.
@@ -27,7 +28,7 @@ type options struct {
 	memory                        string
 	balloon                       bool
 	cpus                          int
-	disks, nics, ports            listFlag
+	disks, nics, ports, pci       listFlag
 	cid                           uint
 	console                       string
 	runDir, cgroup                string
@@ -57,6 +58,7 @@ func parseOptions(args []string) (options, error) {
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
+	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
@@ -160,6 +162,13 @@ func (o *options) fill(spec *vmm.Spec) error {
 		}
 	}
 	o.boot.setOrder(m)
+	if len(o.pci) > 0 {
+		a, err := vfio.Assign(o.pci)
+		if err != nil {
+			return err
+		}
+		spec.AddPCI(o.pci, a)
+	}
 	if o.cid != 0 {
 		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
 		return open("vhost-vsock", "/dev/vhost-vsock", os.O_RDWR)

@@ -52,7 +52,7 @@ func (vm *VM) build(files map[string]*os.File) error {
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon, vm.setBootOrder} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon, vm.addPCI, vm.setBootOrder} {
 		if err := step(files); err != nil {
 			return err
 		}
@@ -120,6 +120,7 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 
 // close takes everything apart. The machine has ended.
 func (vm *VM) close(log *slog.Logger) {
+	vm.closePCI()
 	for _, d := range vm.devices {
 		d.transport.Close()
 	}

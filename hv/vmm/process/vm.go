@@ -24,6 +24,7 @@ type VM struct {
 	disks    []disk
 	nics     []nic
 	balloon  *balloon.Device // nil for none
+	pci      passthrough
 
 	virtioConsole *vconsole.Device
 
@@ -196,6 +197,7 @@ func (vm *VM) info() vmm.Info {
 		}
 		i.Devices = append(i.Devices, info)
 	}
+	i.Devices = append(i.Devices, vm.pci.info()...)
 	return i
 }
 

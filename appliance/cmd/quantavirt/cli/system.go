@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) systemCmd() *cobra.Command {
-	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemInstallCmd(),
+	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemPCICmd(), a.systemInstallCmd(),
 		a.powerCmd("reboot", "Stop the VMs and reboot the node", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.Reboot(cmd.Context())
 		}),
