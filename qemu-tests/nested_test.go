@@ -38,6 +38,7 @@ func TestNested(t *testing.T) {
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct{ pkg, run, proof string }{
 		{"machine", ".", "TestGuestReset"},
+		{"jail", ".", "TestForbidden"},
 		{"vmm", "TestGuest|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian"},
 	} {
 		t.Run(c.pkg, func(t *testing.T) {

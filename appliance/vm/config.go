@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
+	"quantavirt/hv/config"
 	"quantavirt/internal/qverr"
 )
 
@@ -116,6 +117,7 @@ func normalise(c *spec.VMConfig) {
 	if c.UUID == "" {
 		c.UUID = uuid.NewString()
 	}
+	setDefault(&c.Machine, config.MachineType)
 	setDefault(&c.CPU.Count, 1)
 	setDefault(&c.CPU.Model, "host")
 	setDefault(&c.Memory.Hugepages, spec.MemoryConfigHugepagesOff)

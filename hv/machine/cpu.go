@@ -53,12 +53,12 @@ func (m *Machine) makeVCPUs(entry entryPoint) (list []*vcpu, err error) {
 		}
 	}()
 	for id := range m.opts.CPUs {
-		c, err := m.vm.CreateVCPU(id)
+		c, err := m.vm.CreateVCPU(int(m.topo.apicID(id)))
 		if err != nil {
 			return list, err
 		}
 		list = append(list, &vcpu{m: m, id: id, kvm: c, counters: m.counters[id]})
-		if err := setUpCPU(c, cpuidFor(m.cpuid, id), entry.reset); err != nil {
+		if err := setUpCPU(c, m.topo.cpuidFor(m.cpuid, id), entry.reset); err != nil {
 			return list, err
 		}
 		if id == 0 && !entry.reset {

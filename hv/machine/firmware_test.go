@@ -45,8 +45,13 @@ func tinyROM() []byte {
 // The guest starts in the image, cannot change it, and finds a fresh copy of it after
 // a reset.
 func TestFirmwareReset(t *testing.T) {
-	var log output
-	m, out := newMachine(t, Options{CPUs: 2, Firmware: &Firmware{Image: tempFile(t, tinyROM())}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	var log, out output
+	m, err := New(Options{CPUs: 2, Memory: 16 << 20, KVM: realKVM(t), Firmware: &Firmware{Image: tempFile(t, tinyROM())},
+		Serial: &out, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
 	start(t, m)
 	wait(t, m, PoweredOff)
 	if out.String() != "AAXQAAXQ" {

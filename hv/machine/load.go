@@ -133,11 +133,11 @@ func (m *Machine) writeACPI() error {
 func (m *Machine) acpiConfig() acpi.Config {
 	w := windows(m.mem, physBits(m.cpuid))
 	return acpi.Config{
-		CPUs: m.opts.CPUs,
-		ECAM: acpi.Range{Base: ecamBase, Size: ecamSize},
-		Low:  acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
-		High: acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
-		PM:   portPM, Reset: portReset, ResetValue: cf9Reset | 2,
+		APICIDs: m.topo.apicIDs(),
+		ECAM:    acpi.Range{Base: ecamBase, Size: ecamSize},
+		Low:     acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
+		High:    acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
+		PM:      portPM, Reset: portReset, ResetValue: cf9Reset | 2,
 		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
 		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
 	}
