@@ -23,6 +23,8 @@ type Options struct {
 	CPU     config.CPU
 	Memory  int64  // bytes
 	Cmdline string // of the kernel
+	// Generation is the generation id; zero: a random one.
+	Generation [16]byte
 	// MemoryFrom is where memory comes from on the host.
 	MemoryFrom config.MemoryFrom
 
@@ -93,6 +95,7 @@ type Machine struct {
 	uart   *serial.UART
 	pm     *powerManagement
 	rtc    *clockChip
+	gen    *generation
 	ports  []portRange
 
 	ctl    sync.Mutex // serializes changes of the state
@@ -171,6 +174,9 @@ func (m *Machine) build() (err error) {
 	if last := m.mem.Regions()[len(m.mem.Regions())-1]; last.End() > 1<<bits {
 		return qverr.New(qverr.Limit, "%d bytes of memory: the host's CPU gives guests %d address bits", m.opts.Memory, bits)
 	}
+	if m.gen, err = newGeneration(m.opts.Generation); err != nil {
+		return err
+	}
 	m.first = make(chan loaded, 1)
 	go func() {
 		entry, err := m.loadGuest()
@@ -231,7 +237,7 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 			return err
 		}
 	}
-	return nil
+	return vm.SetMemory(m.gen.region())
 }
 
 // Memory is the guest's RAM.
@@ -278,6 +284,9 @@ func (m *Machine) Close() {
 	}
 	if m.vm != nil {
 		_ = m.vm.Close()
+	}
+	if m.gen != nil {
+		m.gen.close()
 	}
 	if m.mem != nil {
 		_ = m.mem.Close()

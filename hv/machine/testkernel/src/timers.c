@@ -209,6 +209,29 @@ static void kvmclock(void)
 	wrmsr(SYSTEM_TIME, 0);
 }
 
+// struct kvm_steal_time of Linux.
+static volatile struct {
+	u64 steal;
+	u32 version, flags, pad[12];
+} stolen __attribute__((aligned(64)));
+
+static void steal_time(void)
+{
+	enum { STEAL_TIME = 0x4b564d03 };
+	if (!(cpuid(0x40000001, 0).a >> 5 & 1)) {
+		check(false, "steal time is offered", "it is not");
+		return;
+	}
+	u32 start = pm_now();
+	wrmsr(STEAL_TIME, (u64)&stolen | 1);
+	u64 first = stolen.steal;
+	u32 version = stolen.version;
+	spin_ms(5);
+	check(version && !(version & 1) && stolen.steal >= first && stolen.steal - first < ns_since(start), "steal time",
+	      "version %u, %lx then %lx ns", version, first, stolen.steal);
+	wrmsr(STEAL_TIME, 0);
+}
+
 void test_timers(void)
 {
 	pm_timer();
@@ -218,4 +241,5 @@ void test_timers(void)
 	deadline();
 	pit();
 	kvmclock();
+	steal_time();
 }
