@@ -84,6 +84,7 @@ type Port struct {
 	ID       string // see PortID; unique on the node
 	MAC      MAC    // as the guest sees it; unique on the node
 	MTU      int    // bytes; 0 means that of the network, and it may not be larger
+	Queues   int    // of the TAP device, 1 to tap.MaxQueues; 0 means 1
 	Hostname string // name for the guest, offered by DHCP; may be empty
 }
 

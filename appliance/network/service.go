@@ -23,7 +23,7 @@ type Stack interface {
 	Connect(uplink netstack.UplinkConfig) error
 	Apply(ctx context.Context, state netstack.State) error
 	Settled(ctx context.Context) (netstack.UplinkStatus, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
+	AddPort(ctx context.Context, network string, p netstack.Port) (queues []*os.File, name string, err error)
 	RemovePort(ctx context.Context, network, portID string) error
 	Uplink() netstack.UplinkStatus
 	Inform(ctx context.Context, options []dhcpv4.Option, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error)
@@ -305,7 +305,7 @@ func (s *Service) AddressesOf(network, mac string) []string {
 }
 
 // AddPort makes a TAP device on a network; see netstack.Manager.AddPort.
-func (s *Service) AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error) {
+func (s *Service) AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error) {
 	if s.stack == nil {
 		return nil, "", errOff()
 	}

@@ -127,7 +127,7 @@ func TestMeasuredRefusals(t *testing.T) {
 		t.Errorf("without attestation: %v", err)
 	}
 	r.good(r.Stop("web", "", true, 0))
-	if _, err := r.Update("web", map[string]any{"pqc": map[string]any{"attestation": true}}); err != nil {
+	if _, err := r.Update(t.Context(), "web", map[string]any{"pqc": map[string]any{"attestation": true}}); err != nil {
 		t.Fatal(err)
 	}
 	r.vmm.spawned = func(s vmm.Spec) {

@@ -17,6 +17,7 @@ import (
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
 	"quantavirt/hv/config"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -52,6 +53,8 @@ type Control interface {
 	Reset(ctx context.Context) error
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
+	SetBalloon(ctx context.Context, target int64) error
+	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 
@@ -72,7 +75,7 @@ type Storage interface {
 // Network gives VMs their ports.
 type Network interface {
 	Get(name string) (spec.Network, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error)
+	AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error)
 	RemovePort(ctx context.Context, network, id string) error
 	AddressesOf(network, mac string) []string
 }

@@ -15,7 +15,6 @@ import (
 	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
-	"quantavirt/netstack"
 )
 
 // firstUID is the user of the VM with context id 0; each VM runs as its own.
@@ -107,7 +106,7 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		Machine: config.Machine{
 			Name: c.Name, UUID: c.UUID, Type: c.Machine, CPUs: c.CPU.Count, CPU: cpuOf(c),
 			Memory: int64(c.Memory.Size), MemoryFrom: memoryFrom(c),
-			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline},
+			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c),
 		},
 	}
 	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {
@@ -307,39 +306,6 @@ func (s *Service) failed(m *machine, err error) {
 	defer s.mu.Unlock()
 	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
 	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
-}
-
-func (s *Service) addPorts(ctx context.Context, m *machine, plan *vmm.Spec) error {
-	c := &m.rec.Config
-	for i, n := range c.Network {
-		var port netstack.Port
-		port.ID, port.MTU, port.Hostname = portOf(c, i), n.MTU, c.Name
-		if err := port.MAC.UnmarshalText([]byte(macOf(c, i))); err != nil {
-			return err
-		}
-		tap, _, err := s.Network.AddPort(ctx, n.Network, port)
-		if err != nil {
-			return err
-		}
-		id := "nic" + strconv.Itoa(i)
-		plan.Files[id] = tap
-		nic := config.NIC{ID: id, TAP: id, MAC: macOf(c, i), MTU: n.MTU}
-		if nic.MTU == 0 {
-			if network, err := s.Network.Get(n.Network); err == nil {
-				nic.MTU = network.MTU
-			}
-		}
-		vhost, err := openDevice("/dev/vhost-net")
-		if err != nil {
-			return err
-		}
-		if vhost != nil {
-			nic.Vhost = id + "-vhost"
-			plan.Files[nic.Vhost] = vhost
-		}
-		plan.Machine.NICs = append(plan.Machine.NICs, nic)
-	}
-	return nil
 }
 
 func (s *Service) removePorts(m *machine) {

@@ -50,10 +50,8 @@ func checkMemory(c *spec.VMConfig) error {
 		return invalid("memory.max_size", "%s is less than memory.size %s", m.MaxSize, m.Size)
 	case m.MaxSize > m.Size:
 		return unsupported("memory.max_size", "hot-add of memory")
-	case m.Balloon:
-		return unsupported("memory.balloon", "the balloon device")
 	}
-	return nil
+	return checkBalloon(c)
 }
 
 func checkBoot(c *spec.VMConfig) error {
@@ -108,10 +106,6 @@ func checkNetwork(c *spec.VMConfig) error {
 			seen[n.MAC] = true
 		}
 		switch {
-		case n.Queues > 1:
-			return unsupported(at(".queues"), "more than one queue pair")
-		case n.Bandwidth != 0:
-			return unsupported(at(".bandwidth"), "a limit of bandwidth")
 		case len(n.Firewall) > 0:
 			return unsupported(at(".firewall"), "a firewall per device")
 		}

@@ -18,6 +18,8 @@ type Machine struct {
 	Disks []Disk `json:"disks,omitempty"`
 	NICs  []NIC  `json:"nics,omitempty"`
 	Vsock *Vsock `json:"vsock,omitempty"`
+	// Balloon takes memory back from the guest; nil leaves the device out.
+	Balloon *Balloon `json:"balloon,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
@@ -52,15 +54,6 @@ type Disk struct {
 	Queues   int    `json:"queues,omitempty"` // 1 to 64, 0 means 1
 	Cache    string `json:"cache,omitempty"`  // none, writeback (default), writethrough
 	Discard  bool   `json:"discard,omitempty"`
-}
-
-// NIC is one virtio-net device on a TAP.
-type NIC struct {
-	ID    string `json:"id"`
-	TAP   string `json:"tap"`             // descriptor name
-	Vhost string `json:"vhost,omitempty"` // descriptor name of /dev/vhost-net, "" to work in user space
-	MAC   string `json:"mac"`
-	MTU   int    `json:"mtu,omitempty"` // 0 means 1500
 }
 
 // Vsock is the virtio-vsock device.

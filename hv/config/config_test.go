@@ -60,8 +60,19 @@ func TestValidate(t *testing.T) {
 		{"unknown cache", func(m *config.Machine) { m.Disks[1].Cache = "lazy" }, qverr.Config, "disks.cache"},
 		{"17 NICs", func(m *config.Machine) { m.NICs = make([]config.NIC, 17) }, qverr.Config, "nics"},
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
+		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
+		{"no slot for a balloon", func(m *config.Machine) {
+			m.Disks, m.NICs = many()
+			m.NICs, m.Balloon = m.NICs[:12], &config.Balloon{}
+		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
+		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
+		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
+		{"17 pairs", func(m *config.Machine) { m.NICs[0].Queues = 17 }, qverr.Config, "nics.queues"},
+		{"minus one pair", func(m *config.Machine) { m.NICs[0].Queues = -1 }, qverr.Config, "nics.queues"},
 		{"no MAC", func(m *config.Machine) { m.NICs[0].MAC = "" }, qverr.NetMAC, "nics.mac"},
 		{"multicast MAC", func(m *config.Machine) { m.NICs[0].MAC = "03:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
 		{"long MAC", func(m *config.Machine) { m.NICs[0].MAC = "02:00:00:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
@@ -76,6 +87,14 @@ func TestValidate(t *testing.T) {
 		if !errors.Is(err, tc.code) || qverr.From(err).Details["path"] != tc.path {
 			t.Errorf("%s: %v (%v)", tc.name, err, qverr.From(err))
 		}
+	}
+}
+
+func TestQueueFiles(t *testing.T) {
+	m := machine()
+	m.NICs[0].Queues = 3
+	if got, want := m.Files()[6:12], []string{"t", "t/1", "t/2", "v", "v/1", "v/2"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

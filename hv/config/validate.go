@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net"
 	"strings"
 
 	"quantavirt/internal/qverr"
@@ -21,7 +20,7 @@ const (
 	MaxMTU     = 65535
 	MinCID     = 3
 	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken.
+	// PCI bus has 31 slots, and three are taken; a balloon takes a fourth.
 	MaxDevices = 28
 )
 
@@ -55,8 +54,15 @@ func (m *Machine) Validate() error {
 	if err := m.validateNICs(); err != nil {
 		return err
 	}
-	if n := len(m.Disks) + len(m.NICs); n > MaxDevices {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, MaxDevices).With("path", "disks")
+	if err := m.validateBalloon(); err != nil {
+		return err
+	}
+	most := MaxDevices
+	if m.Balloon != nil {
+		most--
+	}
+	if n := len(m.Disks) + len(m.NICs); n > most {
+		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, most).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
@@ -94,30 +100,6 @@ func (m *Machine) validateDisks() error {
 	return nil
 }
 
-func (m *Machine) validateNICs() error {
-	if len(m.NICs) > MaxNICs {
-		return bad("nics", "%d network devices: %d are possible", len(m.NICs), MaxNICs)
-	}
-	seen := map[string]bool{}
-	for i, n := range m.NICs {
-		if n.ID == "" || seen[n.ID] {
-			return bad("nics.id", "network device %d has no id of its own (%q)", i, n.ID)
-		}
-		if n.TAP == "" {
-			return bad("nics.tap", "network device %s names no TAP", n.ID)
-		}
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-			return qverr.New(qverr.NetMAC, "network device %s: %q is no unicast MAC address", n.ID, n.MAC).With("path", "nics.mac")
-		}
-		if n.MTU != 0 && (n.MTU < MinMTU || n.MTU > MaxMTU) {
-			return qverr.New(qverr.NetMTU, "network device %s: MTU %d: %d to %d are possible", n.ID, n.MTU, MinMTU, MaxMTU).With("path", "nics.mtu")
-		}
-		seen[n.ID] = true
-	}
-	return nil
-}
-
 // Files lists the names of the descriptors that the machine refers to, besides
 // those that every VM process gets.
 func (m *Machine) Files() []string {
@@ -133,8 +115,9 @@ func (m *Machine) Files() []string {
 	for _, d := range m.Disks {
 		add(d.File)
 	}
-	for _, n := range m.NICs {
-		add(n.TAP, n.Vhost)
+	for i := range m.NICs {
+		add(m.NICs[i].TAPs()...)
+		add(m.NICs[i].Vhosts()...)
 	}
 	if m.Vsock != nil {
 		add(m.Vsock.Vhost)

@@ -1444,8 +1444,12 @@ type Measurements struct {
 
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
-	Balloon   bool                  `json:"balloon,omitempty,omitzero"`
-	Hugepages MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
+	// Balloon the guest gives what it does not use back to the node; not beside passthrough
+	Balloon bool `json:"balloon,omitempty,omitzero"`
+
+	// BalloonTarget bytes, or a number with K, M, G or T (powers of 1024)
+	BalloonTarget Size                  `json:"balloon_target,omitempty,omitzero"`
+	Hugepages     MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
 
 	// MaxSize bytes, or a number with K, M, G or T (powers of 1024)
 	MaxSize  Size `json:"max_size,omitempty,omitzero"`
@@ -1500,7 +1504,9 @@ type NICConfig struct {
 
 	// Network not "." or ".."
 	Network Name `json:"network,omitempty,omitzero"`
-	Queues  int  `json:"queues,omitempty,omitzero"`
+
+	// Queues pairs of queues; 1 when absent
+	Queues int `json:"queues,omitempty,omitzero"`
 
 	// Type virtio-net when absent
 	Type NICConfigType `json:"type,omitempty,omitzero"`

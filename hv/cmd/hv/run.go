@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"quantavirt/hv/block"
@@ -25,6 +24,7 @@ type options struct {
 	name, kernel, initrd, cmdline string
 	unpacked                      string
 	memory                        string
+	balloon                       bool
 	cpus                          int
 	disks, nics                   listFlag
 	cid                           uint
@@ -50,9 +50,10 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
+	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
-	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,user]`, which must exist or may be made; may be repeated")
+	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
@@ -115,6 +116,9 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	m := &spec.Machine
 	m.Name, m.CPUs, m.Memory = o.name, o.cpus, memory
+	if o.balloon {
+		m.Balloon = &config.Balloon{}
+	}
 	m.Boot = config.Boot{Kernel: "kernel", Cmdline: o.cmdline}
 	open := func(name, path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0)
@@ -204,57 +208,6 @@ func addDisk(spec *vmm.Spec, i int, arg string) error {
 	spec.Files[d.File] = f
 	spec.Machine.Disks = append(spec.Machine.Disks, d)
 	return block.Lock(f, !d.ReadOnly)
-}
-
-func addNIC(spec *vmm.Spec, i int, arg string) error {
-	name, rest, _ := strings.Cut(arg, ",")
-	n := config.NIC{ID: fmt.Sprintf("nic%d", i), TAP: fmt.Sprintf("tap%d", i), MAC: fmt.Sprintf("02:51:56:00:00:%02x", i+1)}
-	vhost := true
-	for opt := range strings.SplitSeq(rest, ",") {
-		key, value, _ := strings.Cut(opt, "=")
-		switch key {
-		case "":
-		case "mac":
-			n.MAC = value
-		case "user":
-			vhost = false
-		default:
-			return qverr.New(qverr.Inval, "TAP %s: option %q is unknown", name, opt)
-		}
-	}
-	tap, err := openTAP(name)
-	if err != nil {
-		return err
-	}
-	spec.Files[n.TAP] = tap
-	if vhost {
-		n.Vhost = fmt.Sprintf("vhost%d", i)
-		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
-		if err != nil {
-			return qverr.New(qverr.NetVhost, "vhost-net (TAP %s,user does without): %w", name, err)
-		}
-		spec.Files[n.Vhost] = f
-	}
-	spec.Machine.NICs = append(spec.Machine.NICs, n)
-	return nil
-}
-
-func openTAP(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, qverr.New(qverr.NetTAP, "open /dev/net/tun: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-	}
-	if err != nil {
-		f.Close()
-		return nil, qverr.New(qverr.NetTAP, "TAP %s: %w", name, err)
-	}
-	return f, nil
 }
 
 // leaveKey ends hv run: Ctrl-], as in the console of the appliance.

@@ -3,7 +3,6 @@ package process
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 
 	"quantavirt/hv/block"
@@ -12,12 +11,10 @@ import (
 	"quantavirt/hv/virtio"
 	"quantavirt/hv/virtio/blk"
 	vconsole "quantavirt/hv/virtio/console"
-	vnet "quantavirt/hv/virtio/net"
 	"quantavirt/hv/virtio/rng"
 	"quantavirt/hv/virtio/vsock"
 	"quantavirt/hv/vmm"
 	"quantavirt/hv/vmm/ring"
-	"quantavirt/internal/qverr"
 )
 
 // Slots of the PCI bus. Disks and network devices have ranges of their own, so
@@ -44,11 +41,6 @@ type disk struct {
 	backend block.Device
 }
 
-type nic struct {
-	id  string
-	dev *vnet.Device
-}
-
 // build makes the machine and all that is in it. On an error the caller ends the
 // process, which frees what was made.
 func (vm *VM) build(files map[string]*os.File) error {
@@ -66,7 +58,7 @@ func (vm *VM) build(files map[string]*os.File) error {
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon} {
 		if err := step(files); err != nil {
 			return err
 		}
@@ -144,32 +136,6 @@ func (vm *VM) addDisks(files map[string]*os.File) error {
 			return err
 		}
 		vm.disks = append(vm.disks, disk{d.ID, dev, raw})
-	}
-	return nil
-}
-
-func (vm *VM) addNICs(files map[string]*os.File) error {
-	for i, n := range vm.cfg.NICs {
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil {
-			return qverr.New(qverr.NetMAC, "network device %s: %w", n.ID, err)
-		}
-		dev, err := vnet.New(files[n.TAP], vnet.Options{MAC: mac, MTU: n.MTU, Vhost: files[n.Vhost], Mem: vm.machine.Memory()})
-		if err != nil {
-			return err
-		}
-		backend := "tap"
-		if dev.Vhost() {
-			backend = "vhost-net"
-		}
-		slot := slotNICs + i
-		if slot >= slotEnd {
-			slot = slotAny
-		}
-		if err := vm.add(slot, dev, virtio.ClassNetwork, vmm.Device{ID: n.ID, Kind: "virtio-net", Backend: backend}); err != nil {
-			return err
-		}
-		vm.nics = append(vm.nics, nic{n.ID, dev})
 	}
 	return nil
 }

@@ -99,6 +99,9 @@ func (vm *VM) answer(req *wire.Request) *wire.Response {
 	if name, ok := strings.CutPrefix(req.Path, consolePath); ok && req.Method == "GET" {
 		return vm.answerConsole(name)
 	}
+	if f, ok := settings[settingOf(req.Path)]; ok && req.Method == "PUT" {
+		return f(vm, req)
+	}
 	return answerError(qverr.New(qverr.NoEnt, "control socket: no %s %s", req.Method, req.Path))
 }
 

@@ -35,6 +35,7 @@ func (vm *VM) stats() vmm.Stats {
 	for i, v := range m.VCPUs {
 		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
 	}
+	s.Balloon = vm.balloonStats()
 	for _, d := range vm.disks {
 		c := &d.dev.Counters
 		s.Disks = append(s.Disks, vmm.DiskStats{ID: d.id, Reads: c.Reads.Load(), ReadBytes: c.ReadBytes.Load(),
@@ -42,10 +43,10 @@ func (vm *VM) stats() vmm.Stats {
 			Discards: c.Discards.Load(), Errors: c.Errors.Load()})
 	}
 	for _, n := range vm.nics {
-		c := &n.dev.Counters
-		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
-			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
-			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+		c := n.dev.Stats()
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(), Limits: n.dev.Limits(),
+			RxPackets: c.RxPackets, RxBytes: c.RxBytes, RxDropped: c.RxDropped,
+			TxPackets: c.TxPackets, TxBytes: c.TxBytes, TxErrors: c.TxErrors})
 	}
 	return s
 }

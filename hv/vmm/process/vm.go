@@ -8,6 +8,7 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
+	"quantavirt/hv/virtio/balloon"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -21,6 +22,7 @@ type VM struct {
 	devices  []device
 	disks    []disk
 	nics     []nic
+	balloon  *balloon.Device // nil for none
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
