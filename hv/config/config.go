@@ -20,6 +20,8 @@ type Machine struct {
 	Vsock *Vsock `json:"vsock,omitempty"`
 	// Balloon takes memory back from the guest; nil leaves the device out.
 	Balloon *Balloon `json:"balloon,omitempty"`
+	// Generation is the VM generation id, a UUID; "" makes one for this start.
+	Generation string `json:"generation,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
