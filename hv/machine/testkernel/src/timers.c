@@ -170,6 +170,17 @@ static volatile struct {
 	u8 flags, pad2[2];
 } __attribute__((aligned(64))) clock;
 
+enum { SYSTEM_TIME = 0x4b564d01 };
+
+u64 clock_khz(void)
+{
+	wrmsr(SYSTEM_TIME, (u64)&clock | 1);
+	u64 khz = (1000000ul << 32) / clock.mul;
+	khz = clock.shift < 0 ? khz << -clock.shift : khz >> clock.shift;
+	wrmsr(SYSTEM_TIME, 0);
+	return khz;
+}
+
 static u64 clock_now(void)
 {
 	u64 ns;
@@ -185,7 +196,6 @@ static u64 clock_now(void)
 
 static void kvmclock(void)
 {
-	enum { SYSTEM_TIME = 0x4b564d01 };
 	if (!(cpuid(0x40000001, 0).a >> 3 & 1)) {
 		check(false, "kvmclock is offered", "it is not");
 		return;
