@@ -47,5 +47,6 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("placed", func(t *testing.T) { placed(t, n, filepath.Join(filepath.Dir(archive), "testkernel")) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }
