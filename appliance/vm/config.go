@@ -121,8 +121,11 @@ func normalise(c *spec.VMConfig) {
 	setDefault(&c.CPU.Count, 1)
 	setDefault(&c.CPU.Model, "host")
 	setDefault(&c.Memory.Hugepages, spec.MemoryConfigHugepagesOff)
-	setDefault(&c.Console, spec.VMConfigConsoleVirtioConsole)
 	setDefault(&c.Boot.Firmware, spec.BootConfigFirmwareSeabios)
+	if c.Boot.Firmware == spec.BootConfigFirmwareDirect {
+		setDefault(&c.Console, spec.VMConfigConsoleVirtioConsole)
+	}
+	setDefault(&c.Console, spec.VMConfigConsoleSerial) // of firmware and boot loader
 	setDefault(&c.PQC.Quac100, spec.PQCConfigQuac100None)
 	setDefault(&c.Migration.MaxDowntimeMs, 300)
 	setDefault(&c.Restart, spec.VMConfigRestartNever)

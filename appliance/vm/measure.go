@@ -63,7 +63,11 @@ func (s *Service) measure(ctx context.Context, m *machine, plan *vmm.Spec, p *ta
 	if out.Config, err = attest.ConfigDigest(document); err != nil {
 		return nil, err
 	}
-	if out.Kernel, err = s.sealFile(ctx, plan, fileKernel); err != nil {
+	first := fileKernel // what the VM starts
+	if plan.Machine.Boot.Firmware != "" {
+		first = fileFirmware
+	}
+	if out.Kernel, err = s.sealFile(ctx, plan, first); err != nil {
 		return nil, err
 	}
 	if plan.Machine.Boot.Initrd != "" {

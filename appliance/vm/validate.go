@@ -2,9 +2,11 @@ package vm
 
 import (
 	"net"
+	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/system"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
@@ -15,7 +17,7 @@ func invalid(path, format string, args ...any) error {
 	return qverr.New(qverr.Config, path+": "+format, args...).With("path", path)
 }
 
-func unsupported(path, what string) error {
+func unsupported(path, what string) *qverr.Error {
 	return qverr.New(qverr.Unsupported, "%s: %s does not exist yet", path, what).With("path", path)
 }
 
@@ -29,7 +31,7 @@ func validate(c *spec.VMConfig) error {
 	if c.Name == "." || c.Name == ".." {
 		return invalid("name", "%q is no name", c.Name)
 	}
-	for _, check := range []func(*spec.VMConfig) error{checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
+	for _, check := range []func(*spec.VMConfig) error{checkPCI, checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
 		if err := check(c); err != nil {
 			return err
 		}
@@ -52,18 +54,6 @@ func checkMemory(c *spec.VMConfig) error {
 		return unsupported("memory.max_size", "hot-add of memory")
 	}
 	return checkBalloon(c)
-}
-
-func checkBoot(c *spec.VMConfig) error {
-	b := &c.Boot
-	if b.Firmware != spec.BootConfigFirmwareDirect {
-		err := qverr.New(qverr.Unsupported, "boot.firmware: %s does not exist yet", b.Firmware).With("path", "boot.firmware")
-		return err.WithHint(`set boot.firmware to "direct" and name boot.kernel`)
-	}
-	if b.Kernel == "" {
-		return invalid("boot.kernel", "direct boot needs a kernel")
-	}
-	return nil
 }
 
 func checkStorage(c *spec.VMConfig) error {
@@ -114,17 +104,18 @@ func checkNetwork(c *spec.VMConfig) error {
 }
 
 func checkRest(c *spec.VMConfig) error {
+	for i, name := range c.ConsolePorts {
+		if name == vmm.ConsoleSerial || name == vmm.ConsoleVirtio || name == "." || name == ".." || slices.Contains(c.ConsolePorts[:i], name) {
+			return invalid(indexed("console_ports", i, ""), "%q is a console, or stands twice", name)
+		}
+	}
 	switch {
 	case c.Graphics.Type != "" && c.Graphics.Type != spec.GraphicsConfigTypeNone:
 		return unsupported("graphics.type", "a display")
 	case len(c.USB) > 0:
 		return unsupported("usb", "USB")
-	case len(c.PCI) > 0:
-		return unsupported("pci", "passthrough of PCI devices")
 	case c.PQC.DiskEncryption:
 		return unsupported("pqc.disk_encryption", "disk encryption")
-	case c.PQC.Quac100 == spec.PQCConfigQuac100Passthrough:
-		return unsupported("pqc.quac100", "passthrough of the card")
 	case c.Security.SevSnp:
 		return qverr.New(qverr.MemEncrypt, "security.sev-snp: this node cannot encrypt guest memory").With("path", "security.sev-snp")
 	case c.Security.Tdx:

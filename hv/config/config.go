@@ -22,6 +22,13 @@ type Machine struct {
 	Balloon *Balloon `json:"balloon,omitempty"`
 	// Generation is the VM generation id, a UUID; "" makes one for this start.
 	Generation string `json:"generation,omitempty"`
+	// Ports are the names of further ports of the virtio console: byte streams between a
+	// program in the guest and one that is attached at the control socket. At most 8.
+	Ports []string `json:"console_ports,omitempty"`
+	// PCI are functions of the host that the VM has for itself; VFIO names the
+	// descriptor of the container that they are in.
+	PCI  []PCI  `json:"pci,omitempty"`
+	VFIO string `json:"vfio,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
@@ -35,28 +42,6 @@ const (
 	FileControl = "control"     // the listening control socket
 	FileExit    = "exit-report" // where the last words go
 )
-
-// Boot is a Linux kernel started directly.
-type Boot struct {
-	Kernel string `json:"kernel"` // descriptor name
-	// Unpacked is the descriptor name of the unpacked form of a bzImage
-	// (machine.Unpack); "" has the guest unpack it.
-	Unpacked string `json:"unpacked,omitempty"`
-	Initrd   string `json:"initrd,omitempty"` // descriptor name, "" for none
-	Cmdline  string `json:"cmdline"`
-}
-
-// Disk is one virtio-blk device.
-type Disk struct {
-	ID       string `json:"id"`
-	File     string `json:"file"`   // descriptor name
-	Format   string `json:"format"` // "raw"
-	ReadOnly bool   `json:"readonly,omitempty"`
-	Serial   string `json:"serial,omitempty"` // at most 20 bytes
-	Queues   int    `json:"queues,omitempty"` // 1 to 64, 0 means 1
-	Cache    string `json:"cache,omitempty"`  // none, writeback (default), writethrough
-	Discard  bool   `json:"discard,omitempty"`
-}
 
 // Vsock is the virtio-vsock device.
 type Vsock struct {

@@ -10,6 +10,7 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/cpumodel"
+	"quantavirt/hv/internal/allowance"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/pci"
@@ -36,6 +37,8 @@ type Options struct {
 	// instead of having the guest unpack the kernel. nil for none.
 	Unpacked *os.File
 	Initrd   *os.File // nil for none
+	// Firmware is started instead of a kernel, which is then not needed; nil for none.
+	Firmware *Firmware
 
 	// Serial gets what the guest prints on COM1. It must not block.
 	Serial io.Writer
@@ -80,6 +83,7 @@ func (r Reason) String() string {
 type Exit struct {
 	Reason Reason
 	Err    error
+	Crash  *Crash // for TripleFault and Failed, unless there were no vCPUs
 }
 
 // Machine is one virtual machine. Its methods may be called from any goroutine.
@@ -97,10 +101,13 @@ type Machine struct {
 	rtc    *clockChip
 	gen    *generation
 	ports  []portRange
+	// firmware is nil when a kernel is started directly.
+	firmware *firmware
 
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
+	pace   *allowance.Allowance // of resets by the guest
 	done   chan struct{}
 	wg     sync.WaitGroup // the supervisor
 
@@ -140,7 +147,8 @@ func New(o Options) (*Machine, error) {
 	if err := checkPinning(o.CPU.Pinning); err != nil {
 		return nil, err
 	}
-	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{})}
+	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{}),
+		pace: allowance.New(resetRate, resetBurst)}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -176,6 +184,11 @@ func (m *Machine) build() (err error) {
 	}
 	if m.gen, err = newGeneration(m.opts.Generation); err != nil {
 		return err
+	}
+	if m.opts.Firmware != nil {
+		if err := m.addFirmware(); err != nil {
+			return err
+		}
 	}
 	m.first = make(chan loaded, 1)
 	go func() {
@@ -237,6 +250,11 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 			return err
 		}
 	}
+	if m.firmware != nil {
+		if err := m.mapFirmware(vm); err != nil {
+			return err
+		}
+	}
 	return vm.SetMemory(m.gen.region())
 }
 
@@ -287,6 +305,9 @@ func (m *Machine) Close() {
 	}
 	if m.gen != nil {
 		m.gen.close()
+	}
+	if m.firmware != nil {
+		m.firmware.close()
 	}
 	if m.mem != nil {
 		_ = m.mem.Close()

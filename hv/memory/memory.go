@@ -42,6 +42,8 @@ type Memory struct {
 	// room is the reserved address range that mapping lies in.
 	room     unsafe.Pointer
 	roomSize uintptr
+	// pinned keeps every page where it is.
+	pinned bool
 }
 
 // New makes size bytes of guest RAM, a multiple of PageSize.
@@ -195,11 +197,16 @@ func (m *Memory) Zero(gpa, n uint64) error {
 	return nil
 }
 
+// Pin says that a device reaches the pages by itself (VFIO): from now on Discard
+// clears them instead of giving them back, and DiscardRange is refused. It must come
+// before the guest runs.
+func (m *Memory) Pin() { m.pinned = true }
+
 // Discard gives every page back to the host; all RAM then reads as zero. Nothing
-// may run on the memory meanwhile, and no device may have it pinned (VFIO).
+// may run on the memory meanwhile.
 func (m *Memory) Discard() error {
-	if m.opts.HugePage != 0 {
-		clear(m.mapping) // given back, they would be anybody's: the pool is not ours
+	if m.pinned || m.opts.HugePage != 0 {
+		clear(m.mapping) // huge pages given back would be anybody's: the pool is not ours
 		return nil
 	}
 	err := unix.Fallocate(int(m.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(m.mapping)))
@@ -220,8 +227,11 @@ func (m *Memory) Touched() int64 {
 }
 
 // DiscardRange gives the whole pages of [gpa, gpa+n) back to the host; they
-// read as zero afterwards. Huge pages stay as they are.
+// read as zero afterwards. Huge pages stay as they are. QV_ERR_BUSY when they are pinned.
 func (m *Memory) DiscardRange(gpa, n uint64) error {
+	if m.pinned {
+		return qverr.New(qverr.Busy, "guest memory is pinned for a device")
+	}
 	s, err := m.Slice(gpa, n)
 	if err != nil {
 		return err

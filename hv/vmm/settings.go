@@ -38,6 +38,17 @@ func (c *Client) SetBalloon(ctx context.Context, target int64) error {
 	return c.put(ctx, "/balloon", BalloonSetting{Target: target})
 }
 
+// ConsoleSize is the size of a terminal in characters.
+type ConsoleSize struct {
+	Columns uint16 `json:"columns"`
+	Rows    uint16 `json:"rows"`
+}
+
+// SetConsoleSize tells the guest how large the terminal on its virtio console is.
+func (c *Client) SetConsoleSize(ctx context.Context, size ConsoleSize) error {
+	return c.put(ctx, "/console/"+ConsoleVirtio, size)
+}
+
 func (c *Client) put(ctx context.Context, path string, body any) error {
 	data, err := json.Marshal(body)
 	if err != nil {

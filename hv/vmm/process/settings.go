@@ -13,6 +13,7 @@ import (
 // the path of the thing.
 var settings = map[string]func(*VM, *wire.Request) *wire.Response{
 	"/nics":    set((*VM).putNIC),
+	"/console": set((*VM).putConsole),
 	"/balloon": set((*VM).putBalloon),
 }
 
