@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"quantavirt/hv/vmm"
-	"quantavirt/hv/vmm/internal/flat"
+	"quantavirt/internal/flat"
 	"quantavirt/internal/qverr"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"quantavirt/hv/vmm"
-	"quantavirt/hv/vmm/internal/flat"
+	"quantavirt/internal/flat"
 )
 
 // warmUp starts and ends one VM, for what is made once.
