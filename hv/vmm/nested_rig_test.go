@@ -231,18 +231,7 @@ func makeTAP(t *testing.T, name string) *os.File {
 		command(t, "ip", "addr", "add", "10.9.0.1/24", "dev", bridgeName)
 		command(t, "ip", "link", "set", bridgeName, "up")
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		t.Fatalf("TAP: %v", err)
-	}
+	tap := plainTAP(t, name)
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
 		t.Fatal(err)
@@ -256,5 +245,5 @@ func makeTAP(t *testing.T, name string) *os.File {
 		t.Fatalf("port of bridge: %v", err)
 	}
 	command(t, "ip", "link", "set", name, "up")
-	return os.NewFile(uintptr(fd), name)
+	return tap
 }
