@@ -26,7 +26,15 @@ func TestNested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue"})
+	cache, err := tools.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks, err := guest.NewBootDisks(t.Context(), tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue", Extra: vmBootArgs(t, disks)})
 	// Modules go on loading after the API is ready.
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct {
@@ -34,8 +42,8 @@ func TestNested(t *testing.T) {
 		count                 int
 	}{
 		{"machine", "machine", ".", "TestGuestReset", rounds(1, 5)},
-		{"jail", "jail", ".", "TestForbiddenAndAllowed", 1},
-		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel", "TestGuest", rounds(1, 5)},
+		{"jail", "jail", "TestEnter|TestForbidden", "TestForbiddenAndAllowed", 1},
+		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian", rounds(1, 5)},
 		// These count their rounds themselves.
 		{"many", "vmm", "TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
 	} {
@@ -54,5 +62,6 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

@@ -50,7 +50,7 @@ func (s *Server) UpdateVM(w http.ResponseWriter, r *http.Request, name string) {
 		s.fail(w, r, err)
 		return
 	}
-	v, err := s.VMs.Update(name, patch)
+	v, err := s.VMs.Update(r.Context(), name, patch)
 	s.answer(w, r, http.StatusOK, v, err)
 }
 

@@ -390,7 +390,7 @@ func TestShutdownEndsTheDeaf(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	r := newRig(t)
 	made := r.create(with(`,"storage":[{"disk":"d"}]`))
-	patch := func(doc string) (spec.VM, error) { return r.Update("web", tree(t, doc).(map[string]any)) }
+	patch := func(doc string) (spec.VM, error) { return r.Update(t.Context(), "web", tree(t, doc).(map[string]any)) }
 	v, err := patch(`{"memory":{"size":"256M"},"cpu":{"count":4},"description":"x","devices":{"network":[{}]}}`)
 	if err != nil || v.Config.Memory.Size != 256<<20 || v.Config.CPU.Count != 4 || len(v.Nics) != 1 || v.UUID != made.UUID {
 		t.Fatalf("%+v, %v", v, err)

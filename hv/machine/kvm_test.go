@@ -64,9 +64,9 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// newGuest makes a machine that runs code. It needs a CPU that can virtualize: a
-// /dev/kvm alone proves nothing.
-func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+// realKVM opens KVM. It needs a CPU that can virtualize: a /dev/kvm alone proves
+// nothing.
+func realKVM(t *testing.T) *os.File {
 	t.Helper()
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	if !strings.Contains(string(info), " svm") && !strings.Contains(string(info), " vmx") {
@@ -77,6 +77,13 @@ func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
 		t.Skipf("no KVM: %v", err)
 	}
 	t.Cleanup(func() { dev.Close() })
+	return dev
+}
+
+// newGuest makes a machine that runs code.
+func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+	t.Helper()
+	dev := realKVM(t)
 	out := &output{}
 	m, err := New(Options{CPUs: cpus, Memory: 16 << 20, KVM: dev, Kernel: tempFile(t, testELF([]byte(code), true)), Serial: out})
 	if err != nil {
@@ -329,7 +336,7 @@ func TestNewRefuses(t *testing.T) {
 		code qverr.Code
 	}{
 		{Options{CPUs: 0, Memory: 64 << 20}, qverr.Topology},
-		{Options{CPUs: 9, Memory: 64 << 20}, qverr.Topology},
+		{Options{CPUs: 257, Memory: 64 << 20}, qverr.Topology},
 		{Options{CPUs: 1, Memory: 4096}, qverr.Inval},
 		{Options{CPUs: 1, Memory: 64 << 20, KVM: null}, qverr.NoVMX},
 	} {

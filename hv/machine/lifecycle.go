@@ -45,7 +45,7 @@ func (m *Machine) Start() error {
 	if s := m.State(); s != Built {
 		return qverr.New(qverr.State, "start: the machine is %s", s)
 	}
-	if err := m.bus.Place(); err != nil {
+	if err := m.placeBARs(); err != nil {
 		return err
 	}
 	if err := m.launch(Running); err != nil {
@@ -54,6 +54,15 @@ func (m *Machine) Start() error {
 	m.wg.Go(m.supervise)
 	m.setState(Running)
 	return nil
+}
+
+// placeBARs does as firmware does where there is none.
+func (m *Machine) placeBARs() error {
+	if m.firmware != nil {
+		m.bus.Settle()
+		return nil
+	}
+	return m.bus.Place()
 }
 
 // load loads the guest, or waits until New has; m.ctl is held.
@@ -205,6 +214,9 @@ func (m *Machine) reset() error {
 	m.uart.Reset()
 	m.pm.reset()
 	m.rtc.reset()
+	if m.firmware != nil {
+		m.firmware.reset()
+	}
 	if err := m.bus.Reset(); err != nil {
 		return err
 	}

@@ -91,7 +91,11 @@ func (v *vcpu) kick() {
 // main is the thread of the vCPU.
 func (v *vcpu) main() {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if cpus := v.m.pins(v.id); len(cpus) == 0 {
+		defer runtime.UnlockOSThread()
+	} else if err := pin(cpus); err != nil { // the thread ends with this function
+		v.hold(event{kind: eventFailure, err: err})
+	}
 	v.m.mu.Lock()
 	v.tid = unix.Gettid()
 	v.counters.follow(v.tid)

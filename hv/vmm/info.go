@@ -1,6 +1,10 @@
 package vmm
 
-import "time"
+import (
+	"time"
+
+	"quantavirt/hv/limit"
+)
 
 // The names of a VM's two consoles. Both are in every guest.
 const (
@@ -53,7 +57,9 @@ type Stats struct {
 	// Consoles count what the guest printed.
 	Consoles     []ConsoleStats `json:"consoles"`
 	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host
-	Process      ProcStats      `json:"process"`
+	// Balloon is nil for a VM without one.
+	Balloon *BalloonStats `json:"balloon,omitempty"`
+	Process ProcStats     `json:"process"`
 }
 
 // CPUStats is the processor time of the whole process in microseconds (getrusage).
@@ -82,30 +88,50 @@ type ConsoleStats struct {
 	Dropped uint64 `json:"dropped_bytes"`
 }
 
-// DiskStats counts what the guest asked of one disk.
-type DiskStats struct {
-	ID         string `json:"id"`
-	Reads      uint64 `json:"reads"`
-	ReadBytes  uint64 `json:"read_bytes"`
-	Writes     uint64 `json:"writes"`
-	WriteBytes uint64 `json:"write_bytes"`
-	Flushes    uint64 `json:"flushes"`
-	Discards   uint64 `json:"discards"`
-	Errors     uint64 `json:"errors"`
-}
-
 // NICStats counts the packets of one network device as the guest sees them. With
 // vhost-net the kernel moves them unseen, and Offloaded is true and the rest 0:
 // read the TAP's statistics instead.
 type NICStats struct {
 	ID        string `json:"id"`
 	Offloaded bool   `json:"offloaded"`
-	RxPackets uint64 `json:"rx_packets"`
-	RxBytes   uint64 `json:"rx_bytes"`
-	TxPackets uint64 `json:"tx_packets"`
-	TxBytes   uint64 `json:"tx_bytes"`
-	RxDropped uint64 `json:"rx_dropped"`
-	TxErrors  uint64 `json:"tx_errors"`
+	Queues    int    `json:"queues"`  // pairs that the guest uses now
+	Link      bool   `json:"link_up"` // the cable is in
+	// Limits of each direction, which only devices that are not offloaded have.
+	Limits    limit.Limits `json:"limits,omitzero"`
+	RxPackets uint64       `json:"rx_packets"`
+	RxBytes   uint64       `json:"rx_bytes"`
+	TxPackets uint64       `json:"tx_packets"`
+	TxBytes   uint64       `json:"tx_bytes"`
+	RxDropped uint64       `json:"rx_dropped"`
+	TxErrors  uint64       `json:"tx_errors"`
+}
+
+// BalloonStats is how the balloon stands, in bytes.
+type BalloonStats struct {
+	Target int64 `json:"target_bytes"` // memory that is to be left to the guest
+	Actual int64 `json:"actual_bytes"` // memory that the guest says is left to it
+	// Inflated and Reported are what came back to the host by the balloon and by free
+	// page reporting. They only grow: pages come and go many times.
+	Inflated uint64 `json:"inflated_bytes"`
+	Reported uint64 `json:"reported_bytes"`
+	Ready    bool   `json:"ready"` // the guest has a driver
+	// Guest is what the guest last said of its memory; nil before it did.
+	Guest *GuestMemory `json:"guest,omitempty"`
+}
+
+// GuestMemory is how the guest fares, in its own words: bytes, and counts since it
+// started. What it does not tell is 0.
+type GuestMemory struct {
+	Time        time.Time `json:"time"`
+	Free        uint64    `json:"free_bytes"`
+	Total       uint64    `json:"total_bytes"`
+	Available   uint64    `json:"available_bytes"`
+	Caches      uint64    `json:"caches_bytes"`
+	SwapIn      uint64    `json:"swap_in_bytes"`
+	SwapOut     uint64    `json:"swap_out_bytes"`
+	MajorFaults uint64    `json:"major_faults"`
+	MinorFaults uint64    `json:"minor_faults"`
+	OOMKills    uint64    `json:"oom_kills"`
 }
 
 // ProcStats is the VM process beside guest RAM.

@@ -47,11 +47,11 @@ func newFlat(t *testing.T, name string, kernel []byte, number int) *flatVM {
 		t.Fatal(err)
 	}
 	v := &flatVM{t: t, log: filepath.Join(work, "hv.log")}
-	files := map[string]*os.File{"kernel": open(t, path, os.O_RDONLY), "tap": plainTAP(t, fmt.Sprintf("qvf%d", number))}
+	files := map[string]*os.File{"kernel": open(t, path, os.O_RDONLY), "tap": openTAP(t, fmt.Sprintf("qvf%d", number), 0)}
 	m := config.Machine{UUID: "8d1f0000-0000-4000-8000-000000000002", CPUs: 1, Memory: flatMemory, Boot: config.Boot{Kernel: "kernel"},
 		NICs: []config.NIC{{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:02"}}}
 	if number != 0 {
-		files["tap1"], files["vhost"] = plainTAP(t, fmt.Sprintf("qvk%d", number)), open(t, "/dev/vhost-net", os.O_RDWR)
+		files["tap1"], files["vhost"] = openTAP(t, fmt.Sprintf("qvk%d", number), 0), open(t, "/dev/vhost-net", os.O_RDWR)
 		files["vsock"] = open(t, "/dev/vhost-vsock", os.O_RDWR)
 		m.NICs = append(m.NICs, config.NIC{ID: "nic1", TAP: "tap1", MAC: "02:51:56:00:00:03", Vhost: "vhost"})
 		m.Vsock = &config.Vsock{CID: uint32(1000 + number), Vhost: "vsock"}
@@ -164,8 +164,8 @@ func (v *flatVM) wait() vmm.ExitReport {
 	return r
 }
 
-// plainTAP makes a TAP that is connected with nothing.
-func plainTAP(t *testing.T, name string) *os.File {
+// openTAP makes a TAP that is connected with nothing, or another queue of one.
+func openTAP(t *testing.T, name string, flags uint16) *os.File {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -175,7 +175,7 @@ func plainTAP(t *testing.T, name string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Fatalf("TAP %s: %v", name, err)
 	}
@@ -184,7 +184,7 @@ func plainTAP(t *testing.T, name string) *os.File {
 
 // resources are what VMs take of a node.
 type resources struct {
-	descriptors, goroutines, taps, cgroups, memfds, processes, hugepages, vhostThreads int
+	descriptors, goroutines, taps, cgroups, memfds, processes, hugepages int
 }
 
 // count looks at the node and at this process.
@@ -209,11 +209,8 @@ func count(t *testing.T) resources {
 	}
 	for _, p := range processes {
 		comm, _ := os.ReadFile(p + "/comm")
-		switch name := strings.TrimSpace(string(comm)); {
-		case name == "hv":
-			r.processes++
-		case strings.HasPrefix(name, "vhost-"):
-			r.vhostThreads++
+		if strings.TrimSpace(string(comm)) == "hv" {
+			r.processes++ // with its threads, those of vhost among them
 		}
 		fds, _ := os.ReadDir(p + "/fd")
 		for _, f := range fds {

@@ -847,24 +847,6 @@ func (e ListLogsParamsLevel) Valid() bool {
 	}
 }
 
-// Defines values for GetVMConsoleParamsDevice.
-const (
-	GetVMConsoleParamsDeviceSerial        GetVMConsoleParamsDevice = "serial"
-	GetVMConsoleParamsDeviceVirtioConsole GetVMConsoleParamsDevice = "virtio-console"
-)
-
-// Valid indicates whether the value is a known member of the GetVMConsoleParamsDevice enum.
-func (e GetVMConsoleParamsDevice) Valid() bool {
-	switch e {
-	case GetVMConsoleParamsDeviceSerial:
-		return true
-	case GetVMConsoleParamsDeviceVirtioConsole:
-		return true
-	default:
-		return false
-	}
-}
-
 // AttestReport defines model for AttestReport.
 type AttestReport = attest.Report
 
@@ -931,8 +913,10 @@ type BootConfig struct {
 	Initrd string `json:"initrd,omitempty,omitzero"`
 
 	// Kernel image of kind kernel (direct)
-	Kernel string            `json:"kernel,omitempty,omitzero"`
-	Order  []BootConfigOrder `json:"order,omitempty,omitzero"`
+	Kernel string `json:"kernel,omitempty,omitzero"`
+
+	// Order what SeaBIOS tries; the disks alone when absent
+	Order []BootConfigOrder `json:"order,omitempty,omitzero"`
 }
 
 // BootConfigFirmware seabios when absent
@@ -982,10 +966,16 @@ type CPUTopology struct {
 
 // Capabilities defines model for Capabilities.
 type Capabilities struct {
-	APIVersion           string    `json:"api_version"`
-	ConfigSchemaVersions []string  `json:"config_schema_versions"`
-	Features             []Feature `json:"features"`
-	Limits               Limits    `json:"limits"`
+	APIVersion           string   `json:"api_version"`
+	ConfigSchemaVersions []string `json:"config_schema_versions"`
+
+	// CPUFlags what the node's CPU and KVM can show a guest, by Linux's names; empty without KVM
+	CPUFlags []string  `json:"cpu_flags"`
+	Features []Feature `json:"features"`
+	Limits   Limits    `json:"limits"`
+
+	// MachineTypes oldest first
+	MachineTypes []string `json:"machine_types"`
 }
 
 // Card defines model for Card.
@@ -1008,6 +998,9 @@ type Card struct {
 	SelfTest     CardSelfTest `json:"self_test,omitempty,omitzero"`
 	Serial       string       `json:"serial,omitempty,omitzero"`
 	TemperatureC *float64     `json:"temperature_c,omitempty"`
+
+	// VM that has the card to itself
+	VM string `json:"vm,omitempty,omitzero"`
 }
 
 // CardSelfTest defines model for Card.SelfTest.
@@ -1441,8 +1434,12 @@ type Measurements struct {
 
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
-	Balloon   bool                  `json:"balloon,omitempty,omitzero"`
-	Hugepages MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
+	// Balloon the guest gives what it does not use back to the node; not beside passthrough
+	Balloon bool `json:"balloon,omitempty,omitzero"`
+
+	// BalloonTarget bytes, or a number with K, M, G or T (powers of 1024)
+	BalloonTarget Size                  `json:"balloon_target,omitempty,omitzero"`
+	Hugepages     MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
 
 	// MaxSize bytes, or a number with K, M, G or T (powers of 1024)
 	MaxSize  Size `json:"max_size,omitempty,omitzero"`
@@ -1497,7 +1494,9 @@ type NICConfig struct {
 
 	// Network not "." or ".."
 	Network Name `json:"network,omitempty,omitzero"`
-	Queues  int  `json:"queues,omitempty,omitzero"`
+
+	// Queues pairs of queues; 1 when absent
+	Queues int `json:"queues,omitempty,omitzero"`
 
 	// Type virtio-net when absent
 	Type NICConfigType `json:"type,omitempty,omitzero"`
@@ -1511,13 +1510,21 @@ type Name = string
 
 // Network defines model for Network.
 type Network struct {
-	Bridge  string `json:"bridge"`
-	DHCP    bool   `json:"dhcp"`
-	Gateway string `json:"gateway"`
-	ID      string `json:"id"`
-	MTU     int    `json:"mtu"`
-	Name    string `json:"name"`
-	NAT     bool   `json:"nat"`
+	// BootFile what guests boot from it: an image, a name on boot_server or a URL
+	BootFile string `json:"boot_file,omitempty,omitzero"`
+
+	// BootImages further images that the node serves to guests that boot
+	BootImages []string `json:"boot_images,omitempty,omitzero"`
+
+	// BootServer TFTP server of the guests, when it is not the node
+	BootServer string `json:"boot_server,omitempty,omitzero"`
+	Bridge     string `json:"bridge"`
+	DHCP       bool   `json:"dhcp"`
+	Gateway    string `json:"gateway"`
+	ID         string `json:"id"`
+	MTU        int    `json:"mtu"`
+	Name       string `json:"name"`
+	NAT        bool   `json:"nat"`
 
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
@@ -1532,6 +1539,7 @@ type NetworkList struct {
 
 // PCIConfig defines model for PCIConfig.
 type PCIConfig struct {
+	// Address of a function as GET /api/v1/system/pci has it
 	Address string `json:"address"`
 }
 
@@ -1545,13 +1553,15 @@ type PCR struct {
 // PQCConfig defines model for PQCConfig.
 type PQCConfig struct {
 	// Attestation measure what the VM is started with, for /vms/{name}/attest
-	Attestation    bool             `json:"attestation,omitempty,omitzero"`
-	DiskEncryption bool             `json:"disk_encryption,omitempty,omitzero"`
-	Enabled        bool             `json:"enabled,omitempty,omitzero"`
-	Quac100        PQCConfigQuac100 `json:"quac100,omitempty,omitzero"`
+	Attestation    bool `json:"attestation,omitempty,omitzero"`
+	DiskEncryption bool `json:"disk_encryption,omitempty,omitzero"`
+	Enabled        bool `json:"enabled,omitempty,omitzero"`
+
+	// Quac100 passthrough: the VM has a card to itself while it runs
+	Quac100 PQCConfigQuac100 `json:"quac100,omitempty,omitzero"`
 }
 
-// PQCConfigQuac100 defines model for PQCConfig.Quac100.
+// PQCConfigQuac100 passthrough: the VM has a card to itself while it runs
 type PQCConfigQuac100 string
 
 // PowerAction defines model for PowerAction.
@@ -1740,7 +1750,9 @@ type StopOptions struct {
 // StorageConfig defines model for StorageConfig.
 type StorageConfig struct {
 	// Bandwidth bytes, or a number with K, M, G or T (powers of 1024)
-	Bandwidth Size               `json:"bandwidth,omitempty,omitzero"`
+	Bandwidth Size `json:"bandwidth,omitempty,omitzero"`
+
+	// BootOrder place among the disks that SeaBIOS tries; those without one come last
 	BootOrder int                `json:"boot_order,omitempty,omitzero"`
 	Cache     StorageConfigCache `json:"cache,omitempty,omitzero"`
 	Discard   bool               `json:"discard,omitempty,omitzero"`
@@ -1821,6 +1833,48 @@ type SystemInfoCryptoProvider string
 
 // SystemInfoMode rescue: the daemon cannot start, and a listener with few routes answers in its place
 type SystemInfoMode string
+
+// SystemPCI defines model for SystemPCI.
+type SystemPCI struct {
+	// Address 0000:01:00.0, as pci[].address of a VM has it
+	Address string `json:"address"`
+
+	// Assignable a VM could have it now
+	Assignable bool `json:"assignable"`
+
+	// Class base class, subclass and interface: six hexadecimal digits
+	Class     string `json:"class"`
+	ClassName string `json:"class_name"`
+
+	// Device four hexadecimal digits
+	Device string `json:"device"`
+
+	// Driver that it is bound to
+	Driver string `json:"driver,omitempty,omitzero"`
+
+	// GroupMembers the other functions of the group
+	GroupMembers []string `json:"group_members,omitempty,omitzero"`
+
+	// IOMMUGroup -1 when it is in none
+	IOMMUGroup int `json:"iommu_group"`
+
+	// Problem something missing or failed
+	Problem Problem `json:"problem,omitempty,omitzero"`
+
+	// Uses what of the node is on it: "network eth0", "disk vda"
+	Uses []string `json:"uses,omitempty,omitzero"`
+
+	// Vendor four hexadecimal digits
+	Vendor string `json:"vendor"`
+
+	// VM that has it
+	VM string `json:"vm,omitempty,omitzero"`
+}
+
+// SystemPCIList defines model for SystemPCIList.
+type SystemPCIList struct {
+	Items []SystemPCI `json:"items"`
+}
 
 // TLSInfo defines model for TLSInfo.
 type TLSInfo struct {
@@ -2100,13 +2154,19 @@ type VMConfig struct {
 	Autostart AutostartConfig `json:"autostart,omitempty,omitzero"`
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
-	// Console which of the two consoles "vm console" attaches to
-	Console     VMConfigConsole `json:"console,omitempty,omitzero"`
-	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
-	Description string          `json:"description,omitempty,omitzero"`
-	Graphics    GraphicsConfig  `json:"graphics,omitempty,omitzero"`
-	Memory      MemoryConfig    `json:"memory"`
-	Migration   MigrationConfig `json:"migration,omitempty,omitzero"`
+	// Console which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
+	Console VMConfigConsole `json:"console,omitempty,omitzero"`
+
+	// ConsolePorts named byte streams into the guest, /dev/virtio-ports/NAME there, for an agent; /vms/{name}/console?device=NAME attaches
+	ConsolePorts []string       `json:"console_ports,omitempty,omitzero"`
+	CPU          CPUConfig      `json:"cpu,omitempty,omitzero"`
+	Description  string         `json:"description,omitempty,omitzero"`
+	Graphics     GraphicsConfig `json:"graphics,omitempty,omitzero"`
+
+	// Machine machine type: what the guest finds where. The newest when absent at creation, and kept by the VM from then on
+	Machine   string          `json:"machine,omitempty,omitzero"`
+	Memory    MemoryConfig    `json:"memory"`
+	Migration MigrationConfig `json:"migration,omitempty,omitzero"`
 
 	// Name not "." or ".."
 	Name    Name        `json:"name"`
@@ -2127,7 +2187,7 @@ type VMConfig struct {
 	UUID string `json:"uuid,omitempty,omitzero"`
 }
 
-// VMConfigConsole which of the two consoles "vm console" attaches to
+// VMConfigConsole which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 type VMConfigConsole string
 
 // VMConfigRestart whether the node starts the VM again when it ended by itself; never when absent
@@ -2371,12 +2431,9 @@ type DestroyVMParams struct {
 
 // GetVMConsoleParams defines parameters for GetVMConsole.
 type GetVMConsoleParams struct {
-	// Device which console; the VM's configuration decides when absent
-	Device GetVMConsoleParamsDevice `form:"device,omitempty" json:"device,omitempty,omitzero"`
+	// Device virtio-console, serial or one of console_ports; the VM's configuration decides when absent
+	Device string `form:"device,omitempty" json:"device,omitempty,omitzero"`
 }
-
-// GetVMConsoleParamsDevice defines parameters for GetVMConsole.
-type GetVMConsoleParamsDevice string
 
 // PauseVMParams defines parameters for PauseVM.
 type PauseVMParams struct {
@@ -2911,6 +2968,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
 	GetMeasurements(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	//
+	// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+	ListSystemPCI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PowerOff Stop the VMs and power the node off
 	//
@@ -4117,6 +4179,21 @@ func (c *Client) Install(ctx context.Context, params *InstallParams, body Instal
 // Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
 func (c *Client) GetMeasurements(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMeasurementsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+//
+// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+func (c *Client) ListSystemPCI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSystemPCIRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6609,6 +6686,33 @@ func NewGetMeasurementsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListSystemPCIRequest constructs an http.Request for the ListSystemPCI method
+func NewListSystemPCIRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/pci")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPowerOffRequest constructs an http.Request for the PowerOff method
 func NewPowerOffRequest(server string) (*http.Request, error) {
 	var err error
@@ -8622,6 +8726,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
 	GetMeasurementsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeasurementsResponse, error)
+
+	// ListSystemPCIWithResponse The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+	ListSystemPCIWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemPCIResponse, error)
 
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
@@ -10966,6 +11077,54 @@ func (r GetMeasurementsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMeasurementsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSystemPCIResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SystemPCIList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSystemPCIResponse) GetJSON200() *SystemPCIList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSystemPCIResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSystemPCIResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSystemPCIResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSystemPCIResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSystemPCIResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13465,6 +13624,19 @@ func (c *ClientWithResponses) GetMeasurementsWithResponse(ctx context.Context, r
 	return ParseGetMeasurementsResponse(rsp)
 }
 
+// ListSystemPCIWithResponse The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+func (c *ClientWithResponses) ListSystemPCIWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemPCIResponse, error) {
+	rsp, err := c.ListSystemPCI(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSystemPCIResponse(rsp)
+}
+
 // PowerOffWithResponse Stop the VMs and power the node off
 //
 // Returns a wrapper object for the known response body format(s).
@@ -15480,6 +15652,39 @@ func ParseGetMeasurementsResponse(rsp *http.Response) (*GetMeasurementsResponse,
 	return response, nil
 }
 
+// ParseListSystemPCIResponse parses an HTTP response from a ListSystemPCIWithResponse call
+func ParseListSystemPCIResponse(rsp *http.Response) (*ListSystemPCIResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSystemPCIResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SystemPCIList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePowerOffResponse parses an HTTP response from a PowerOffWithResponse call
 func ParsePowerOffResponse(rsp *http.Response) (*PowerOffResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16877,6 +17082,9 @@ type ServerInterface interface {
 	// GetMeasurements The TPM's registers, and the events of this boot that they were extended by
 	// (GET /api/v1/system/measurements)
 	GetMeasurements(w http.ResponseWriter, r *http.Request)
+	// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	// (GET /api/v1/system/pci)
+	ListSystemPCI(w http.ResponseWriter, r *http.Request)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
@@ -18098,6 +18306,20 @@ func (siw *ServerInterfaceWrapper) GetMeasurements(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListSystemPCI operation middleware
+func (siw *ServerInterfaceWrapper) ListSystemPCI(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSystemPCI(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PowerOff operation middleware
 func (siw *ServerInterfaceWrapper) PowerOff(w http.ResponseWriter, r *http.Request) {
 
@@ -19295,6 +19517,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/pci", wrapper.ListSystemPCI)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/install", wrapper.Install)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)

@@ -26,6 +26,7 @@ var ioctls = []match{
 	is(1, 0x4040ae79, "KVM_IOEVENTFD: doorbells of devices"),
 	is(1, 0x4030ae7b, "KVM_SET_CLOCK"),
 	is(1, 0x8030ae7c, "KVM_GET_CLOCK"),
+	is(1, 0x4068aea3, "KVM_ENABLE_CAP: APIC ids of 32 bits"),
 
 	// vCPUs.
 	is(1, 0x8090ae81, "KVM_GET_REGS: crash report"),

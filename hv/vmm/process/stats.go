@@ -43,17 +43,15 @@ func (vm *VM) stats() vmm.Stats {
 		r := vm.consoles[name].ring
 		s.Consoles = append(s.Consoles, vmm.ConsoleStats{ID: name, Bytes: r.Written(), Dropped: r.Dropped()})
 	}
+	s.Balloon = vm.balloonStats()
 	for _, d := range vm.disks {
-		c := &d.dev.Counters
-		s.Disks = append(s.Disks, vmm.DiskStats{ID: d.id, Reads: c.Reads.Load(), ReadBytes: c.ReadBytes.Load(),
-			Writes: c.Writes.Load(), WriteBytes: c.WriteBytes.Load(), Flushes: c.Flushes.Load(),
-			Discards: c.Discards.Load(), Errors: c.Errors.Load()})
+		s.Disks = append(s.Disks, d.stats())
 	}
 	for _, n := range vm.nics {
-		c := &n.dev.Counters
-		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
-			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
-			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+		c := n.dev.Stats()
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(), Limits: n.dev.Limits(),
+			RxPackets: c.RxPackets, RxBytes: c.RxBytes, RxDropped: c.RxDropped,
+			TxPackets: c.TxPackets, TxBytes: c.TxBytes, TxErrors: c.TxErrors})
 	}
 	return s
 }

@@ -8,6 +8,8 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
+	"quantavirt/hv/virtio/balloon"
+	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -21,6 +23,10 @@ type VM struct {
 	devices  []device
 	disks    []disk
 	nics     []nic
+	balloon  *balloon.Device // nil for none
+	pci      passthrough
+
+	virtioConsole *vconsole.Device
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
@@ -191,6 +197,7 @@ func (vm *VM) info() vmm.Info {
 		}
 		i.Devices = append(i.Devices, info)
 	}
+	i.Devices = append(i.Devices, vm.pci.info()...)
 	return i
 }
 

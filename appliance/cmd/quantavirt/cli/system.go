@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) systemCmd() *cobra.Command {
-	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemInstallCmd(),
+	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemPCICmd(), a.systemInstallCmd(),
 		a.powerCmd("reboot", "Stop the VMs and reboot the node", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.Reboot(cmd.Context())
 		}),
@@ -179,6 +179,8 @@ func (a *app) capabilitiesCmd() *cobra.Command {
 				}
 				l := ans.value.Limits
 				io.WriteString(w, "\n")
+				row(w, "Machine types", strings.Join(ans.value.MachineTypes, " "))
+				row(w, "CPU flags", strings.Join(ans.value.CPUFlags, " "))
 				row(w, "vCPUs of a VM", l.VcpusPerVM)
 				row(w, "Disks of a VM", l.DisksPerVM)
 				row(w, "NICs of a VM", l.NicsPerVM)
