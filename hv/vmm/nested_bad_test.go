@@ -213,7 +213,8 @@ var storms = []struct {
 		d.Kick().AwaitUsed(queueSize)
 		k.Jump(again)
 	}, func(t *testing.T, s vmm.Stats) {
-		// A chain is half a GiB; the ring takes 4 MiB and then one a second.
+		// A chain is half a GiB; the ring takes 4 MiB, then one a second, and the
+		// device waits to make up for it.
 		c := s.Consoles[1]
 		if c.ID != vmm.ConsoleVirtio || c.Dropped < 256<<20 || c.Bytes > 64<<20 {
 			t.Errorf("%+v", c)
