@@ -14,7 +14,7 @@ import (
 )
 
 // bootNetwork is the network of a node whose guests boot from it.
-var bootNetwork = map[string]any{"name": "boot", "subnet": "10.9.0.1/24", "nat": false, "boot_file": "start.ipxe", "boot_images": []string{"memtest"}}
+var bootNetwork = map[string]any{"name": "boot", "subnet": "10.19.0.1/24", "nat": false, "boot_file": "start.ipxe", "boot_images": []string{"memtest"}}
 
 // vmBootArgs are for the node of bootGuests: its configuration, and the disks.
 func vmBootArgs(t *testing.T, disks guest.BootDisks) []string {
