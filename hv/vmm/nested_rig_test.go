@@ -243,19 +243,7 @@ func makeTAP(t *testing.T, name string, queues int) (taps []*os.File) {
 		command(t, "ip", "link", "set", bridgeName, "up")
 	}
 	for range queues {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req, err := unix.NewIfreq(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-			t.Fatalf("TAP: %v", err)
-		}
-		taps = append(taps, os.NewFile(uintptr(fd), name))
+		taps = append(taps, openTAP(t, name, unix.IFF_MULTI_QUEUE))
 	}
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
