@@ -62,6 +62,7 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("placed", func(t *testing.T) { placed(t, n, filepath.Join(filepath.Dir(archive), "testkernel")) })
 	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

@@ -50,6 +50,7 @@ const (
 func TestGuest(t *testing.T) {
 	g := startGuest(t, "life", "", true)
 	t.Run("info", g.testInfo)
+	t.Run("firmware", g.testFirmware)
 	t.Run("memory", g.testOverhead)
 	t.Run("disk", g.testDisk)
 	t.Run("network", g.testNetwork)
@@ -103,6 +104,20 @@ func (g *guest) testInfo(t *testing.T) {
 	g.must(err)
 	if want := fmt.Sprint(vmm.MemoryLimit(guestMemory)); strings.TrimSpace(string(max)) != want {
 		t.Errorf("memory.max %s, want %s", max, want)
+	}
+}
+
+// testFirmware asks what Linux makes of CPUID and of the ACPI tables.
+func (g *guest) testFirmware(t *testing.T) {
+	g.t = t
+	for _, c := range []struct{ command, want string }{
+		{"cat /sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1"},
+		{"ls /sys/bus/acpi/drivers/vmgenid | grep -c :", "1"},
+		{"dmesg | grep -iE 'acpi.*(error|warning)|firmware bug|unknown nmi' || true", ""},
+	} {
+		if got := g.ask(c.command); got != c.want {
+			t.Errorf("%s: %q, want %q", c.command, got, c.want)
+		}
 	}
 }
 
