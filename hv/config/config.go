@@ -57,9 +57,3 @@ type Disk struct {
 	Cache    string `json:"cache,omitempty"`  // none, writeback (default), writethrough
 	Discard  bool   `json:"discard,omitempty"`
 }
-
-// Vsock is the virtio-vsock device.
-type Vsock struct {
-	CID   uint32 `json:"cid"`   // 3 and up
-	Vhost string `json:"vhost"` // descriptor name of /dev/vhost-vsock
-}

@@ -74,6 +74,7 @@ func TestValidate(t *testing.T) {
 		{"small MTU", func(m *config.Machine) { m.NICs[0].MTU = 67 }, qverr.NetMTU, "nics.mtu"},
 		{"host's CID", func(m *config.Machine) { m.Vsock.CID = 2 }, qverr.Config, "vsock.cid"},
 		{"any CID", func(m *config.Machine) { m.Vsock.CID = 0xffffffff }, qverr.Config, "vsock.cid"},
+		{"two ways of vsock", func(m *config.Machine) { m.Vsock.Sockets = "s" }, qverr.Config, "vsock.vhost"},
 		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
 	} {
 		m := machine()

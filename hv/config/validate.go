@@ -62,15 +62,7 @@ func (m *Machine) Validate() error {
 	if n := len(m.Disks) + len(m.NICs); n > most {
 		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, most).With("path", "disks")
 	}
-	if m.Vsock != nil {
-		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
-			return bad("vsock.cid", "context id %d is reserved", m.Vsock.CID)
-		}
-		if m.Vsock.Vhost == "" {
-			return bad("vsock.vhost", "no descriptor is named")
-		}
-	}
-	return nil
+	return m.validateVsock()
 }
 
 func (m *Machine) validateDisks() error {
@@ -118,7 +110,7 @@ func (m *Machine) Files() []string {
 		add(m.NICs[i].Vhosts()...)
 	}
 	if m.Vsock != nil {
-		add(m.Vsock.Vhost)
+		add(m.Vsock.Vhost, m.Vsock.Sockets)
 	}
 	return names
 }

@@ -28,6 +28,7 @@ type options struct {
 	cpus                          int
 	disks, nics, ports            listFlag
 	cid                           uint
+	vsockUser                     bool
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
@@ -56,6 +57,7 @@ func parseOptions(args []string) (options, error) {
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
+	fs.BoolVar(&o.vsockUser, "vsock-user", false, "vsock on UNIX sockets in the run directory, also where /dev/vhost-vsock is")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
 	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
@@ -106,6 +108,9 @@ func run(args []string) (int, error) {
 	for _, f := range spec.Files {
 		f.Close()
 	}
+	if v := spec.Machine.Vsock; v != nil && v.Sockets != "" {
+		go func() { _ = p.ServeVsock(context.Background()) }() // ends with the process
+	}
 	return attend(p, o.console)
 }
 
@@ -154,11 +159,10 @@ func (o *options) fill(spec *vmm.Spec) error {
 			return err
 		}
 	}
-	if o.cid != 0 {
-		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
-		return open("vhost-vsock", "/dev/vhost-vsock", os.O_RDWR)
+	if o.cid == 0 {
+		return nil
 	}
-	return nil
+	return addVsock(spec, uint32(o.cid), o.vsockUser)
 }
 
 func parseSize(s string) (int64, error) {
