@@ -106,6 +106,9 @@ func (p *fakeProc) end(status, signal int) {
 func (p *fakeProc) PID() int         { return p.pid }
 func (p *fakeProc) Control() Control { return p }
 func (p *fakeProc) Kill() error      { p.end(-1, 9); return nil }
+func (p *fakeProc) ServeVsock(context.Context) error {
+	return qverr.New(qverr.NoEnt, "it needs no sockets")
+}
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:

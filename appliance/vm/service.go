@@ -40,6 +40,8 @@ type Process interface {
 	PID() int
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
+	// ServeVsock makes connections for the guest; QV_ERR_NOENT for one that needs none.
+	ServeVsock(ctx context.Context) error
 	Kill() error
 }
 
