@@ -116,3 +116,9 @@ func (s *Server) GetVMStats(w http.ResponseWriter, r *http.Request, name string)
 	v, err := s.VMs.Stats(r.Context(), name)
 	s.answer(w, r, http.StatusOK, v, err)
 }
+
+// GetVMCrash shows what is known of a VM's last crash.
+func (s *Server) GetVMCrash(w http.ResponseWriter, r *http.Request, name string) {
+	c, err := s.VMs.Crash(name)
+	s.answer(w, r, http.StatusOK, c, err)
+}

@@ -41,6 +41,7 @@ type Options struct {
 	Hostname   string
 	DataDir    string // has UplinkFile; "": a configuration over the API is lost with the process
 	BootCard   netstack.MAC
+	BootFile   func(name string) (*os.File, error) // opens an image that guests boot
 }
 
 // Service is the network of the node.
@@ -74,6 +75,7 @@ func New(opts Options) *Service {
 			RunDir:     opts.RunDir,
 			Hostname:   opts.Hostname,
 			BootCard:   opts.BootCard,
+			BootFile:   opts.BootFile,
 			OnChange:   func(netstack.Status) { s.changed() },
 		})
 	}
@@ -240,7 +242,7 @@ func (s *Service) List() []spec.Network {
 }
 
 func show(n netstack.NetworkStatus, err error) spec.Network {
-	return spec.Network{
+	out := spec.Network{
 		Name:    n.Name,
 		ID:      n.ID,
 		Bridge:  n.Bridge,
@@ -252,6 +254,13 @@ func show(n netstack.NetworkStatus, err error) spec.Network {
 		Ready:   n.Ready,
 		Problem: problemOf(err),
 	}
+	if b := n.Boot; b != nil {
+		out.BootFile, out.BootImages = b.File, b.Files
+		if b.Server.IsValid() {
+			out.BootServer = b.Server.String()
+		}
+	}
+	return out
 }
 
 // Get finds one network; QV_ERR_NOENT when there is none.

@@ -65,6 +65,10 @@ func (s *Service) Stats(ctx context.Context, name string) (spec.VMStats, error) 
 	if err != nil {
 		return spec.VMStats{}, coded(qverr.Generic, err, "stats of VM %s", name)
 	}
+	host, err := r.proc.Host()
+	if err != nil {
+		return spec.VMStats{}, coded(qverr.Generic, err, "stats of VM %s", name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.find(name)
@@ -74,8 +78,9 @@ func (s *Service) Stats(ctx context.Context, name string) (spec.VMStats, error) 
 	cpu := s.cgroupTable(name, "cpu.stat")
 	return spec.VMStats{
 		State: m.rec.State, Time: v.Time.UTC(), UptimeSeconds: v.UptimeSeconds, VMM: v,
-		CPU: spec.VMCPUStats{UsageUs: cpu["usage_usec"], UserUs: cpu["user_usec"], SystemUs: cpu["system_usec"]},
+		CPU: spec.VMCPUStats{UsageUs: cpu["usage_usec"], UserUs: cpu["user_usec"], SystemUs: cpu["system_usec"], StealUs: host.Steal},
 		Memory: spec.VMMemoryStats{
+			BeyondBytes:  host.Beyond(),
 			CurrentBytes: s.cgroupValue(name, "memory.current"), LimitBytes: m.limit, GuestBytes: int64(m.rec.Config.Memory.Size),
 		},
 	}, nil

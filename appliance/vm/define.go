@@ -115,6 +115,9 @@ func (s *Service) checkReferences(c *spec.VMConfig) error {
 		}
 		return err
 	}
+	if c.Boot.Kernel == "" {
+		return s.checkDevices(c, check)
+	}
 	if err := check("boot.kernel", image(c.Boot.Kernel, spec.ImageKindKernel)); err != nil {
 		return err
 	}
@@ -123,6 +126,11 @@ func (s *Service) checkReferences(c *spec.VMConfig) error {
 			return err
 		}
 	}
+	return s.checkDevices(c, check)
+}
+
+// checkDevices is checkReferences for disks and networks.
+func (s *Service) checkDevices(c *spec.VMConfig, check func(path string, err error) error) error {
 	for i, d := range c.Storage {
 		var err error
 		field := ".disk"

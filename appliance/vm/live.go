@@ -70,8 +70,6 @@ func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) erro
 func checkBalloon(c *spec.VMConfig) error {
 	m := &c.Memory
 	switch {
-	case m.Balloon && (len(c.PCI) > 0 || c.PQC.Quac100 == spec.PQCConfigQuac100Passthrough):
-		return invalid("memory.balloon", "a device that is passed through has the guest's memory pinned: it cannot be given back")
 	case m.BalloonTarget == 0:
 		return nil
 	case !m.Balloon:

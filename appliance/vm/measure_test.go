@@ -75,7 +75,7 @@ func TestMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := attest.Measures{
-		Name: "web", UUID: v.UUID, Machine: "quantavirt-1", CPUs: 2, Memory: 128 << 20, Firmware: "direct", Kernel: sum("a kernel"),
+		Name: "web", UUID: v.UUID, Machine: "qv-1", CPUs: 2, Memory: 128 << 20, Firmware: "direct", Kernel: sum("a kernel"),
 		Initrd: sum("an initrd"), Cmdline: "quiet", Card: "none", Disks: []attest.Disk{
 			{Name: "ro", Serial: "S1", Size: measureBuffer + 512, ReadOnly: true, Content: sum(strings.Repeat("r", measureBuffer+512))},
 			{Name: "rw", Size: 7, Origin: "origin of rw"},

@@ -36,6 +36,7 @@ type fakeVMM struct {
 	spawned func(vmm.Spec) // sees what a process gets
 	deaf    bool           // guests do not react to the power button
 	nextPID int
+	crash   *vmm.CrashReport // what the next process to end leaves
 }
 
 type fakeProc struct {
@@ -99,13 +100,17 @@ func (p *fakeProc) end(status, signal int) {
 		return
 	}
 	delete(p.v.procs, p.name)
-	p.report = vmm.Report(status, signal, vmm.ExitReport{})
+	p.report = vmm.Report(status, signal, vmm.ExitReport{Crash: p.v.crash})
+	p.v.crash = nil
 	close(p.done)
 }
 
 func (p *fakeProc) PID() int         { return p.pid }
 func (p *fakeProc) Control() Control { return p }
-func (p *fakeProc) Kill() error      { p.end(-1, 9); return nil }
+func (p *fakeProc) Host() (vmm.HostStats, error) {
+	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
+}
+func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
 func (p *fakeProc) ServeVsock(context.Context) error {
 	return qverr.New(qverr.NoEnt, "it needs no sockets")
 }
@@ -287,7 +292,7 @@ func (r *rig) open(bootID string) {
 		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
 		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
 		Memory:  func() (int64, int64) { return 8 << 30, r.free },
-		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv",
+		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv", Firmware: filepath.Join(r.dir, "firmware"),
 	})
 	if err != nil {
 		r.t.Fatal(err)

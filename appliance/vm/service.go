@@ -14,12 +14,15 @@ import (
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/config"
 	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 	"quantavirt/netstack"
 	"quantavirt/pqc/attest"
 )
@@ -43,6 +46,8 @@ type Process interface {
 	// ServeVsock makes connections for the guest; QV_ERR_NOENT for one that needs none.
 	ServeVsock(ctx context.Context) error
 	Kill() error
+	// Host is what the node's kernel knows of it.
+	Host() (vmm.HostStats, error)
 }
 
 // Control drives a VM process.
@@ -81,6 +86,14 @@ type Network interface {
 	AddressesOf(network, mac string) []string
 }
 
+// Functions gives VMs PCI functions of the node; see hostpci.Service.
+type Functions interface {
+	Reserve(ctx context.Context, vm string, addresses []string, card bool) ([]hostpci.Lent, error)
+	Take(ctx context.Context, vm string, lent []hostpci.Lent) (*vfio.Assignment, error)
+	Adopted(vm string, lent []hostpci.Lent)
+	Return(vm string, lent []hostpci.Lent)
+}
+
 // Deps is what the service stands on.
 type Deps struct {
 	Log     *slog.Logger
@@ -90,6 +103,7 @@ type Deps struct {
 	Schema  func() (*schema.Set, error)
 	Storage Storage
 	Network Network
+	PCI     Functions
 	VMM     VMM
 	// KVM is nil when guests can run, else says why not.
 	KVM func(ctx context.Context) error
@@ -101,8 +115,10 @@ type Deps struct {
 	DataDir string
 	RunDir  string
 	Binary  string // of hv
-	Cgroup  string // below which each VM has its cgroup; "" for none
-	NoJail  bool   // for tests without root
+	// Firmware is the directory of SeaBIOS and the option ROM.
+	Firmware string
+	Cgroup   string // below which each VM has its cgroup; "" for none
+	NoJail   bool   // for tests without root
 }
 
 // Service is all virtual machines of the node.
@@ -130,12 +146,15 @@ type record struct {
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
 	StartedAt *time.Time      `json:"started_at,omitempty"`
+	CrashedAt *time.Time      `json:"crashed_at,omitempty"` // when the crash report is from
 	CID       uint32          `json:"cid"`
 	Restarts  int             `json:"restarts"`
 	// Starting is set while there may be a process that State does not tell of.
 	Starting bool   `json:"starting,omitempty"`
 	BootID   string `json:"boot_id,omitempty"` // of the node when the process was started
 	PID      int    `json:"pid,omitempty"`
+	// Lent are the PCI functions of the node that the VM has while it has a process.
+	Lent []hostpci.Lent `json:"lent,omitempty"`
 	// Measured is set while a VM with attestation has a process.
 	Measured *attest.Started `json:"measured,omitempty"`
 }
@@ -174,6 +193,7 @@ func Open(deps Deps) (*Service, error) {
 		return nil, err
 	}
 	for _, r := range records {
+		setDefault(&r.Config.Machine, config.FirstMachineType)
 		s.vms[r.Config.Name] = &machine{rec: r}
 	}
 	return s, nil
@@ -270,6 +290,7 @@ func (s *Service) show(m *machine) spec.VM {
 	out := spec.VM{
 		Name: r.Config.Name, UUID: r.Config.UUID, State: r.State, StateSince: r.Since, Reason: r.Reason, Error: r.Error,
 		Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StartedAt: r.StartedAt, CID: r.CID, Restarts: r.Restarts,
+		CrashedAt: r.CrashedAt,
 	}
 	if m.run != nil {
 		out.Pid = m.run.proc.PID()

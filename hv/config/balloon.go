@@ -8,6 +8,9 @@ type Balloon struct {
 }
 
 func (m *Machine) validateBalloon() error {
+	if m.Balloon != nil && len(m.PCI) > 0 {
+		return bad("balloon", "functions of the host have the guest's memory pinned: it cannot be given back")
+	}
 	if m.Balloon == nil || m.Balloon.Target == 0 {
 		return nil
 	}

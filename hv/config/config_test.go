@@ -34,7 +34,17 @@ func TestValidate(t *testing.T) {
 		{"no name", func(m *config.Machine) { m.Name = "" }, qverr.Config, "name"},
 		{"path as name", func(m *config.Machine) { m.Name = "a/b" }, qverr.Config, "name"},
 		{"no CPU", func(m *config.Machine) { m.CPUs = 0 }, qverr.Config, "cpus"},
-		{"nine CPUs", func(m *config.Machine) { m.CPUs = 9 }, qverr.Config, "cpus"},
+		{"257 CPUs", func(m *config.Machine) { m.CPUs = 257 }, qverr.Config, "cpus"},
+		{"machine type", func(m *config.Machine) { m.Type = "qv-9" }, qverr.Unsupported, "type"},
+		{"topology", func(m *config.Machine) { m.CPU.Topology = config.Topology{Sockets: 2, Cores: 2, Threads: 1} }, qverr.Topology, "cpu.topology"},
+		{"three threads", func(m *config.Machine) { m.CPUs, m.CPU.Topology = 3, config.Topology{Sockets: 1, Cores: 1, Threads: 3} }, qverr.Topology, "cpu.topology"},
+		{"CPU model", func(m *config.Machine) { m.CPU.Model = "8086" }, qverr.Config, "cpu.model"},
+		{"CPU flag", func(m *config.Machine) { m.CPU.Features = []string{"+warp"} }, qverr.Config, "cpu.features"},
+		{"too many pins", func(m *config.Machine) { m.CPU.Pinning = [][]int{{0}, {0}, {0}} }, qverr.Config, "cpu.pinning"},
+		{"negative CPU", func(m *config.Machine) { m.CPU.Pinning = [][]int{{0}, {-1}} }, qverr.Config, "cpu.pinning"},
+		{"huge pages", func(m *config.Machine) { m.MemoryFrom.HugePage = "4M" }, qverr.Config, "memory_from.huge_page"},
+		{"part of a huge page", func(m *config.Machine) { m.MemoryFrom.HugePage, m.Memory = "1G", 1<<30+4096 }, qverr.Config, "memory_bytes"},
+		{"negative node", func(m *config.Machine) { m.MemoryFrom.Node = new(-1) }, qverr.Config, "memory_from.node"},
 		{"negative memory", func(m *config.Machine) { m.Memory = -4096 }, qverr.Config, "memory_bytes"},
 		{"little memory", func(m *config.Machine) { m.Memory = 16<<20 - 4096 }, qverr.Config, "memory_bytes"},
 		{"odd memory", func(m *config.Machine) { m.Memory++ }, qverr.Config, "memory_bytes"},
@@ -52,6 +62,9 @@ func TestValidate(t *testing.T) {
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
 		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
 		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"balloon and passthrough", func(m *config.Machine) {
+			m.Balloon, m.VFIO, m.PCI = &config.Balloon{}, "vfio", []config.PCI{{Address: "0000:01:00.0"}}
+		}, qverr.Config, "balloon"},
 		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
 		{"no slot for a balloon", func(m *config.Machine) {
 			m.Disks, m.NICs = many()

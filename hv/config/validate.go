@@ -8,7 +8,7 @@ import (
 
 // Bounds of a machine.
 const (
-	MaxCPUs    = 8
+	MaxCPUs    = 256
 	MinMemory  = 16 << 20
 	MaxMemory  = 1 << 42
 	MaxDisks   = 16
@@ -19,8 +19,9 @@ const (
 	MinMTU     = 68
 	MaxMTU     = 65535
 	MinCID     = 3
-	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken; a balloon takes a fourth.
+	// MaxDevices is how many disks, network devices and functions of the host there
+	// may be together: the PCI bus has 31 slots, and three are taken; a balloon takes
+	// a fourth.
 	MaxDevices = 28
 )
 
@@ -30,18 +31,19 @@ func (m *Machine) Validate() error {
 	if m.Name == "" || strings.ContainsAny(m.Name, "/\x00") {
 		return bad("name", "%q is no name", m.Name)
 	}
-	if m.CPUs < 1 || m.CPUs > MaxCPUs {
-		return bad("cpus", "%d vCPUs: 1 to %d are possible", m.CPUs, MaxCPUs)
+	if m.Type != "" {
+		if err := CheckMachineType(m.Type); err != nil {
+			return qverr.From(err).With("path", "type")
+		}
 	}
-	if m.Memory < MinMemory || m.Memory > MaxMemory || m.Memory%4096 != 0 {
-		return bad("memory_bytes", "%d bytes of memory: a multiple of 4096 from 16 MiB to 4 TiB is needed", m.Memory)
+	if err := m.validateCPU(); err != nil {
+		return err
 	}
-	if m.Boot.Kernel == "" {
-		return bad("boot.kernel", "no kernel is named")
+	if err := m.validateMemory(); err != nil {
+		return err
 	}
-	if len(m.Boot.Cmdline) > MaxCmdline || strings.ContainsRune(m.Boot.Cmdline, 0) {
-		return bad("boot.cmdline", "the kernel command line has %d bytes, or a zero byte; %d are possible",
-			len(m.Boot.Cmdline), MaxCmdline)
+	if err := m.validateBoot(); err != nil {
+		return err
 	}
 	if err := m.validateDisks(); err != nil {
 		return err
@@ -55,39 +57,17 @@ func (m *Machine) Validate() error {
 	if err := m.validatePorts(); err != nil {
 		return err
 	}
+	if err := m.validatePCI(); err != nil {
+		return err
+	}
 	most := MaxDevices
 	if m.Balloon != nil {
 		most--
 	}
-	if n := len(m.Disks) + len(m.NICs); n > most {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, most).With("path", "disks")
+	if n := len(m.Disks) + len(m.NICs) + len(m.PCI); n > most {
+		return qverr.New(qverr.Limit, "%d disks, network devices and functions of the host: %d are possible together", n, most).With("path", "disks")
 	}
 	return m.validateVsock()
-}
-
-func (m *Machine) validateDisks() error {
-	if len(m.Disks) > MaxDisks {
-		return bad("disks", "%d disks: %d are possible", len(m.Disks), MaxDisks)
-	}
-	seen := map[string]bool{}
-	for i, d := range m.Disks {
-		switch {
-		case d.ID == "" || seen[d.ID]:
-			return bad("disks.id", "disk %d has no id of its own (%q)", i, d.ID)
-		case d.File == "":
-			return bad("disks.file", "disk %s names no file", d.ID)
-		case d.Format != "raw":
-			return qverr.New(qverr.Unsupported, "disk %s: format %q", d.ID, d.Format).With("path", "disks.format")
-		case len(d.Serial) > MaxSerial:
-			return bad("disks.serial", "disk %s: a serial has at most %d bytes", d.ID, MaxSerial)
-		case d.Queues < 0 || d.Queues > MaxQueues:
-			return bad("disks.queues", "disk %s: %d queues: 1 to %d are possible", d.ID, d.Queues, MaxQueues)
-		case d.Cache != "" && d.Cache != "none" && d.Cache != "writeback" && d.Cache != "writethrough":
-			return bad("disks.cache", "disk %s: cache mode %q is unknown", d.ID, d.Cache)
-		}
-		seen[d.ID] = true
-	}
-	return nil
 }
 
 // Files lists the names of the descriptors that the machine refers to, besides
@@ -101,7 +81,8 @@ func (m *Machine) Files() []string {
 			}
 		}
 	}
-	add(m.Boot.Kernel, m.Boot.Unpacked, m.Boot.Initrd, m.ConsoleLog, m.SerialLog)
+	add(m.Boot.files()...)
+	add(m.ConsoleLog, m.SerialLog)
 	for _, d := range m.Disks {
 		add(d.File)
 	}
@@ -111,6 +92,12 @@ func (m *Machine) Files() []string {
 	}
 	if m.Vsock != nil {
 		add(m.Vsock.Vhost, m.Vsock.Sockets)
+	}
+	if len(m.PCI) > 0 {
+		add(m.VFIO)
+	}
+	for _, p := range m.PCI {
+		add(p.Device)
 	}
 	return names
 }

@@ -54,6 +54,7 @@ type Queue struct {
 	nextUsed  uint16 // the next entry of the used ring to fill
 	signalled uint16 // nextUsed when the guest was interrupted last
 	fresh     bool   // no interrupt was sent yet, signalled means nothing
+	fenceWord atomic.Uint32
 
 	// Layout is where the rings are, for vhost.
 	Layout Layout
@@ -130,6 +131,10 @@ func (q *Queue) Pop(c *Chain) (bool, error) {
 	q.nextAvail++
 	return true, nil
 }
+
+// Unpop puts the request that was taken last back into the available ring. None may
+// have been taken since.
+func (q *Queue) Unpop() { q.nextAvail-- }
 
 // walk follows a chain through a table of descriptors, the queue's own or an
 // indirect one.
@@ -219,7 +224,7 @@ func (q *Queue) Publish() {
 // NeedsInterrupt tells whether the guest wants to hear of what was pushed since
 // it was asked last.
 func (q *Queue) NeedsInterrupt() bool {
-	fence()
+	q.fence()
 	old, first := q.signalled, q.fresh
 	q.signalled, q.fresh = q.nextUsed, false
 	if !q.eventIdx {
@@ -243,7 +248,7 @@ func (q *Queue) EnableKick() bool {
 	} else {
 		store16(q.ring.used, 0)
 	}
-	fence()
+	q.fence()
 	return q.Pending()
 }
 
@@ -274,11 +279,10 @@ func load16(b []byte) uint16 { return binary.LittleEndian.Uint16(b) }
 //go:noinline
 func store16(b []byte, v uint16) { binary.LittleEndian.PutUint16(b, v) }
 
-var fenceWord atomic.Uint32
-
 // fence orders a store before a later load, which x86 does not do by itself: a
-// locked instruction is a full barrier.
-func fence() { fenceWord.Add(1) }
+// locked instruction is a full barrier. The word is the queue's own: one for all
+// would travel between the processors.
+func (q *Queue) fence() { q.fenceWord.Add(1) }
 
 // CopyOut copies from the chain's readable buffers, from byte off on, and returns
 // how much there was.

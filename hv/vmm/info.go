@@ -38,6 +38,8 @@ type Device struct {
 	Address string `json:"address,omitempty"` // PCI address in the guest, "00:03.0"
 	Backend string `json:"backend,omitempty"` // "raw", "vhost-net", "tap", "vhost-vsock"
 	Ready   bool   `json:"ready"`             // the guest's driver has it in use
+	// Broken says why the device stopped until the guest resets it, "" if it did not.
+	Broken string `json:"broken,omitempty"`
 }
 
 // Stats are the counters of a VM process. They start at 0 with the process and
@@ -47,12 +49,14 @@ type Stats struct {
 	Time          time.Time `json:"time"`
 	UptimeSeconds float64   `json:"uptime_seconds"` // since the vCPUs began to run
 	// FirstEntry is when the first vCPU first entered guest code.
-	FirstEntry   *time.Time  `json:"first_entry_at,omitempty"`
-	CPU          CPUStats    `json:"cpu"`
-	VCPUs        []VCPUStats `json:"vcpus"`
-	Disks        []DiskStats `json:"disks"`
-	NICs         []NICStats  `json:"nics"`
-	GuestTouched int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
+	FirstEntry *time.Time  `json:"first_entry_at,omitempty"`
+	CPU        CPUStats    `json:"cpu"`
+	VCPUs      []VCPUStats `json:"vcpus"`
+	Disks      []DiskStats `json:"disks"`
+	NICs       []NICStats  `json:"nics"`
+	// Consoles count what the guest printed.
+	Consoles     []ConsoleStats `json:"consoles"`
+	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host
 	// Balloon is nil for a VM without one.
 	Balloon *BalloonStats `json:"balloon,omitempty"`
 	Process ProcStats     `json:"process"`
@@ -71,19 +75,17 @@ type VCPUStats struct {
 	Exits uint64 `json:"exits"`
 	IO    uint64 `json:"io_exits"`
 	MMIO  uint64 `json:"mmio_exits"`
-	CPUUS int64  `json:"cpu_us"`
+	// Reasons counts all exits by their reason: "io", "mmio", "interrupted", …
+	Reasons map[string]uint64 `json:"exits_by_reason"`
+	CPUUS   int64             `json:"cpu_us"`
 }
 
-// DiskStats counts what the guest asked of one disk.
-type DiskStats struct {
-	ID         string `json:"id"`
-	Reads      uint64 `json:"reads"`
-	ReadBytes  uint64 `json:"read_bytes"`
-	Writes     uint64 `json:"writes"`
-	WriteBytes uint64 `json:"write_bytes"`
-	Flushes    uint64 `json:"flushes"`
-	Discards   uint64 `json:"discards"`
-	Errors     uint64 `json:"errors"`
+// ConsoleStats counts the bytes of one console: what was kept, over all starts of the VM,
+// and what was dropped since this start because the guest printed more than it may.
+type ConsoleStats struct {
+	ID      string `json:"id"`
+	Bytes   uint64 `json:"bytes"`
+	Dropped uint64 `json:"dropped_bytes"`
 }
 
 // NICStats counts the packets of one network device as the guest sees them. With

@@ -17,22 +17,24 @@ import (
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 )
 
 // options of hv run.
 type options struct {
 	name, kernel, initrd, cmdline string
 	unpacked                      string
+	boot                          bootOptions
 	memory                        string
 	balloon                       bool
 	cpus                          int
-	disks, nics, ports            listFlag
+	disks, nics, ports, pci       listFlag
 	cid                           uint
 	vsockUser                     bool
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
-	noJail                        bool
+	noJail, logCalls              bool
 	timeout                       time.Duration
 }
 
@@ -50,19 +52,22 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.unpacked, "unpacked", "", "the kernel as hv unpack stored it: `FILE`")
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
+	o.boot.flags(fs)
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
 	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
+	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.BoolVar(&o.vsockUser, "vsock-user", false, "vsock on UNIX sockets in the run directory, also where /dev/vhost-vsock is")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
 	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
 	fs.UintVar(&o.uid, "uid", 65534, "user and group of the VM process")
-	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces and change of user")
+	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces, change of user and the list of system calls")
+	fs.BoolVar(&o.logCalls, "log-calls", false, "let forbidden system calls through; the kernel logs them")
 	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "for the start")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -70,10 +75,7 @@ func parseOptions(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, qverr.New(qverr.Inval, "unexpected argument %q", fs.Arg(0))
 	}
-	if o.kernel == "" {
-		return o, qverr.New(qverr.Inval, "--kernel is needed")
-	}
-	return o, nil
+	return o, o.checkBoot(fs)
 }
 
 // run starts a VM and returns the exit status of its process.
@@ -86,7 +88,7 @@ func run(args []string) (int, error) {
 		return 2, err
 	}
 	spec := vmm.Spec{Name: o.name, Cgroup: o.cgroup, UID: uint32(o.uid), GID: uint32(o.uid), RunDir: o.runDir,
-		NoJail: o.noJail, Log: os.Stderr, Files: map[string]*os.File{}}
+		NoJail: o.noJail, LogCalls: o.logCalls, Log: os.Stderr, Files: map[string]*os.File{}}
 	if spec.Binary, err = os.Executable(); err != nil {
 		return vmm.ExitStart, err
 	}
@@ -134,7 +136,12 @@ func (o *options) fill(spec *vmm.Spec) error {
 		spec.Files[name] = f
 		return nil
 	}
-	if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
+	if o.boot.firmware != "" {
+		m.Boot = config.Boot{}
+		if err := o.boot.fill(&m.Boot, open); err != nil {
+			return err
+		}
+	} else if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
 		return err
 	}
 	if o.unpacked != "" {
@@ -158,6 +165,14 @@ func (o *options) fill(spec *vmm.Spec) error {
 		if err := addNIC(spec, i, arg); err != nil {
 			return err
 		}
+	}
+	o.boot.setOrder(m)
+	if len(o.pci) > 0 {
+		a, err := vfio.Assign(o.pci)
+		if err != nil {
+			return err
+		}
+		spec.AddPCI(o.pci, a)
 	}
 	if o.cid == 0 {
 		return nil

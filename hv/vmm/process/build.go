@@ -5,12 +5,10 @@ import (
 	"log/slog"
 	"os"
 
-	"quantavirt/hv/block"
 	"quantavirt/hv/config"
 	"quantavirt/hv/limit"
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio"
-	"quantavirt/hv/virtio/blk"
 	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/virtio/rng"
 	"quantavirt/hv/vmm"
@@ -35,12 +33,6 @@ type device struct {
 	info      vmm.Device
 }
 
-type disk struct {
-	id      string
-	dev     *blk.Device
-	backend block.Device
-}
-
 // build makes the machine and all that is in it. On an error the caller ends the
 // process, which frees what was made.
 func (vm *VM) build(files map[string]*os.File) error {
@@ -49,16 +41,17 @@ func (vm *VM) build(files map[string]*os.File) error {
 		return err
 	}
 	m, err := machine.New(machine.Options{
-		CPUs: cfg.CPUs, Memory: cfg.Memory, Cmdline: cfg.Boot.Cmdline,
+		CPUs: cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
 		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
-		Serial: vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
+		Firmware: vm.firmware(files),
+		Serial:   vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
 	})
 	if err != nil {
 		return err
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon, vm.addPCI, vm.setBootOrder} {
 		if err := step(files); err != nil {
 			return err
 		}
@@ -116,28 +109,9 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 	return vm.addVsock(files)
 }
 
-func (vm *VM) addDisks(files map[string]*os.File) error {
-	for i, d := range vm.cfg.Disks {
-		raw, err := block.OpenRaw(files[d.File], block.Options{ReadOnly: d.ReadOnly, Cache: block.Cache(d.Cache)})
-		if err != nil {
-			return err
-		}
-		dev, err := blk.New(raw, blk.Options{ReadOnly: d.ReadOnly, Discard: d.Discard, Serial: d.Serial, Queues: d.Queues,
-			Writethrough: block.Cache(d.Cache) == block.CacheWritethrough,
-			Log:          func(err error) { vm.log.Error("a request of the guest failed", "disk", d.ID, "err", err) }})
-		if err != nil {
-			return err
-		}
-		if err := vm.add(slotDisks+i, dev, virtio.ClassStorage, vmm.Device{ID: d.ID, Kind: "virtio-blk", Backend: d.Format}); err != nil {
-			return err
-		}
-		vm.disks = append(vm.disks, disk{d.ID, dev, raw})
-	}
-	return nil
-}
-
 // close takes everything apart. The machine has ended.
 func (vm *VM) close(log *slog.Logger) {
+	vm.closePCI()
 	for _, d := range vm.devices {
 		d.transport.Close()
 	}
