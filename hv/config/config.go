@@ -3,6 +3,8 @@
 // come with the configuration over the start socket.
 package config
 
+import "quantavirt/hv/limit"
+
 // Machine is the hardware of one VM.
 type Machine struct {
 	Name   string `json:"name"`
@@ -20,6 +22,8 @@ type Machine struct {
 	Vsock *Vsock `json:"vsock,omitempty"`
 	// Balloon takes memory back from the guest; nil leaves the device out.
 	Balloon *Balloon `json:"balloon,omitempty"`
+	// RNGLimit is how many bytes the guest may draw from its entropy device.
+	RNGLimit limit.Rate `json:"rng_limit,omitzero"`
 	// Ports are the names of further ports of the virtio console: byte streams between a
 	// program in the guest and one that is attached at the control socket. At most 8.
 	Ports []string `json:"console_ports,omitempty"`

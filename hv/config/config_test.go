@@ -65,6 +65,7 @@ func TestValidate(t *testing.T) {
 		{"balloon and passthrough", func(m *config.Machine) {
 			m.Balloon, m.VFIO, m.PCI = &config.Balloon{}, "vfio", []config.PCI{{Address: "0000:01:00.0"}}
 		}, qverr.Config, "balloon"},
+		{"balloon and huge pages", func(m *config.Machine) { m.Balloon, m.MemoryFrom.HugePage = &config.Balloon{}, "2M" }, qverr.Config, "balloon"},
 		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
 		{"no slot for a balloon", func(m *config.Machine) {
 			m.Disks, m.NICs = many()
@@ -74,6 +75,7 @@ func TestValidate(t *testing.T) {
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
 		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
 		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
+		{"limit of entropy", func(m *config.Machine) { m.RNGLimit.Burst = 1 }, qverr.Config, "rng_limit"},
 		{"nine ports", func(m *config.Machine) { m.Ports = strings.Split("a b c d e f g h i", " ") }, qverr.Config, "console_ports"},
 		{"path as port", func(m *config.Machine) { m.Ports = []string{"a/b"} }, qverr.Config, "console_ports"},
 		{"same port", func(m *config.Machine) { m.Ports = []string{"a", "a"} }, qverr.Config, "console_ports"},

@@ -3,6 +3,7 @@ package config
 import (
 	"strings"
 
+	"quantavirt/hv/limit"
 	"quantavirt/internal/qverr"
 )
 
@@ -56,6 +57,9 @@ func (m *Machine) Validate() error {
 	}
 	if err := m.validatePorts(); err != nil {
 		return err
+	}
+	if err := (limit.Limits{Bytes: m.RNGLimit}).Validate(); err != nil {
+		return bad("rng_limit", "%w", err)
 	}
 	if err := m.validatePCI(); err != nil {
 		return err

@@ -31,6 +31,7 @@ type options struct {
 	disks, nics, ports, pci       listFlag
 	cid                           uint
 	vsockUser                     bool
+	rngRate                       string
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
@@ -58,6 +59,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
+	fs.StringVar(&o.rngRate, "rng-rate", "0", "bytes a second that the guest may draw from its entropy device, or with K, M or G; 0 for no limit")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
 	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
@@ -124,6 +126,11 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	m := &spec.Machine
 	m.Name, m.CPUs, m.Memory, m.Ports = o.name, o.cpus, memory, o.ports
+	rate, err := parseSize(o.rngRate)
+	if err != nil {
+		return err
+	}
+	m.RNGLimit.PerSecond = uint64(rate)
 	if o.balloon {
 		m.Balloon = &config.Balloon{}
 	}

@@ -103,7 +103,7 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 	if err := vm.add(slotConsole, con, virtio.ClassComm, vmm.Device{ID: "console", Kind: "virtio-console"}); err != nil {
 		return err
 	}
-	if err := vm.add(slotRNG, rng.New(), virtio.ClassOther, vmm.Device{ID: "rng", Kind: "virtio-rng", Backend: "getrandom"}); err != nil {
+	if err := vm.add(slotRNG, rng.New(limit.New(limit.Limits{Bytes: vm.cfg.RNGLimit})), virtio.ClassOther, vmm.Device{ID: "rng", Kind: "virtio-rng", Backend: "getrandom"}); err != nil {
 		return err
 	}
 	return vm.addVsock(files)
