@@ -24,6 +24,8 @@ type Machine struct {
 	Balloon *Balloon `json:"balloon,omitempty"`
 	// RNGLimit is how many bytes the guest may draw from its entropy device.
 	RNGLimit limit.Rate `json:"rng_limit,omitzero"`
+	// Generation is the VM generation id, a UUID; "" makes one for this start.
+	Generation string `json:"generation,omitempty"`
 	// Ports are the names of further ports of the virtio console: byte streams between a
 	// program in the guest and one that is attached at the control socket. At most 8.
 	Ports []string `json:"console_ports,omitempty"`

@@ -28,6 +28,7 @@ type options struct {
 	memory                        string
 	balloon                       bool
 	cpus                          int
+	placed                        placing
 	disks, nics, ports, pci       listFlag
 	cid                           uint
 	vsockUser                     bool
@@ -56,7 +57,8 @@ func parseOptions(args []string) (options, error) {
 	o.boot.flags(fs)
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
 	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
-	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
+	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 256")
+	o.placed.define(fs)
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.StringVar(&o.rngRate, "rng-rate", "0", "bytes a second that the guest may draw from its entropy device, or with K, M or G; 0 for no limit")
@@ -131,6 +133,9 @@ func (o *options) fill(spec *vmm.Spec) error {
 		return err
 	}
 	m.RNGLimit.PerSecond = uint64(rate)
+	if err := o.placed.apply(m); err != nil {
+		return err
+	}
 	if o.balloon {
 		m.Balloon = &config.Balloon{}
 	}
