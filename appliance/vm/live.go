@@ -88,6 +88,8 @@ func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) erro
 func checkBalloon(c *spec.VMConfig) error {
 	m := &c.Memory
 	switch {
+	case m.Balloon && m.Hugepages != spec.MemoryConfigHugepagesOff:
+		return invalid("memory.balloon", "the balloon gives back pages of 4 KiB: none of a huge page is free by that")
 	case m.BalloonTarget == 0:
 		return nil
 	case !m.Balloon:
