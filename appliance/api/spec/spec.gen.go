@@ -937,7 +937,7 @@ type CPUConfig struct {
 	// Limit cap in vCPU units
 	Limit float64 `json:"limit,omitempty,omitzero"`
 
-	// Model "host" when absent
+	// Model "host" when absent, or a baseline; those of the node are the features cpu:NAME of its capabilities
 	Model string `json:"model,omitempty,omitzero"`
 
 	// Pinning host CPUs of each vCPU
