@@ -47,6 +47,16 @@ type Device interface {
 	Resume() error
 }
 
+// Preparer is a Device that makes something of the kernel which the jail forbids once
+// the machine is built.
+type Preparer interface {
+	// Prepare is called once, before all else; kicks[i] is the event of queue i, which
+	// stays the same over all resets.
+	Prepare(kicks []*Event) error
+	// Release undoes it after the last Deactivate, also when Prepare was not called.
+	Release()
+}
+
 // Host is what a device may ask of its transport.
 type Host interface {
 	// ConfigChanged tells the driver that the configuration space is another.

@@ -174,11 +174,26 @@ func (d *Device) Activate(features uint64, queues []*virtio.Queue, host virtio.H
 		if q == nil {
 			continue
 		}
-		if err := d.queues[i].start(q, host); err != nil {
+		d.queues[i].start(q, host)
+	}
+	return nil
+}
+
+// Prepare implements virtio.Preparer: a ring of io_uring cannot be made in the jail.
+func (d *Device) Prepare(kicks []*virtio.Event) error {
+	for i, q := range d.queues {
+		if err := q.open(kicks[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Release implements virtio.Preparer.
+func (d *Device) Release() {
+	for _, q := range d.queues {
+		q.close()
+	}
 }
 
 // Deactivate implements virtio.Device.

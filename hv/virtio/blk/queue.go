@@ -53,14 +53,25 @@ func newQueue(d *Device) *queue {
 	return w
 }
 
-// start begins to serve vq.
-func (w *queue) start(vq *virtio.Queue, host virtio.Host) error {
-	io, err := block.NewQueue(w.dev.disk, block.QueueOptions{Depth: queueSize,
-		Threads: max(1, threads/len(w.dev.queues)), EventFD: vq.Kick.FD()})
-	if err != nil {
-		return err
+// open makes the block queue, whose completions signal kick. It is there over all
+// starts.
+func (w *queue) open(kick *virtio.Event) (err error) {
+	w.io, err = block.NewQueue(w.dev.disk, block.QueueOptions{Depth: queueSize,
+		Threads: max(1, threads/len(w.dev.queues)), EventFD: kick.FD()})
+	return err
+}
+
+// close frees the block queue. The queue is stopped.
+func (w *queue) close() {
+	if w.io != nil {
+		w.io.Close()
+		w.io = nil
 	}
-	w.vq, w.host, w.io = vq, host, io
+}
+
+// start begins to serve vq.
+func (w *queue) start(vq *virtio.Queue, host virtio.Host) {
+	w.vq, w.host = vq, host
 	w.inFlight, w.pushed, w.broken, w.held = 0, false, false, nil
 	w.timer = time.AfterFunc(time.Hour, vq.Kick.Signal)
 	w.timer.Stop()
@@ -75,7 +86,6 @@ func (w *queue) start(vq *virtio.Queue, host virtio.Host) error {
 	// The driver may have put requests in before it set DRIVER_OK.
 	vq.Kick.Signal()
 	w.serving.Go(w.serve)
-	return nil
 }
 
 // stop ends the work and returns when what was taken is given back. It does nothing
@@ -92,8 +102,7 @@ func (w *queue) stop() {
 	w.mu.Unlock()
 	w.serving.Wait()
 	w.timer.Stop()
-	w.io.Close()
-	w.vq, w.io, w.held = nil, nil, nil
+	w.vq, w.held = nil, nil
 }
 
 // pause returns when nothing is in flight; nothing is taken until resume.
