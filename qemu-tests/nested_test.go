@@ -47,5 +47,6 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("passthrough", func(t *testing.T) { passThrough(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

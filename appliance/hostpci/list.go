@@ -95,32 +95,41 @@ func (t tree) read(address string, mounted map[string]string) (function, error) 
 			f.members = append(f.members, filepath.Base(m))
 		}
 	}
-	f.uses = t.uses(address, mounted)
+	if !f.bridge() { // below it are others
+		f.uses = t.uses(address, mounted)
+	}
 	return f, nil
 }
 
 // uses names what the node itself has on a function: network devices that are up and
 // disks that are mounted or part of something else. To lose them would cut the node off.
+// Links lead elsewhere and are not followed.
 func (t tree) uses(address string, mounted map[string]string) (uses []string) {
-	// The classes' folders lie at most so deep: a NIC's at once, a disk's below host,
-	// target and unit, or a virtio or NVMe device.
-	for _, depth := range []string{"", "*/", "*/*/", "*/*/*/", "*/*/*/*/", "*/*/*/*/*/"} {
-		nets, _ := filepath.Glob(filepath.Join(t.dir(address), depth+"net/*/flags"))
-		for _, n := range nets {
-			const up = 1 // IFF_UP
-			if v, err := strconv.ParseUint(readWord(n), 0, 32); err == nil && v&up != 0 {
-				uses = append(uses, "network "+filepath.Base(filepath.Dir(n)))
-			}
-		}
-		disks, _ := filepath.Glob(filepath.Join(t.dir(address), depth+"block/*"))
-		for _, d := range disks {
-			if t.diskUsed(d, mounted) {
-				uses = append(uses, "disk "+filepath.Base(d))
-			}
-		}
+	dir, err := filepath.EvalSymlinks(t.dir(address))
+	if err != nil {
+		return nil
 	}
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil // what is gone is in use by nobody
+		}
+		switch filepath.Base(filepath.Dir(path)) {
+		case "net":
+			const up = 1 // IFF_UP
+			if v, err := strconv.ParseUint(readWord(filepath.Join(path, "flags")), 0, 32); err == nil && v&up != 0 {
+				uses = append(uses, "network "+e.Name())
+			}
+			return fs.SkipDir
+		case "block":
+			if t.diskUsed(path, mounted) {
+				uses = append(uses, "disk "+e.Name())
+			}
+			return fs.SkipDir
+		}
+		return nil
+	})
 	slices.Sort(uses)
-	return slices.Compact(uses)
+	return uses
 }
 
 // diskUsed looks at a disk and its partitions.

@@ -26,8 +26,7 @@ func checkPCI(c *spec.VMConfig) error {
 		return qverr.New(qverr.Limit, "pci: %d functions, a VM has at most %d", len(addresses), config.MaxPCI).With("path", "pci")
 	}
 	if wantsFunctions(c) && c.Memory.Balloon {
-		return qverr.New(qverr.Balloon, "memory.balloon: a VM with passthrough (pci, pqc.quac100) has all its memory pinned, which a balloon cannot give back").
-			With("path", "memory.balloon")
+		return invalid("memory.balloon", "a VM with passthrough (pci, pqc.quac100) has all its memory pinned, which a balloon cannot give back")
 	}
 	return nil
 }
