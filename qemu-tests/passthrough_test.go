@@ -90,9 +90,9 @@ func passThrough(t *testing.T, n *lab.Node, root tools.Root) {
 func defineCardVM(t *testing.T, n *lab.Node, name string, pqc map[string]any, pci []any) {
 	t.Helper()
 	config := map[string]any{
-		"name": name, "memory": map[string]any{"size": "256M"}, "console": "serial", "pci": pci,
+		"name": name, "memory": map[string]any{"size": "128M"}, "console": "serial", "pci": pci,
 		"boot": map[string]any{"firmware": "direct", "kernel": "card-kernel", "initrd": "card-initrd",
-			"cmdline": fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off hugepages=24 operations=%d", rounds(500, 10_000))},
+			"cmdline": fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 operations=%d", rounds(500, 10_000))},
 	}
 	if pqc != nil {
 		config["pqc"] = pqc

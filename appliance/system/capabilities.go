@@ -51,6 +51,7 @@ func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
 	add("kvm", kvm)
 	add("iommu", iommu)
 	add("quac100", card)
+	add("passthrough", iommu)
 	for _, name := range []string{
 		"firmware:direct", "disk:raw", "device:virtio-blk", "device:virtio-net", "device:virtio-console", "device:serial",
 		"device:virtio-rng", "device:virtio-vsock", "network:nat", "network:dhcp", "kem:ML-KEM-768", "tls:X25519MLKEM768", "tls:SecP384r1MLKEM1024",
@@ -59,7 +60,7 @@ func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
 	}
 	for _, name := range []string{
 		"firmware:seabios", "firmware:ovmf", "disk:qcow2", "device:nvme", "device:ahci", "device:ide", "graphics", "usb",
-		"passthrough", "snapshots", "migration", "memory:hugepages", "memory:balloon", "memory:hotplug", "security:sev-snp", "security:tdx",
+		"snapshots", "migration", "memory:hugepages", "memory:balloon", "memory:hotplug", "security:sev-snp", "security:tdx",
 	} {
 		add(name, qverr.New(qverr.Unsupported, "%s does not exist in this version", name))
 	}

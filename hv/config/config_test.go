@@ -14,7 +14,7 @@ func machine() config.Machine {
 	return config.Machine{Name: "web", CPUs: 2, Memory: 64 << 20, Boot: config.Boot{Kernel: "k", Initrd: "i", Cmdline: "quiet"},
 		Disks: []config.Disk{{ID: "a", File: "fa", Format: "raw"}, {ID: "b", File: "fb", Format: "raw", Cache: "none", Queues: 64, Serial: "12345678901234567890"}},
 		NICs:  []config.NIC{{ID: "n", TAP: "t", Vhost: "v", MAC: "02:00:00:00:00:01", MTU: 1400}},
-		Vsock: &config.Vsock{CID: 3, Vhost: "vs"}, ConsoleLog: "cl", SerialLog: "sl"}
+		Vsock: &config.Vsock{CID: 3, Vhost: "vs"}, VFIO: "vf", PCI: []config.PCI{{Address: "0000:01:00.0", Device: "p0"}, {Address: "0000:01:00.1", Device: "p1"}}, ConsoleLog: "cl", SerialLog: "sl"}
 }
 
 func TestValidate(t *testing.T) {
@@ -22,7 +22,7 @@ func TestValidate(t *testing.T) {
 	if err := m.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := m.Files(), []string{"k", "i", "cl", "sl", "fa", "fb", "t", "v", "vs"}; !slices.Equal(got, want) {
+	if got, want := m.Files(), []string{"k", "i", "cl", "sl", "fa", "fb", "t", "v", "vs", "vf", "p0", "p1"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	for _, tc := range []struct {
@@ -58,6 +58,11 @@ func TestValidate(t *testing.T) {
 		{"small MTU", func(m *config.Machine) { m.NICs[0].MTU = 67 }, qverr.NetMTU, "nics.mtu"},
 		{"host's CID", func(m *config.Machine) { m.Vsock.CID = 2 }, qverr.Config, "vsock.cid"},
 		{"any CID", func(m *config.Machine) { m.Vsock.CID = 0xffffffff }, qverr.Config, "vsock.cid"},
+		{"17 functions", func(m *config.Machine) { m.PCI = make([]config.PCI, 17) }, qverr.Config, "pci"},
+		{"no PCI address", func(m *config.Machine) { m.PCI[0].Address = "01:00.0" }, qverr.Config, "pci.address"},
+		{"a function twice", func(m *config.Machine) { m.PCI[1].Address = m.PCI[0].Address }, qverr.Config, "pci.address"},
+		{"no device", func(m *config.Machine) { m.PCI[1].Device = "" }, qverr.Config, "pci.device"},
+		{"no container", func(m *config.Machine) { m.VFIO = "" }, qverr.Config, "vfio"},
 		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
 	} {
 		m := machine()
