@@ -72,6 +72,13 @@ func passThrough(t *testing.T, n *lab.Node, root tools.Root) {
 	if _, stderr, exit := cli(t, n, "vm", "start", "other"); exit == 0 || !strings.Contains(stderr, "QV_ERR_BUSY") || !strings.Contains(stderr, "VM owner has "+address) {
 		t.Errorf("a second VM, exit %d: %s", exit, stderr)
 	}
+	restartDaemon(t, n)
+	if s := info(t, n); s.Daemon.Adopted != 1 || s.CryptoProvider != "software" {
+		t.Errorf("the daemon that came after: %+v, cryptography served by %q", s.Daemon, s.CryptoProvider)
+	}
+	if f := functions(t, n)[address]; f.VM != "owner" {
+		t.Errorf("the card after a restart of the daemon: %+v", f)
+	}
 	ended(t, n, "owner")
 	a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/vms/owner/console?device=serial", nil)
 	if err != nil {
@@ -84,7 +91,48 @@ func passThrough(t *testing.T, n *lab.Node, root tools.Root) {
 	}
 	cardIsBack(t, n)
 	wantFault(t, n, address)
+	if soaking() {
+		killOwner(t, n)
+	}
 	t.Logf("the card in a guest took %.1f s", time.Since(began).Seconds())
+}
+
+// restartDaemon has PID 1 start the daemon anew, which adopts the VM that runs.
+func restartDaemon(t *testing.T, n *lab.Node) {
+	t.Helper()
+	mark := n.ConsoleMark()
+	if err := n.Call(t.Context(), http.MethodPost, "/api/v1/system/restart-daemon", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WaitReadyAfter(t.Context(), mark); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, n)
+}
+
+// killOwner ends the VM's process while the guest works with the card, again and again.
+func killOwner(t *testing.T, n *lab.Node) {
+	for i := range 10 {
+		act(t, n, "owner", "start")
+		var v struct {
+			PID int `json:"pid"`
+		}
+		if err := n.Call(t.Context(), http.MethodGet, "/api/v1/vms/owner", nil, &v); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the guest works", func() bool {
+			a, err := n.Do(t.Context(), http.MethodGet, "/api/v1/vms/owner/console?device=serial", nil)
+			starts := strings.Split(string(a.Body), "GUEST: card at") // the ring keeps those before
+			return err == nil && len(starts) == i+3 && strings.Contains(starts[i+2], "No irq handler for")
+		})
+		if _, err := n.Shell(t.Context(), fmt.Sprintf("kill -9 %d", v.PID)); err != nil {
+			t.Fatal(err)
+		}
+		if v := ended(t, n, "owner"); v.State != "CRASHED" {
+			t.Errorf("state %s", v.State)
+		}
+		cardIsBack(t, n)
+	}
 }
 
 func defineCardVM(t *testing.T, n *lab.Node, name string, pqc map[string]any, pci []any) {

@@ -269,7 +269,7 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	}
 	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
-		BootCard: d.bootCard(),
+		BootCard: d.bootCard(), BootFile: d.bootFile,
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {

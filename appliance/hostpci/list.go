@@ -24,9 +24,13 @@ type function struct {
 	uses           []string // what of the node is on it
 }
 
-// bridge tells functions that pass others' traffic on: they may stay with the host
-// (vfio_pci_is_denylisted of the kernel, and its list of drivers that do no DMA).
+// bridge tells functions that no VM can have.
 func (f *function) bridge() bool { return f.class>>16 == 0x06 }
+
+// harmless tells bridges that may stay with the host when a VM has the rest of their group:
+// those between buses, whose driver does no DMA, and those without a driver (the kernel's
+// vfio_dev_viable).
+func (f *function) harmless() bool { return f.bridge() && (f.class>>8 == 0x0604 || f.driver == "") }
 
 func (f *function) title() string {
 	s := f.address + " (" + className(f.class)

@@ -47,7 +47,7 @@ func newMachine(t *testing.T) (*machine, *Service) {
 	m := &machine{t: t, root: t.TempDir(), cards: &cards{lent: map[string]string{}, returned: make(chan string, 4)}}
 	m.write("proc/self/mountinfo", "36 35 8:2 / /data rw - ext4 /dev/sda2 rw\n")
 	m.write("sys/bus/pci/drivers_probe", "")
-	for _, d := range []string{"e1000e", "snd_hda_intel", "ahci", "xhci_hcd", "vfio-pci"} {
+	for _, d := range []string{"e1000e", "snd_hda_intel", "ahci", "xhci_hcd", "lpc_ich", "vfio-pci"} {
 		m.write("sys/bus/pci/drivers/"+d+"/unbind", "")
 	}
 	m.add("0000:00:00.0", 0x060000, 0, "")
@@ -60,6 +60,8 @@ func newMachine(t *testing.T) (*machine, *Service) {
 	m.add("0000:05:00.0", 0x108000, 5, "vfio-pci") // a card
 	m.add("0000:06:00.0", 0x108000, 6, "vfio-pci") // and another
 	m.add("0000:07:00.0", 0x020000, -1, "e1000e")
+	m.add("0000:08:00.0", 0x060100, 8, "lpc_ich") // a chipset
+	m.add("0000:08:00.2", 0x0c0500, 8, "")
 	m.cards.addresses = []string{"0000:05:00.0", "0000:06:00.0"}
 	m.write("sys/bus/pci/devices/0000:01:00.0/net/eth0/flags", "0x1003\n")
 	m.write("sys/bus/pci/devices/0000:03:00.0/ata1/host0/target0/0:0/block/sda/dev", "8:0\n")

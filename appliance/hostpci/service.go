@@ -173,7 +173,7 @@ func (s *Service) why(all []function, f *function, wanted []string) error {
 	var others []string
 	for i := range all {
 		o := &all[i]
-		if !slices.Contains(f.members, o.address) || slices.Contains(wanted, o.address) || o.bridge() {
+		if !slices.Contains(f.members, o.address) || slices.Contains(wanted, o.address) || o.harmless() {
 			continue
 		}
 		if holder := s.vms[o.address]; holder != "" {

@@ -31,6 +31,8 @@ func TestList(t *testing.T) {
 		"0000:04:00.0": {qverr.Busy, "VM web has 0000:04:00.0"},
 		"0000:05:00.0": {0, ""}, "0000:06:00.0": {0, ""},
 		"0000:07:00.0": {qverr.NoIOMMU, "in no IOMMU group"},
+		"0000:08:00.0": {qverr.Unsupported, "ISA bridge"},
+		"0000:08:00.2": {qverr.Busy, "together with 0000:08:00.0 (ISA bridge, driver lpc_ich)"},
 	}
 	for _, f := range all {
 		w := want[f.Address]

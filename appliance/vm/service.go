@@ -17,6 +17,8 @@ import (
 	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/config"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -42,6 +44,8 @@ type Process interface {
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
 	Kill() error
+	// Host is what the node's kernel knows of it.
+	Host() (vmm.HostStats, error)
 }
 
 // Control drives a VM process.
@@ -53,6 +57,8 @@ type Control interface {
 	Reset(ctx context.Context) error
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
+	SetBalloon(ctx context.Context, target int64) error
+	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 
@@ -73,7 +79,7 @@ type Storage interface {
 // Network gives VMs their ports.
 type Network interface {
 	Get(name string) (spec.Network, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error)
+	AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error)
 	RemovePort(ctx context.Context, network, id string) error
 	AddressesOf(network, mac string) []string
 }
@@ -107,8 +113,10 @@ type Deps struct {
 	DataDir string
 	RunDir  string
 	Binary  string // of hv
-	Cgroup  string // below which each VM has its cgroup; "" for none
-	NoJail  bool   // for tests without root
+	// Firmware is the directory of SeaBIOS and the option ROM.
+	Firmware string
+	Cgroup   string // below which each VM has its cgroup; "" for none
+	NoJail   bool   // for tests without root
 }
 
 // Service is all virtual machines of the node.
@@ -136,6 +144,7 @@ type record struct {
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
 	StartedAt *time.Time      `json:"started_at,omitempty"`
+	CrashedAt *time.Time      `json:"crashed_at,omitempty"` // when the crash report is from
 	CID       uint32          `json:"cid"`
 	Restarts  int             `json:"restarts"`
 	// Starting is set while there may be a process that State does not tell of.
@@ -182,6 +191,7 @@ func Open(deps Deps) (*Service, error) {
 		return nil, err
 	}
 	for _, r := range records {
+		setDefault(&r.Config.Machine, config.FirstMachineType)
 		s.vms[r.Config.Name] = &machine{rec: r}
 	}
 	return s, nil
@@ -278,6 +288,7 @@ func (s *Service) show(m *machine) spec.VM {
 	out := spec.VM{
 		Name: r.Config.Name, UUID: r.Config.UUID, State: r.State, StateSince: r.Since, Reason: r.Reason, Error: r.Error,
 		Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StartedAt: r.StartedAt, CID: r.CID, Restarts: r.Restarts,
+		CrashedAt: r.CrashedAt,
 	}
 	if m.run != nil {
 		out.Pid = m.run.proc.PID()

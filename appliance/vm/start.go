@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/hostpci"
@@ -16,7 +15,6 @@ import (
 	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
-	"quantavirt/netstack"
 )
 
 // firstUID is the user of the VM with context id 0; each VM runs as its own.
@@ -27,10 +25,15 @@ const (
 	fileKernel   = "kernel"
 	fileUnpacked = "kernel-unpacked"
 	fileInitrd   = "initrd"
+	fileFirmware = "firmware"
+	fileNetROM   = "net-rom"
 	fileConsole  = "console-log"
 	fileSerial   = "serial-log"
 	fileVsock    = "vhost-vsock"
 )
+
+// processLog is the name of the log of a VM process, beside its consoles.
+const processLog = "hv.log"
 
 // Start starts a VM. What can be known before is refused at once: the state, no
 // KVM, names that lead nowhere, memory, locked disks.
@@ -119,8 +122,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		RunDir:    s.RunDir,
 		NoJail:    s.NoJail,
 		Machine: config.Machine{
-			Name: c.Name, UUID: c.UUID, CPUs: c.CPU.Count, Memory: int64(c.Memory.Size),
-			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline},
+			Name: c.Name, UUID: c.UUID, Type: c.Machine, CPUs: c.CPU.Count, CPU: cpuOf(c),
+			Memory: int64(c.Memory.Size), MemoryFrom: memoryFrom(c),
+			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c), Ports: c.ConsolePorts,
 		},
 	}
 	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {
@@ -133,6 +137,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 
 func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 	b := &m.rec.Config.Boot
+	if b.Firmware == spec.BootConfigFirmwareSeabios {
+		return s.openFirmware(m, plan)
+	}
 	kernel, err := s.Storage.OpenImage(b.Kernel, spec.ImageKindKernel)
 	if err != nil {
 		return err
@@ -175,7 +182,7 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		if err != nil {
 			return err
 		}
-		id := "disk" + strconv.Itoa(i)
+		id := diskID(i)
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
@@ -220,7 +227,7 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 		plan.Files[console.file] = f
 	}
 	plan.Machine.ConsoleLog, plan.Machine.SerialLog = fileConsole, fileSerial
-	log, err := os.OpenFile(filepath.Join(dir, "hv.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, processLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return qverr.New(qverr.StrOpen, "log of the VM process: %w", err)
 	}
@@ -324,39 +331,6 @@ func (s *Service) failed(m *machine, lent []hostpci.Lent, err error) {
 	defer s.mu.Unlock()
 	m.limit, m.rec.Starting, m.rec.Measured, m.rec.Lent = 0, false, nil, nil
 	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
-}
-
-func (s *Service) addPorts(ctx context.Context, m *machine, plan *vmm.Spec) error {
-	c := &m.rec.Config
-	for i, n := range c.Network {
-		var port netstack.Port
-		port.ID, port.MTU, port.Hostname = portOf(c, i), n.MTU, c.Name
-		if err := port.MAC.UnmarshalText([]byte(macOf(c, i))); err != nil {
-			return err
-		}
-		tap, _, err := s.Network.AddPort(ctx, n.Network, port)
-		if err != nil {
-			return err
-		}
-		id := "nic" + strconv.Itoa(i)
-		plan.Files[id] = tap
-		nic := config.NIC{ID: id, TAP: id, MAC: macOf(c, i), MTU: n.MTU}
-		if nic.MTU == 0 {
-			if network, err := s.Network.Get(n.Network); err == nil {
-				nic.MTU = network.MTU
-			}
-		}
-		vhost, err := openDevice("/dev/vhost-net")
-		if err != nil {
-			return err
-		}
-		if vhost != nil {
-			nic.Vhost = id + "-vhost"
-			plan.Files[nic.Vhost] = vhost
-		}
-		plan.Machine.NICs = append(plan.Machine.NICs, nic)
-	}
-	return nil
 }
 
 func (s *Service) removePorts(m *machine) {

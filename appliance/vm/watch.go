@@ -39,6 +39,9 @@ func (s *Service) ended(m *machine, r *run, report vmm.ExitReport) {
 	defer s.mu.Unlock()
 	ev, reason, problem := explain(report)
 	m.rec.PID = 0
+	if ev == EvCrash {
+		s.keepCrash(m, report)
+	}
 	if m.op != nil && (m.op.action == ActStop || m.op.action == ActForceStop) {
 		m.through()
 	}
@@ -208,7 +211,11 @@ func (s *Service) lost(m *machine) {
 	if st, sig, err := s.exitOf(m.rec.PID); err == nil {
 		status, signal = st, sig
 	}
-	ev, reason, problem := explain(vmm.Report(status, signal, words))
+	report := vmm.Report(status, signal, words)
+	ev, reason, problem := explain(report)
+	if ev == EvCrash {
+		s.keepCrash(m, report)
+	}
 	if err := s.VMM.Cleanup(s.ctx, s.RunDir, name, s.cgroup(name)); err != nil {
 		s.Log.Error("clean up after VM "+name, "err", err)
 	}

@@ -269,7 +269,8 @@ func blocks(t *testing.T, path string) int64 {
 
 func TestZeroesWithoutFallocate(t *testing.T) {
 	disk, _ := newDisk(t, 3<<20, Options{})
-	disk.noPunch, disk.noZero = true, true
+	disk.noPunch.Store(true)
+	disk.noZero.Store(true)
 	if err := disk.WriteVec([][]byte{bytes.Repeat([]byte{1}, 3<<20)}, 0); err != nil {
 		t.Fatal(err)
 	}

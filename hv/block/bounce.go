@@ -63,7 +63,8 @@ func (r *Raw) readBounced(iov [][]byte, off int64) error {
 	})
 }
 
-func (r *Raw) writeBounced(iov [][]byte, off int64) error {
+func (r *Raw) writeBounced(req *Request) error {
+	iov, off := req.IOV, req.Off
 	return r.withBounce(func(buf []byte) error {
 		for left := Length(iov); left > 0; {
 			start, length, skip := window(off, left)
@@ -75,7 +76,7 @@ func (r *Raw) writeBounced(iov [][]byte, off int64) error {
 				}
 			}
 			n := gather(buf[skip:end], iov)
-			if err := r.pwrite([][]byte{buf[:length]}, start); err != nil {
+			if err := r.do(&Request{Op: OpWrite, Durable: req.Durable, IOV: [][]byte{buf[:length]}, Off: start}); err != nil {
 				return err
 			}
 			iov, off, left = advance(iov, n), off+int64(n), left-int64(n)
@@ -85,7 +86,7 @@ func (r *Raw) writeBounced(iov [][]byte, off int64) error {
 }
 
 func (r *Raw) preadAll(buf []byte, off int64) error {
-	return r.transfer("read", [][]byte{buf}, off, r.preadv)
+	return r.do(&Request{Op: OpRead, IOV: [][]byte{buf}, Off: off})
 }
 
 func scatter(iov [][]byte, from []byte) int {

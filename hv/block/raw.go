@@ -2,9 +2,9 @@ package block
 
 import (
 	"errors"
-	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,9 +40,8 @@ type Raw struct {
 	sync     bool // each write is durable by itself
 	align    int  // of memory and offsets for O_DIRECT; 1 without it
 
-	mu       sync.Mutex // guards noPunch and noZero, which are hints
-	noPunch  bool       // the file system cannot punch holes
-	noZero   bool       // nor zero ranges
+	noPunch  atomic.Bool // the file system cannot punch holes
+	noZero   atomic.Bool // nor zero ranges
 	bounceMu sync.Mutex
 	bounce   []byte // aligned memory for requests that O_DIRECT cannot take
 }
@@ -132,69 +131,26 @@ func (r *Raw) Close() error {
 
 // ReadVec implements Device.
 func (r *Raw) ReadVec(iov [][]byte, off int64) error {
-	if err := checkRange(off, Length(iov), r.size); err != nil {
-		return err
-	}
-	if !r.aligned(iov, off) {
-		return r.readBounced(iov, off)
-	}
-	return r.transfer("read", iov, off, r.preadv)
+	return r.transfer(&Request{Op: OpRead, IOV: iov, Off: off})
 }
-
-func (r *Raw) preadv(iov [][]byte, off int64) (int, error) { return unix.Preadv(r.fd, iov, off) }
 
 // WriteVec implements Device.
 func (r *Raw) WriteVec(iov [][]byte, off int64) error {
-	if err := r.writable(); err != nil {
+	return r.transfer(&Request{Op: OpWrite, IOV: iov, Off: off})
+}
+
+// transfer does a read or write.
+func (r *Raw) transfer(req *Request) error {
+	if err := r.check(req); err != nil {
 		return err
 	}
-	if err := checkRange(off, Length(iov), r.size); err != nil {
-		return err
+	switch {
+	case r.aligned(req.IOV, req.Off):
+		return r.do(req)
+	case req.Op == OpRead:
+		return r.readBounced(req.IOV, req.Off)
 	}
-	if !r.aligned(iov, off) {
-		return r.writeBounced(iov, off)
-	}
-	return r.pwrite(iov, off)
-}
-
-func (r *Raw) pwrite(iov [][]byte, off int64) error {
-	flags := 0
-	if r.sync {
-		flags = unix.RWF_DSYNC
-	}
-	return r.transfer("write", iov, off, func(v [][]byte, off int64) (int, error) {
-		return unix.Pwritev2(r.fd, v, off, flags)
-	})
-}
-
-// transfer repeats op until all of iov is through: the kernel may do less than
-// it was asked.
-func (r *Raw) transfer(what string, iov [][]byte, off int64, op func([][]byte, int64) (int, error)) error {
-	for {
-		iov = skipEmpty(iov)
-		if len(iov) == 0 {
-			return nil
-		}
-		n, err := op(iov[:min(len(iov), maxVec)], off)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err == nil && n == 0 {
-			err = io.ErrUnexpectedEOF // the file was cut while in use
-		}
-		if err != nil {
-			return storageError(err, "%s %d bytes at %d of disk %s", what, Length(iov), off, r.file.Name())
-		}
-		off += int64(n)
-		iov = advance(iov, n)
-	}
-}
-
-func skipEmpty(iov [][]byte) [][]byte {
-	for len(iov) > 0 && len(iov[0]) == 0 {
-		iov = iov[1:]
-	}
-	return iov
+	return r.writeBounced(req)
 }
 
 // advance drops the first n bytes of iov without changing the caller's slices.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -14,10 +15,7 @@ var zeroes [64 << 10]byte
 
 // Discard implements Device by punching a hole.
 func (r *Raw) Discard(off, n int64) error {
-	if err := r.writable(); err != nil {
-		return err
-	}
-	if err := checkRange(off, n, r.size); err != nil {
+	if err := r.checkClear(off, n); err != nil {
 		return err
 	}
 	if n == 0 {
@@ -36,10 +34,7 @@ func (r *Raw) Discard(off, n int64) error {
 // WriteZeroes implements Device: a hole, a zeroed range, or zeroes written out,
 // the first that the file system can.
 func (r *Raw) WriteZeroes(off, n int64, unmap bool) error {
-	if err := r.writable(); err != nil {
-		return err
-	}
-	if err := checkRange(off, n, r.size); err != nil {
+	if err := r.checkClear(off, n); err != nil {
 		return err
 	}
 	if n == 0 {
@@ -64,20 +59,42 @@ func (r *Raw) WriteZeroes(off, n int64, unmap bool) error {
 	return nil
 }
 
+// checkClear refuses what a discard or zeroes may not do.
+func (r *Raw) checkClear(off, n int64) error {
+	if err := r.writable(); err != nil {
+		return err
+	}
+	return checkRange(off, n, r.size)
+}
+
+const punchMode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+
+const zeroMode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+
+// clearMode is how one fallocate does a discard or zeroes; 0 if it takes more.
+func (r *Raw) clearMode(req *Request) uint32 {
+	switch {
+	case req.Durable || req.Op == OpWriteZeroes && r.sync:
+		return 0
+	case (req.Op == OpDiscard || req.Unmap) && !r.noPunch.Load():
+		return punchMode
+	case req.Op == OpWriteZeroes && !r.noZero.Load():
+		return zeroMode
+	}
+	return 0
+}
+
 func (r *Raw) punch(off, n int64) error {
-	return r.fallocate(&r.noPunch, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return r.fallocate(&r.noPunch, punchMode, off, n)
 }
 
 func (r *Raw) zeroRange(off, n int64) error {
-	return r.fallocate(&r.noZero, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return r.fallocate(&r.noZero, zeroMode, off, n)
 }
 
 // fallocate remembers in never that the file system cannot do it.
-func (r *Raw) fallocate(never *bool, mode uint32, off, n int64) error {
-	r.mu.Lock()
-	skip := *never
-	r.mu.Unlock()
-	if skip {
+func (r *Raw) fallocate(never *atomic.Bool, mode uint32, off, n int64) error {
+	if never.Load() {
 		return unix.EOPNOTSUPP
 	}
 	for {
@@ -86,9 +103,7 @@ func (r *Raw) fallocate(never *bool, mode uint32, off, n int64) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENODEV):
-			r.mu.Lock()
-			*never = true
-			r.mu.Unlock()
+			never.Store(true)
 			return unix.EOPNOTSUPP
 		}
 		return err

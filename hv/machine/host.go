@@ -89,7 +89,7 @@ func (h *host) setRoutes() error {
 	list := chipRoutes()
 	first := len(list)
 	for gsi, msg := range h.routes {
-		list = append(list, kvm.Route{GSI: gsi, MSI: true, Addr: msg.Addr, Data: msg.Data})
+		list = append(list, kvm.Route{GSI: gsi, MSI: true, Addr: wideDestination(msg.Addr), Data: msg.Data})
 	}
 	sort.Slice(list[first:], func(i, j int) bool { return list[first+i].GSI < list[first+j].GSI })
 	return h.vm.SetRoutes(list)
@@ -186,6 +186,18 @@ func (h *host) DetachDoorbell(addr uint64, size, fd int) error {
 	defer h.mu.Unlock()
 	delete(h.bells, bell{addr, size, fd})
 	return h.vm.DetachIOEvent(addr, size, fd)
+}
+
+// wideDestination moves bits 8 to 14 of an APIC id from where a guest puts them when
+// CPUID offers it (bits 5 to 11 of the address, in a message that is not in
+// remappable format) to where KVM wants them (bits 40 to 46). A guest that was not
+// offered it leaves them zero.
+func wideDestination(addr uint64) uint64 {
+	const remappable, ext = 1 << 4, 0x7f << 5
+	if addr>>32 != 0 || addr&remappable != 0 {
+		return addr
+	}
+	return addr&^ext | addr&ext<<35
 }
 
 func (h *host) MapMemory(addr uint64, mem []byte) error {

@@ -147,6 +147,18 @@ func (b *Bus) Place() error {
 	return b.remap()
 }
 
+// Settle takes the devices as they are for what Reset brings back: firmware in the
+// guest places the BARs.
+func (b *Bus) Settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.slots {
+		if d != nil {
+			d.initial = d.config
+		}
+	}
+}
+
 func (w *Window) take(size uint64) (uint64, bool) {
 	addr := (w.Base + size - 1) &^ (size - 1)
 	if addr < w.Base || addr > w.End || size > w.End-addr {

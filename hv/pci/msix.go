@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,9 +33,18 @@ type MSIX struct {
 
 	onEnable func(on bool)
 
+	// enabled is the enable bit of control, for Notify: the queues of a device share
+	// no lock.
+	enabled atomic.Bool
+
 	mu      sync.Mutex
 	vectors []vector
 	control uint16 // enable and function mask bits
+}
+
+func (m *MSIX) setControl(v uint16) {
+	m.control = v
+	m.enabled.Store(v&msixEnable != 0)
 }
 
 type vector struct {
@@ -99,15 +109,12 @@ func (m *MSIX) Notify(v int) {
 	if v < 0 || v >= len(m.vectors) {
 		return
 	}
-	m.mu.Lock()
-	on, fd := m.control&msixEnable != 0, m.vectors[v].fd
-	m.mu.Unlock()
-	if !on {
+	if !m.enabled.Load() {
 		return
 	}
 	one := [8]byte{1}
 	// It can only fail with EAGAIN, at 2^64-1 pending notifications.
-	_, _ = unix.Write(fd, one[:])
+	_, _ = unix.Write(m.vectors[v].fd, one[:])
 }
 
 // EventFD is the eventfd whose signal raises vector, for vhost and VFIO. It is
@@ -131,11 +138,7 @@ func (m *MSIX) tell(before uint16) {
 }
 
 // Enabled tells whether the guest has switched MSI-X on.
-func (m *MSIX) Enabled() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.control&msixEnable != 0
-}
+func (m *MSIX) Enabled() bool { return m.enabled.Load() }
 
 // part is what serves off of a BAR: the table, the pending bits, or nil.
 func (m *MSIX) part(bar int, off uint64) BARHandler {
@@ -229,10 +232,10 @@ func (m *MSIX) write32(off uint64, value uint32) {
 func (m *MSIX) ReadConfig(int, []byte) {}
 
 // WriteConfig follows the enable and function mask bits.
-func (m *MSIX) WriteConfig(int, []byte) { m.tell(m.setControl()) }
+func (m *MSIX) WriteConfig(int, []byte) { m.tell(m.controlWritten()) }
 
-// setControl makes the state that of the control register, and returns it as it was.
-func (m *MSIX) setControl() (before uint16) {
+// controlWritten makes the state that of the control register, and returns it as it was.
+func (m *MSIX) controlWritten() (before uint16) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before = m.control
@@ -240,7 +243,7 @@ func (m *MSIX) setControl() (before uint16) {
 	if m.control&msixEnable == 0 && control&msixEnable != 0 {
 		m.drain() // what came while MSI-X was off is nobody's
 	}
-	m.control = control
+	m.setControl(control)
 	for i := range m.vectors {
 		m.apply(&m.vectors[i])
 	}
@@ -279,7 +282,8 @@ func (m *MSIX) reset() { m.tell(m.clearState()) }
 func (m *MSIX) clearState() (before uint16) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, m.control = m.control, 0
+	before = m.control
+	m.setControl(0)
 	for i := range m.vectors {
 		v := &m.vectors[i]
 		v.addr, v.data, v.mask = 0, 0, msixVectorMask
@@ -311,7 +315,7 @@ func (m *MSIX) bind(h Host) error {
 func (m *MSIX) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.control = 0
+	m.setControl(0)
 	for i := range m.vectors {
 		if m.vectors[i].fd >= 0 {
 			unix.Close(m.vectors[i].fd)

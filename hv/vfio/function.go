@@ -213,8 +213,15 @@ func (f *Function) watchErrors() error {
 	return err
 }
 
-// Close takes the function away from the guest, which no longer runs: no DMA and no
-// interrupt after it. The hardware is reset and closed.
+// Stop ends what the function does: no DMA and no interrupt after it. The guest must not
+// run any more.
+func (f *Function) Stop() {
+	f.setCommand(0)
+	f.resetHardware()
+}
+
+// Close gives the function back, reset. Stop comes before it, and between the two its
+// memory goes; a function that was not stopped is.
 func (f *Function) Close() {
 	f.mu.Lock()
 	closed := f.closed
@@ -223,11 +230,12 @@ func (f *Function) Close() {
 	if closed {
 		return
 	}
-	f.setCommand(0)
+	if f.command&commandMaster != 0 {
+		f.Stop()
+	}
 	for _, e := range f.events {
 		_ = e.Close()
 	}
 	f.waiting.Wait()
-	f.resetHardware()
 	f.hw.Close()
 }

@@ -199,6 +199,10 @@ func TestEnds(t *testing.T) {
 		if err := <-r.failed; !errors.Is(err, c.code) {
 			t.Errorf("%s: %v", name, err)
 		}
+		r.f.Stop()
+		if r.hw.closed {
+			t.Errorf("%s: closed before its memory is gone", name)
+		}
 		r.f.Close()
 		if r.hw.command() != 0x2 || r.hw.resets != 2 || !r.hw.closed {
 			t.Errorf("%s: command %#x, %d resets, closed %t", name, r.hw.command(), r.hw.resets, r.hw.closed)

@@ -54,6 +54,7 @@ type Queue struct {
 	nextUsed  uint16 // the next entry of the used ring to fill
 	signalled uint16 // nextUsed when the guest was interrupted last
 	fresh     bool   // no interrupt was sent yet, signalled means nothing
+	fenceWord atomic.Uint32
 
 	// Layout is where the rings are, for vhost.
 	Layout Layout
@@ -131,6 +132,10 @@ func (q *Queue) Pop(c *Chain) (bool, error) {
 	return true, nil
 }
 
+// Unpop puts the request that was taken last back into the available ring. None may
+// have been taken since.
+func (q *Queue) Unpop() { q.nextAvail-- }
+
 // walk follows a chain through a table of descriptors, the queue's own or an
 // indirect one.
 func (q *Queue) walk(c *Chain, table []byte, i uint16, indirect bool) error {
@@ -196,10 +201,21 @@ func (q *Queue) addBuffer(c *Chain, addr uint64, length uint32, write bool) erro
 
 // Push gives a request back with n bytes written to its Write buffers.
 func (q *Queue) Push(c *Chain, n uint32) {
+	q.Fill(c, n)
+	q.Publish()
+}
+
+// Fill prepares what Push does; the guest sees all that was filled, and at once,
+// with Publish.
+func (q *Queue) Fill(c *Chain, n uint32) {
 	entry := q.ring.used[4+8*int(q.nextUsed%q.size):]
 	binary.LittleEndian.PutUint32(entry, uint32(c.head))
 	binary.LittleEndian.PutUint32(entry[4:], n)
 	q.nextUsed++
+}
+
+// Publish shows the guest what was filled.
+func (q *Queue) Publish() {
 	// The entry must be visible before the index; x86 keeps the order of
 	// stores, and store16 keeps the compiler from changing it.
 	store16(q.ring.used[2:], q.nextUsed)
@@ -208,7 +224,7 @@ func (q *Queue) Push(c *Chain, n uint32) {
 // NeedsInterrupt tells whether the guest wants to hear of what was pushed since
 // it was asked last.
 func (q *Queue) NeedsInterrupt() bool {
-	fence()
+	q.fence()
 	old, first := q.signalled, q.fresh
 	q.signalled, q.fresh = q.nextUsed, false
 	if !q.eventIdx {
@@ -232,7 +248,7 @@ func (q *Queue) EnableKick() bool {
 	} else {
 		store16(q.ring.used, 0)
 	}
-	fence()
+	q.fence()
 	return q.Pending()
 }
 
@@ -263,11 +279,10 @@ func load16(b []byte) uint16 { return binary.LittleEndian.Uint16(b) }
 //go:noinline
 func store16(b []byte, v uint16) { binary.LittleEndian.PutUint16(b, v) }
 
-var fenceWord atomic.Uint32
-
 // fence orders a store before a later load, which x86 does not do by itself: a
-// locked instruction is a full barrier.
-func fence() { fenceWord.Add(1) }
+// locked instruction is a full barrier. The word is the queue's own: one for all
+// would travel between the processors.
+func (q *Queue) fence() { q.fenceWord.Add(1) }
 
 // CopyOut copies from the chain's readable buffers, from byte off on, and returns
 // how much there was.

@@ -26,6 +26,7 @@
 //	POST /pause /resume /reset     200 and Info
 //	POST /power-button             202: the guest was asked, its end shows in the state
 //	POST /quit                     202: the process ends with status 10
+//	GET, PATCH /devices/ID/limits  limit.Limits; of a LimitsPatch, what is absent stays
 //	GET  /console/NAME             what the ring keeps, as bytes
 //	GET  /console/NAME + Upgrade: quantavirt-console
 //	                               101, then the ring's content, then live in both directions

@@ -104,26 +104,33 @@ func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 	t.Helper()
 	g := newSpec(t, name, cmdline, vhost)
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
+	g.spawn()
+	g.attach()
+	g.expect("GUEST: ready", bootTime)
+	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
+	return g
+}
+
+// spawn starts the process of the VM.
+func (g *guest) spawn() {
+	g.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(g.t.Context(), bootTime)
 	defer cancel()
 	p, err := vmm.Spawn(ctx, g.spec)
 	if err != nil {
-		t.Fatal(err)
+		g.t.Fatal(err)
 	}
-	t.Logf("spawned in %v", time.Since(began).Round(time.Millisecond))
+	g.t.Logf("spawned in %v", time.Since(began).Round(time.Millisecond))
 	g.process, g.client = p, p.Client()
 	// From here on only the VM has its files open.
 	for _, f := range g.spec.Files {
 		f.Close()
 	}
-	t.Cleanup(func() {
+	g.t.Cleanup(func() {
 		_ = p.Kill()
 		<-p.Done()
 	})
-	g.attach()
-	g.expect("GUEST: ready", bootTime)
-	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
-	return g
 }
 
 func (g *guest) attach() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"quantavirt/hv/machine/testkernel"
 	"quantavirt/image/tools"
 )
 
@@ -58,15 +59,16 @@ func compiled(ctx context.Context, source, dir string, programs ...program) ([]c
 
 // Nested writes into dir what the tests of the VMM need inside the appliance, as an
 // archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine and hv/vmm, and of CardTest, hv, a kernel and the initrd of
-// their guest. It returns the archive's path.
+// of packages hv/machine, hv/vmm and hv/vmm/jail, and of CardTest, hv, a kernel and the initrd of
+// their guest, and the flat test kernel. It returns the archive's path.
 func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
 	kernel, err := root.Kernel("cloud")
 	if err != nil {
 		return "", err
 	}
 	records, err := compiled(ctx, source, dir,
-		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"}, cardTest,
+		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"},
+		program{"jail.test", "test -c", "./hv/vmm/jail"}, cardTest,
 		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
 	if err != nil {
 		return "", err
@@ -83,12 +85,35 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	if err != nil {
 		return "", err
 	}
-	records = append(records,
+	flat, err := testKernel(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	records = append(records, flat,
 		// The tests call ip by name, before the image's own is there.
 		cpio.StaticFile("nested/bin/busybox", string(busybox), 0o755), cpio.Symlink("nested/bin/ip", "busybox"),
 		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644))
+	for name, file := range map[string]string{
+		"bios-256k.bin": root.Path("usr", "share", "seabios", "bios-256k.bin"), "pxe-virtio.rom": root.Path("usr", "share", "qemu", "pxe-virtio.rom"),
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		records = append(records, cpio.StaticFile("nested/"+name, string(data), 0o644))
+	}
 	path := filepath.Join(dir, "nested.cpio")
 	return path, writeArchive(path, records)
+}
+
+// testKernel is the flat kernel that the tests of hv/machine run.
+func testKernel(ctx context.Context, dir string) (cpio.Record, error) {
+	path, err := testkernel.Build(ctx, dir)
+	if err != nil {
+		return cpio.Record{}, err
+	}
+	data, err := os.ReadFile(path)
+	return cpio.StaticFile("nested/testkernel", string(data), 0o644), err
 }
 
 // nestedInitrd is busybox with all its names, the modules, guesttool and the init

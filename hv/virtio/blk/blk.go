@@ -1,15 +1,19 @@
 // Package blk is the virtio block device (virtio 1.2, section 5.2) on a
 // block.Device.
 //
-// Requests of one queue are worked on in parallel, and those of several queues
-// independently. Nothing polls: an idle disk costs no thread.
+// Each queue has one goroutine, a block.Queue and counters of its own: queues share
+// nothing that changes with a request but the limits. The goroutine sleeps in the
+// runtime's poller on the one eventfd that the guest kicks and that the host signals
+// when requests are done. Nothing polls: an idle disk costs no thread.
 package blk
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync/atomic"
 
 	"quantavirt/hv/block"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 	"quantavirt/internal/qverr"
 )
@@ -19,16 +23,17 @@ const (
 	// segMax leaves room for the header and the status of a request.
 	segMax  = queueSize - 2
 	sizeMax = 1 << 20
-	// depth is how many requests a disk works on at once, over all its queues:
-	// each takes a thread while the host's disk works.
-	depth = 16
+	// threads is how many requests of a disk wait in system calls at once, over all
+	// its queues, where the host has no io_uring.
+	threads = 16
 
 	maxQueues         = 64
 	maxRangeSegments  = 16
 	maxRangeSectors   = 1 << 22 // 2 GiB in one segment
 	idSize            = 20
 	configSize        = 60
-	physicalBlockExp  = 3 // 4096 bytes are a good unit on the host
+	writebackAt       = 32 // offset of the configuration's field writeback
+	physicalBlockExp  = 3  // 4096 bytes are a good unit on the host
 	optimalIOSectors  = 128
 	writeZeroMayUnmap = 1
 )
@@ -41,6 +46,7 @@ const (
 	featureBlockSize   = 1 << 6
 	featureFlush       = 1 << 9
 	featureTopology    = 1 << 10
+	featureConfigWCE   = 1 << 11
 	featureMQ          = 1 << 12
 	featureDiscard     = 1 << 13
 	featureWriteZeroes = 1 << 14
@@ -50,30 +56,27 @@ const (
 type Options struct {
 	ReadOnly bool
 	// Writethrough says that every write is durable when it is done: the guest
-	// then sends no flushes.
+	// then sends no flushes. Otherwise the guest may choose so (CONFIG_WCE).
 	Writethrough bool
 	// Discard lets the guest free space.
 	Discard bool
 	Serial  string // at most 20 bytes
 	Queues  int    // 1 to 64; 0 means 1
+	Limits  limit.Limits
 	// Log is told about the first failure of each kind; nil discards.
 	Log func(error)
 }
 
-// Counters are what the guest asked for. They only grow.
-type Counters struct {
-	Reads, ReadBytes, Writes, WriteBytes, Flushes, Discards, Errors atomic.Uint64
-}
-
 // Device is one disk.
 type Device struct {
-	Counters Counters
-
 	disk    block.Device
 	opts    Options
+	limiter *limit.Limiter
 	space   [configSize]byte
-	workers []virtio.Worker
+	queues  []*queue
 	failed  atomic.Int32 // code of the last failure that was logged
+	// durable says that the guest wants every write on the medium when it is done.
+	durable atomic.Bool
 }
 
 // New makes a disk; it takes over no ownership of disk.
@@ -84,13 +87,15 @@ func New(disk block.Device, opts Options) (*Device, error) {
 	if opts.Queues < 0 || opts.Queues > maxQueues || len(opts.Serial) > idSize {
 		return nil, qverr.New(qverr.Config, "disk with %d queues and serial %q", opts.Queues, opts.Serial)
 	}
+	if err := opts.Limits.Validate(); err != nil {
+		return nil, err
+	}
 	if opts.Log == nil {
 		opts.Log = func(error) {}
 	}
-	d := &Device{disk: disk, opts: opts, workers: make([]virtio.Worker, opts.Queues)}
-	for i := range d.workers {
-		d.workers[i].Handle = d.handle
-		d.workers[i].Depth = max(1, depth/opts.Queues)
+	d := &Device{disk: disk, opts: opts, limiter: limit.New(opts.Limits)}
+	for range opts.Queues {
+		d.queues = append(d.queues, newQueue(d))
 	}
 	d.fillConfig()
 	return d, nil
@@ -131,7 +136,7 @@ func (d *Device) Features() uint64 {
 		f |= featureDiscard
 	}
 	if !d.opts.Writethrough {
-		f |= featureFlush
+		f |= featureFlush | featureConfigWCE
 	}
 	return f
 }
@@ -146,16 +151,31 @@ func (d *Device) QueueSizes() []uint16 {
 }
 
 // ReadConfig implements virtio.Device.
-func (d *Device) ReadConfig(off uint32, p []byte) { virtio.ConfigBytes(d.space[:], off, p) }
+func (d *Device) ReadConfig(off uint32, p []byte) {
+	space := d.space
+	if !d.durable.Load() {
+		space[writebackAt] = 1
+	}
+	virtio.ConfigBytes(space[:], off, p)
+}
 
-// WriteConfig implements virtio.Device: nothing can be written without CONFIG_WCE.
-func (d *Device) WriteConfig(uint32, []byte) {}
+// WriteConfig implements virtio.Device: the guest may write the field writeback.
+func (d *Device) WriteConfig(off uint32, p []byte) {
+	if off == writebackAt && len(p) == 1 && p[0] <= 1 && !d.opts.Writethrough {
+		d.durable.Store(p[0] == 0)
+	}
+}
 
 // Activate implements virtio.Device.
-func (d *Device) Activate(_ uint64, queues []*virtio.Queue, host virtio.Host) error {
+func (d *Device) Activate(features uint64, queues []*virtio.Queue, host virtio.Host) error {
+	// Without FLUSH and CONFIG_WCE the driver cannot ask for durability: section 5.2.6.2.
+	d.durable.Store(d.opts.Writethrough || !d.opts.ReadOnly && features&(featureFlush|featureConfigWCE) == 0)
 	for i, q := range queues {
-		if q != nil {
-			d.workers[i].Start(q, host)
+		if q == nil {
+			continue
+		}
+		if err := d.queues[i].start(q, host); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -163,23 +183,57 @@ func (d *Device) Activate(_ uint64, queues []*virtio.Queue, host virtio.Host) er
 
 // Deactivate implements virtio.Device.
 func (d *Device) Deactivate() {
-	for i := range d.workers {
-		d.workers[i].Stop()
+	for _, q := range d.queues {
+		q.stop()
 	}
 }
 
 // Pause implements virtio.Device.
 func (d *Device) Pause() error {
-	for i := range d.workers {
-		d.workers[i].Pause()
+	for _, q := range d.queues {
+		q.pause()
 	}
 	return nil
 }
 
 // Resume implements virtio.Device.
 func (d *Device) Resume() error {
-	for i := range d.workers {
-		d.workers[i].Resume()
+	for _, q := range d.queues {
+		q.resume()
 	}
 	return nil
+}
+
+// Limits are those that apply.
+func (d *Device) Limits() limit.Limits { return d.limiter.Limits() }
+
+// SetLimits changes the limits, for waiting requests too.
+func (d *Device) SetLimits(l limit.Limits) error {
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	d.limiter.Set(l)
+	for _, q := range d.queues {
+		q.unlimit()
+	}
+	return nil
+}
+
+// fail counts a failure, and logs it unless the one before was of the same kind:
+// a guest that goes on writing to a full disk must not fill the log too.
+func (d *Device) fail(err error) {
+	if code := int32(qverr.CodeOf(err)); d.failed.Swap(code) != code {
+		d.opts.Log(err)
+	}
+}
+
+// statusOf is the status that tells the driver of err.
+func statusOf(err error) byte {
+	switch {
+	case err == nil:
+		return statusOK
+	case errors.Is(err, qverr.Unsupported), errors.Is(err, qverr.StrDiscard):
+		return statusUnsupported // the driver may do without
+	}
+	return statusIOError
 }

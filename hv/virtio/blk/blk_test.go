@@ -23,7 +23,7 @@ const (
 
 const diskSize = 4 << 20
 
-func newDisk(t *testing.T, opts blk.Options) (*driver.Driver, *blk.Device, string) {
+func newDisk(t testing.TB, opts blk.Options) (*driver.Driver, *blk.Device, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -104,9 +104,16 @@ func TestReadWriteFlush(t *testing.T) {
 		if s := do(d, 0, getID, 0, id); s != ok || !bytes.HasPrefix(d.Queues[0].Bytes(id), []byte("disk-0\x00")) {
 			t.Fatalf("id %q, status %d", d.Queues[0].Bytes(id), s)
 		}
-		c := &dev.Counters
-		if c.Reads.Load() != 1 || c.ReadBytes.Load() != 8192 || c.Writes.Load() != 1 || c.WriteBytes.Load() != 8192 || c.Flushes.Load() != 1 {
-			t.Fatalf("counters %+v", c)
+		s := dev.Stats()
+		if s.Reads != 1 || s.ReadBytes != 8192 || s.Writes != 1 || s.WriteBytes != 8192 || s.Flushes != 1 || s.Errors != 0 {
+			t.Fatalf("%+v", s)
+		}
+		total := uint64(0)
+		for _, n := range s.Latency.Buckets {
+			total += n
+		}
+		if total != 4 || s.Latency.Max <= 0 || s.Latency.Sum < s.Latency.Max {
+			t.Fatalf("latency %+v", s.Latency)
 		}
 	}
 }
@@ -167,7 +174,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: status %d, want %d", tc.name, s, tc.want)
 		}
 	}
-	if dev.Counters.Errors.Load() == 0 || !d.Transport.Ready() {
+	if dev.Stats().Errors == 0 || !d.Transport.Ready() {
 		t.Fatal("errors are not counted, or the device stopped")
 	}
 }

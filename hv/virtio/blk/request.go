@@ -2,8 +2,8 @@ package blk
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"time"
 
 	"quantavirt/hv/block"
 	"quantavirt/hv/virtio"
@@ -33,69 +33,78 @@ const (
 	statusUnsupported = 2
 )
 
-// errUnsupported is answered with its own status: the driver may do without.
-var errUnsupported = qverr.New(qverr.Unsupported, "request is not offered")
+// Errors that cost nothing, however many a guest provokes.
+var (
+	errUnsupported = qverr.New(qverr.Unsupported, "request is not offered")
+	errNoStatus    = fmt.Errorf("%w: block request without header or status", virtio.ErrDriver)
+)
 
-// request is a checked header and the buffers of the data.
+// request is one request of the guest. It is used again and again, with the memory of
+// its slices.
 type request struct {
+	chain  virtio.Chain
+	status []byte // one byte of guest memory
 	kind   uint32
 	sector uint64
-	out    [][]byte // from the guest
-	in     [][]byte // to the guest
+	out    [][]byte // data from the guest
+	in     [][]byte // data to the guest
+	bytes  int      // that a read or write moves
+	filled int      // bytes that were written to in
+	began  time.Time
+
+	io block.Request
+	// list and at are the ranges of a discard, which are done one after the other.
+	list       [maxRangeSegments * segmentSize]byte
+	ranges, at int
 }
 
-// handle does one request. It fails only when there is no place for its status.
-func (d *Device) handle(c *virtio.Chain) (uint32, error) {
+// parse reads the header. It fails only when there is no place for a status.
+func (r *request) parse() error {
+	c := &r.chain
 	var header [headerSize]byte
 	if c.CopyOut(header[:], 0) != headerSize || len(c.Write) == 0 {
-		return 0, fmt.Errorf("%w: block request without header or status", virtio.ErrDriver)
+		return errNoStatus
 	}
 	last := &c.Write[len(c.Write)-1]
-	status := (*last)[len(*last)-1:]
+	r.status = (*last)[len(*last)-1:]
 	*last = (*last)[:len(*last)-1]
-	n, err := d.do(request{
-		kind:   binary.LittleEndian.Uint32(header[0:]),
-		sector: binary.LittleEndian.Uint64(header[8:]),
-		out:    virtio.Skip(c.Read, headerSize),
-		in:     c.Write,
-	})
-	switch {
-	case err == nil:
-		status[0] = statusOK
-	case errors.Is(err, qverr.Unsupported), errors.Is(err, qverr.StrDiscard):
-		status[0] = statusUnsupported
-	default:
-		status[0] = statusIOError
-		d.fail(err)
-	}
-	return uint32(n) + 1, nil
-}
-
-// fail counts a failure, and logs it unless the one before was of the same kind:
-// a guest that goes on writing to a full disk must not fill the log too.
-func (d *Device) fail(err error) {
-	d.Counters.Errors.Add(1)
-	if code := int32(qverr.CodeOf(err)); d.failed.Swap(code) != code {
-		d.opts.Log(err)
-	}
-}
-
-// do returns how many bytes it wrote to r.in.
-func (d *Device) do(r request) (int, error) {
+	r.kind = binary.LittleEndian.Uint32(header[0:])
+	r.sector = binary.LittleEndian.Uint64(header[8:])
+	r.out, r.in = virtio.Skip(c.Read, headerSize), c.Write
+	r.bytes, r.filled, r.ranges, r.at = 0, 0, 0, 0
 	switch r.kind {
 	case typeIn:
-		return d.read(r)
+		r.bytes = virtio.Len(r.in)
 	case typeOut:
-		return 0, d.write(r)
-	case typeFlush:
-		d.Counters.Flushes.Add(1)
-		return 0, d.disk.Flush()
-	case typeGetID:
-		return d.id(r), nil
-	case typeDiscard, typeWriteZeroes:
-		return 0, d.ranges(r)
+		r.bytes = virtio.Len(r.out)
 	}
-	return 0, errUnsupported
+	return nil
+}
+
+// prepare makes r.io of the request, or answers it: done says that there is nothing
+// left to do but to give it back, with err.
+func (d *Device) prepare(r *request) (done bool, err error) {
+	switch r.kind {
+	case typeIn:
+		return d.prepareTransfer(r, block.OpRead, r.in)
+	case typeOut:
+		return d.prepareTransfer(r, block.OpWrite, r.out)
+	case typeFlush:
+		r.ask(block.OpFlush, 0, 0)
+		return false, nil
+	case typeGetID:
+		r.filled = d.id(r)
+		return true, nil
+	case typeDiscard, typeWriteZeroes:
+		return d.prepareRanges(r)
+	}
+	return true, errUnsupported
+}
+
+// ask sets the operation; those of transfers and zeroes have more.
+func (r *request) ask(op block.Op, off, n int64) {
+	io := &r.io
+	io.Op, io.Off, io.N, io.IOV, io.Durable, io.Unmap, io.Err = op, off, n, nil, false, false, nil
 }
 
 // byteRange checks a range of sectors before it becomes one of bytes: neither
@@ -108,90 +117,93 @@ func (d *Device) byteRange(sector, sectors uint64) (off, n int64, err error) {
 	return int64(sector) * block.SectorSize, int64(sectors) * block.SectorSize, nil
 }
 
-func (d *Device) transferRange(sector uint64, iov [][]byte) (off int64, n int, err error) {
-	n = virtio.Len(iov)
-	if n%block.SectorSize != 0 {
-		return 0, 0, qverr.New(qverr.Inval, "transfer of %d bytes is not of whole sectors", n)
+func (d *Device) prepareTransfer(r *request, op block.Op, iov [][]byte) (done bool, err error) {
+	if r.bytes%block.SectorSize != 0 {
+		return true, qverr.New(qverr.Inval, "transfer of %d bytes is not of whole sectors", r.bytes)
 	}
-	off, _, err = d.byteRange(sector, uint64(n/block.SectorSize))
-	return off, n, err
-}
-
-func (d *Device) read(r request) (int, error) {
-	off, n, err := d.transferRange(r.sector, r.in)
+	off, n, err := d.byteRange(r.sector, uint64(r.bytes/block.SectorSize))
 	if err != nil {
-		return 0, err
+		return true, err
 	}
-	if err := d.disk.ReadVec(r.in, off); err != nil {
-		return 0, err
-	}
-	d.Counters.Reads.Add(1)
-	d.Counters.ReadBytes.Add(uint64(n))
-	return n, nil
+	r.ask(op, off, n)
+	r.io.IOV, r.io.Durable = iov, op == block.OpWrite && d.durable.Load()
+	return false, nil
 }
 
-func (d *Device) write(r request) error {
-	off, n, err := d.transferRange(r.sector, r.out)
-	if err != nil {
-		return err
-	}
-	if err := d.disk.WriteVec(r.out, off); err != nil {
-		return err
-	}
-	d.Counters.Writes.Add(1)
-	d.Counters.WriteBytes.Add(uint64(n))
-	return nil
-}
-
-func (d *Device) id(r request) int {
+func (d *Device) id(r *request) int {
 	var id [idSize]byte
 	copy(id[:], d.opts.Serial)
 	c := virtio.Chain{Write: r.in}
 	return c.CopyIn(id[:])
 }
 
-// ranges does discard and write zeroes, whose data is a list of ranges. All of
+// prepareRanges does discard and write zeroes, whose data is a list of ranges. All of
 // them are checked before the first is done.
-func (d *Device) ranges(r request) error {
+func (d *Device) prepareRanges(r *request) (done bool, err error) {
 	if r.kind == typeDiscard && !d.opts.Discard {
-		return errUnsupported
+		return true, errUnsupported
 	}
-	var list [maxRangeSegments * segmentSize]byte
 	n := virtio.Len(r.out)
-	if n == 0 || n%segmentSize != 0 || n > len(list) {
-		return qverr.New(qverr.Inval, "list of ranges has %d bytes", n)
+	if n == 0 || n%segmentSize != 0 || n > len(r.list) {
+		return true, qverr.New(qverr.Inval, "list of ranges has %d bytes", n)
 	}
 	c := virtio.Chain{Read: r.out}
-	c.CopyOut(list[:n], 0)
-	for at := 0; at < n; at += segmentSize {
-		if err := d.oneRange(r.kind, list[at:at+segmentSize], true); err != nil {
-			return err
+	c.CopyOut(r.list[:n], 0)
+	r.ranges = n / segmentSize
+	for r.at = range r.ranges {
+		if err := d.prepareRange(r); err != nil {
+			return true, err
 		}
 	}
-	for at := 0; at < n; at += segmentSize {
-		if err := d.oneRange(r.kind, list[at:at+segmentSize], false); err != nil {
-			return err
-		}
-	}
-	d.Counters.Discards.Add(1)
-	return nil
+	r.at = 0
+	return false, d.prepareRange(r)
 }
 
-func (d *Device) oneRange(kind uint32, segment []byte, checkOnly bool) error {
+// prepareRange makes r.io of the range at r.at.
+func (d *Device) prepareRange(r *request) error {
+	segment := r.list[r.at*segmentSize:][:segmentSize]
 	sectors := binary.LittleEndian.Uint32(segment[8:])
 	flags := binary.LittleEndian.Uint32(segment[12:])
-	if flags&^flagUnmap != 0 || kind == typeDiscard && flags != 0 {
+	if flags&^flagUnmap != 0 || r.kind == typeDiscard && flags != 0 {
 		return errUnsupported // section 5.2.6.2: unknown flags
 	}
 	if sectors > maxRangeSectors {
 		return qverr.New(qverr.Inval, "range of %d sectors: %d are possible", sectors, maxRangeSectors)
 	}
 	off, n, err := d.byteRange(binary.LittleEndian.Uint64(segment), uint64(sectors))
-	if err != nil || checkOnly {
+	if err != nil {
 		return err
 	}
-	if kind == typeDiscard {
-		return d.disk.Discard(off, n)
+	if r.kind == typeDiscard {
+		r.ask(block.OpDiscard, off, n)
+		return nil
 	}
-	return d.disk.WriteZeroes(off, n, flags&flagUnmap != 0)
+	r.ask(block.OpWriteZeroes, off, n)
+	r.io.Unmap, r.io.Durable = flags&flagUnmap != 0, d.durable.Load()
+	return nil
+}
+
+// more prepares what is left of a request of which a part was done.
+func (d *Device) more(r *request) bool {
+	if r.at++; r.at >= r.ranges {
+		return false
+	}
+	r.io.Err = d.prepareRange(r) // as it did before: the list is our copy
+	return r.io.Err == nil
+}
+
+// count adds a request that was done to the counters.
+func (c *counters) count(r *request) {
+	switch r.kind {
+	case typeIn:
+		c.reads.Add(1)
+		c.readBytes.Add(uint64(r.bytes))
+	case typeOut:
+		c.writes.Add(1)
+		c.writeBytes.Add(uint64(r.bytes))
+	case typeFlush:
+		c.flushes.Add(1)
+	case typeDiscard, typeWriteZeroes:
+		c.discards.Add(1)
+	}
 }

@@ -75,15 +75,19 @@ func (p *passthrough) info() (list []vmm.Device) {
 	return list
 }
 
-// closePCI takes the functions and then the memory away. The machine has ended.
+// closePCI takes the functions and the memory away. The machine has ended.
 func (vm *VM) closePCI() {
 	for _, f := range vm.pci.functions {
+		f.dev.Stop()
+	}
+	// With the last function the container loses what is mapped in it, and knows no
+	// address any more.
+	if vm.pci.space != nil {
+		if err := vm.pci.space.Close(); err != nil {
+			vm.log.Error("guest memory of functions of the host", "err", err)
+		}
+	}
+	for _, f := range vm.pci.functions {
 		f.dev.Close()
-	}
-	if vm.pci.space == nil {
-		return
-	}
-	if err := vm.pci.space.Close(); err != nil {
-		vm.log.Error("guest memory of functions of the host", "err", err)
 	}
 }

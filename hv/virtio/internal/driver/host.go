@@ -65,8 +65,9 @@ func (h *host) ring(addr uint64) bool {
 	fd, ok := h.bells[addr]
 	h.mu.Unlock()
 	if ok {
-		one := binary.NativeEndian.AppendUint64(nil, 1)
-		_, _ = unix.Write(fd, one)
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = unix.Write(fd, one[:])
 	}
 	return ok
 }
