@@ -62,6 +62,9 @@ func newMachine(t *testing.T) (*machine, *Service) {
 	m.add("0000:07:00.0", 0x020000, -1, "e1000e")
 	m.add("0000:08:00.0", 0x060100, 8, "lpc_ich") // a chipset
 	m.add("0000:08:00.2", 0x0c0500, 8, "")
+	m.add("0000:09:00.0", 0x0c0330, 9, "xhci_hcd") // a card, one part of which is up
+	m.add("0000:09:00.1", 0x020000, 9, "e1000e")
+	m.write("sys/bus/pci/devices/0000:09:00.1/net/eth1/flags", "0x1003\n")
 	m.cards.addresses = []string{"0000:05:00.0", "0000:06:00.0"}
 	m.write("sys/bus/pci/devices/0000:01:00.0/net/eth0/flags", "0x1003\n")
 	m.write("sys/bus/pci/devices/0000:03:00.0/ata1/host0/target0/0:0/block/sda/dev", "8:0\n")

@@ -32,6 +32,7 @@ func TestList(t *testing.T) {
 		"0000:05:00.0": {0, ""}, "0000:06:00.0": {0, ""},
 		"0000:07:00.0": {qverr.NoIOMMU, "in no IOMMU group"},
 		"0000:08:00.0": {qverr.Unsupported, "ISA bridge"},
+		"0000:09:00.0": {qverr.Busy, "network eth1"}, "0000:09:00.1": {qverr.Busy, "network eth1"},
 		"0000:08:00.2": {qverr.Busy, "together with 0000:08:00.0 (ISA bridge, driver lpc_ich)"},
 	}
 	for _, f := range all {
@@ -60,7 +61,7 @@ func TestRefusals(t *testing.T) {
 		code      qverr.Code
 		words     string
 	}{
-		"no such function": {[]string{"0000:09:00.0"}, qverr.NoDev, "no PCI function 0000:09:00.0"},
+		"no such function": {[]string{"0000:0a:00.0"}, qverr.NoDev, "no PCI function 0000:0a:00.0"},
 		"half a group":     {[]string{"0000:02:00.0"}, qverr.Busy, "together with 0000:02:00.1 (audio device, driver snd_hda_intel): the IOMMU cannot keep them apart"},
 		"no IOMMU":         {[]string{"0000:07:00.0"}, qverr.NoIOMMU, "no IOMMU group"},
 		"another VM's":     {[]string{"0000:04:00.0", "0000:05:00.0"}, qverr.Busy, "VM first has 0000:05:00.0"},
