@@ -3,7 +3,7 @@ package jail
 import "golang.org/x/sys/unix"
 
 // ioctls are the requests of SYS_IOCTL, its argument 1, by their numbers in
-// <linux/kvm.h>, <linux/vhost.h>, <linux/if_tun.h> and <linux/fs.h>. That none is
+// <linux/kvm.h>, <linux/vhost.h>, <linux/vfio.h>, <linux/if_tun.h> and <linux/fs.h>. That none is
 // missing and none is left over is tested against the constants of hv.
 var ioctls = []match{
 	is(1, 0xae80, "KVM_RUN: guest code"),
@@ -57,6 +57,15 @@ var ioctls = []match{
 	is(1, 0x4008af30, "VHOST_NET_SET_BACKEND"),
 	is(1, 0x4008af60, "VHOST_VSOCK_SET_GUEST_CID"),
 	is(1, 0x4004af61, "VHOST_VSOCK_SET_RUNNING"),
+
+	// Functions of the host. Their groups are not here: what a function cannot do to the
+	// host by its own registers, it cannot do by these either.
+	is(1, 0x3b6b, "VFIO_DEVICE_GET_INFO"),
+	is(1, 0x3b6c, "VFIO_DEVICE_GET_REGION_INFO"),
+	is(1, 0x3b6e, "VFIO_DEVICE_SET_IRQS: MSI-X and MSI, errors, the host wants it back"),
+	is(1, 0x3b6f, "VFIO_DEVICE_RESET"),
+	is(1, 0x3b71, "VFIO_IOMMU_MAP_DMA: guest RAM"),
+	is(1, 0x3b72, "VFIO_IOMMU_UNMAP_DMA: guest RAM at the end"),
 
 	// TAPs and disks.
 	is(1, unix.TUNGETIFF, "is it a TAP"),
