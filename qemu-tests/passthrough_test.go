@@ -69,6 +69,9 @@ func passThrough(t *testing.T, n *lab.Node, root tools.Root) {
 	if f := functions(t, n)[address]; f.VM != "owner" || f.Assignable {
 		t.Errorf("the card meanwhile: %+v", f)
 	}
+	if out, _, _ := cli(t, n, "crypto", "quac100", "status"); !regexp.MustCompile(`Given to VM +owner`).MatchString(out) {
+		t.Errorf("the card's status: %s", out)
+	}
 	if _, stderr, exit := cli(t, n, "vm", "start", "other"); exit == 0 || !strings.Contains(stderr, "QV_ERR_BUSY") || !strings.Contains(stderr, "VM owner has "+address) {
 		t.Errorf("a second VM, exit %d: %s", exit, stderr)
 	}
