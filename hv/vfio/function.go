@@ -213,15 +213,8 @@ func (f *Function) watchErrors() error {
 	return err
 }
 
-// Stop ends what the function does: no DMA and no interrupt after it. The guest must not
-// run any more.
-func (f *Function) Stop() {
-	f.setCommand(0)
-	f.resetHardware()
-}
-
-// Close gives the function back, reset. Stop comes before it, and between the two its
-// memory goes; a function that was not stopped is.
+// Close ends what the function does, no DMA and no interrupt come after it, and gives it
+// back, reset. The guest must not run any more.
 func (f *Function) Close() {
 	f.mu.Lock()
 	closed := f.closed
@@ -230,12 +223,11 @@ func (f *Function) Close() {
 	if closed {
 		return
 	}
-	if f.command&commandMaster != 0 {
-		f.Stop()
-	}
+	f.setCommand(0)
 	for _, e := range f.events {
 		_ = e.Close()
 	}
 	f.waiting.Wait()
+	f.resetHardware()
 	f.hw.Close()
 }

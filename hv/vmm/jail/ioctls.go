@@ -65,7 +65,6 @@ var ioctls = []match{
 	is(1, 0x3b6e, "VFIO_DEVICE_SET_IRQS: MSI-X and MSI, errors, the host wants it back"),
 	is(1, 0x3b6f, "VFIO_DEVICE_RESET"),
 	is(1, 0x3b71, "VFIO_IOMMU_MAP_DMA: guest RAM"),
-	is(1, 0x3b72, "VFIO_IOMMU_UNMAP_DMA: guest RAM at the end"),
 
 	// TAPs and disks.
 	is(1, unix.TUNGETIFF, "is it a TAP"),
