@@ -117,7 +117,7 @@ func TestFirmwareDebian(t *testing.T) {
 func TestFirmwareHighMemory(t *testing.T) {
 	g := newFirmwareSpec(t, "high", "boot-ipxe")
 	g.spec.Machine.Memory = 5 << 30
-	g.spec.Files["tap"] = makeTAP(t, "qvt-high")
+	g.spec.Files["tap"] = makeTAP(t, "qvt-high", 1)[0]
 	g.spec.Machine.NICs = []config.NIC{{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:77"}}
 	g.boot()
 	g.stages("SeaBIOS", "Booting from Hard Disk", "iPXE 1.21", "net0: 02:51:56:00:00:77")

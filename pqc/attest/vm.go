@@ -26,7 +26,7 @@ type Measures struct {
 	Memory   int64  `json:"memory_bytes"`
 	Firmware string `json:"firmware"` // "direct": the kernel is started without any; "seabios"
 	Kernel   string `json:"kernel"`   // with firmware, the digest of that
-	Initrd   string `json:"initrd"` // "" without one
+	Initrd   string `json:"initrd"`   // "" without one
 	Cmdline  string `json:"cmdline"`
 	Disks    []Disk `json:"disks"`
 	Card     string `json:"card"`   // "none", or "passthrough" of a QUAC 100

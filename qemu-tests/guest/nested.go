@@ -15,7 +15,7 @@ import (
 )
 
 // nestedModules is what the guest of hv/vmm's own tests loads.
-var nestedModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
+var nestedModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "vmw_vsock_virtio_transport", "button", "evdev"}
 
 // program is a package to be compiled for the appliance.
 type program struct{ name, command, pkg string }

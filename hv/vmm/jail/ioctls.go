@@ -3,8 +3,8 @@ package jail
 import "golang.org/x/sys/unix"
 
 // ioctls are the requests of SYS_IOCTL, its argument 1, by their numbers in
-// <linux/kvm.h>, <linux/vhost.h>, <linux/vfio.h>, <linux/if_tun.h> and <linux/fs.h>. That none is
-// missing and none is left over is tested against the constants of hv.
+// <linux/kvm.h>, <linux/vhost.h>, <linux/vfio.h>, <linux/if_tun.h> and <linux/fs.h>. That of KVM
+// and vhost none is missing and none is left over is tested against the constants of hv.
 var ioctls = []match{
 	is(1, 0xae80, "KVM_RUN: guest code"),
 
@@ -58,13 +58,13 @@ var ioctls = []match{
 	is(1, 0x4008af60, "VHOST_VSOCK_SET_GUEST_CID"),
 	is(1, 0x4004af61, "VHOST_VSOCK_SET_RUNNING"),
 
-	// Functions of the host. Their groups are not here: what a function cannot do to the
-	// host by its own registers, it cannot do by these either.
-	is(1, 0x3b6b, "VFIO_DEVICE_GET_INFO"),
-	is(1, 0x3b6c, "VFIO_DEVICE_GET_REGION_INFO"),
-	is(1, 0x3b6e, "VFIO_DEVICE_SET_IRQS: MSI-X and MSI, errors, the host wants it back"),
-	is(1, 0x3b6f, "VFIO_DEVICE_RESET"),
-	is(1, 0x3b71, "VFIO_IOMMU_MAP_DMA: guest RAM"),
+	// Functions of the host, whose group and container the daemon has opened. Their numbers
+	// are _IO(';', 100 + n) in <linux/vfio.h>.
+	is(1, ';'<<8+107, "VFIO_DEVICE_GET_INFO"),
+	is(1, ';'<<8+108, "VFIO_DEVICE_GET_REGION_INFO: BARs"),
+	is(1, ';'<<8+110, "VFIO_DEVICE_SET_IRQS: MSI-X vectors"),
+	is(1, ';'<<8+111, "VFIO_DEVICE_RESET"),
+	is(1, ';'<<8+113, "VFIO_IOMMU_MAP_DMA: guest RAM, and on a function VFIO_DEVICE_PCI_HOT_RESET"),
 
 	// TAPs and disks.
 	is(1, unix.TUNGETIFF, "is it a TAP"),

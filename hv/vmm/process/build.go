@@ -41,8 +41,13 @@ func (vm *VM) build(files map[string]*os.File) error {
 	if err := vm.buildConsoles(files); err != nil {
 		return err
 	}
+	generation, err := cfg.GenerationID()
+	if err != nil {
+		return err
+	}
 	m, err := machine.New(machine.Options{
-		CPUs: cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
+		Generation: generation,
+		CPUs:       cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
 		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
 		Firmware: vm.firmware(files),
 		Serial:   vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
