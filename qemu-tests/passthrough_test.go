@@ -115,7 +115,7 @@ func restartDaemon(t *testing.T, n *lab.Node) {
 
 // killOwner ends the VM's process while the guest works with the card, again and again.
 func killOwner(t *testing.T, n *lab.Node) {
-	for i := range 10 {
+	for i := range 5 {
 		act(t, n, "owner", "start")
 		var v struct {
 			PID int `json:"pid"`

@@ -67,7 +67,7 @@ func TestValidate(t *testing.T) {
 		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
 		{"no slot for a balloon", func(m *config.Machine) {
 			m.Disks, m.NICs = many()
-			m.NICs, m.Balloon = m.NICs[:12], &config.Balloon{}
+			m.NICs, m.PCI, m.Balloon = m.NICs[:12], nil, &config.Balloon{}
 		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
@@ -90,6 +90,7 @@ func TestValidate(t *testing.T) {
 		{"no PCI address", func(m *config.Machine) { m.PCI[0].Address = "01:00.0" }, qverr.Config, "pci.address"},
 		{"a function twice", func(m *config.Machine) { m.PCI[1].Address = m.PCI[0].Address }, qverr.Config, "pci.address"},
 		{"no device", func(m *config.Machine) { m.PCI[1].Device = "" }, qverr.Config, "pci.device"},
+		{"functions and a balloon", func(m *config.Machine) { m.Balloon = &config.Balloon{} }, qverr.Config, "balloon"},
 		{"no container", func(m *config.Machine) { m.VFIO = "" }, qverr.Config, "vfio"},
 		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
 	} {

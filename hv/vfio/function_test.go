@@ -270,6 +270,9 @@ func TestMapMemory(t *testing.T) {
 	if err := m.DiscardRange(0, 4096); !errors.Is(err, qverr.Busy) {
 		t.Errorf("pinned memory is given back: %v", err)
 	}
+	if _, err := m.Release(m.Regions()[0].Data[:4096]); !errors.Is(err, qverr.Busy) {
+		t.Errorf("pinned memory is released: %v", err)
+	}
 	c.refuse = memory.GapEnd
 	if err := hvfio.MapMemory(c, m); !errors.Is(err, qverr.NoMem) {
 		t.Errorf("a refusal: %v", err)
