@@ -71,6 +71,8 @@ func passThrough(t *testing.T, n *lab.Node, root tools.Root) {
 	}
 	if out, _, _ := cli(t, n, "crypto", "quac100", "status"); !regexp.MustCompile(`Given to VM +owner`).MatchString(out) {
 		t.Errorf("the card's status: %s", out)
+	} else {
+		t.Logf("meanwhile:\n%s", out)
 	}
 	if _, stderr, exit := cli(t, n, "vm", "start", "other"); exit == 0 || !strings.Contains(stderr, "QV_ERR_BUSY") || !strings.Contains(stderr, "VM owner has "+address) {
 		t.Errorf("a second VM, exit %d: %s", exit, stderr)
