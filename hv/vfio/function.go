@@ -124,6 +124,7 @@ func (f *Function) build() error {
 			return err
 		}
 	}
+	f.setCommand(0) // firmware may place BARs before anybody writes the register
 	return errors.Join(f.watch(f.hw.OnRequest, func() error {
 		return qverr.New(qverr.NoDev, "the host wants %s back: it is taken out of the machine, or given to another driver", f.hw.Address())
 	}), f.watchErrors())

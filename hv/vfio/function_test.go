@@ -37,6 +37,20 @@ func TestConfigurationSpace(t *testing.T) {
 	}
 }
 
+// Before the guest or firmware has written anything, memory is decoded and the function
+// may not do DMA.
+func TestFirst(t *testing.T) {
+	hw := newHardware()
+	f, err := hvfio.New(hw, hvfio.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if hw.command() != 0x2 || hw.resets != 1 {
+		t.Errorf("command %#x, %d resets", hw.command(), hw.resets)
+	}
+}
+
 // The only writes that reach the hardware are bus master, interrupt disable, and reset.
 func TestWritesReachLittle(t *testing.T) {
 	r := newRig(t, newHardware())
