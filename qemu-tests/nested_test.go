@@ -30,13 +30,13 @@ func TestNested(t *testing.T) {
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct{ pkg, run, proof string }{
 		{"machine", ".", "TestGuestReset"},
-		{"vmm", "TestGuest|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel", "TestGuest"},
+		{"vmm", "TestGuest|TestFio|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel", "TestGuest"},
 	} {
 		t.Run(c.pkg, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
-			out, err := n.Shell(ctx, fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested ./%s.test -test.v -test.run '%s' -test.count=%d",
-				await, c.pkg, c.run, rounds(1, 5)))
+			out, err := n.Shell(ctx, fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_PAUSES=%d QUANTAVIRT_NESTED=/nested ./%s.test -test.v -test.run '%s' -test.count=%d",
+				await, rounds(10, 100), c.pkg, c.run, rounds(1, 5)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -103,6 +103,14 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 	t.Helper()
 	g := newSpec(t, name, cmdline, vhost)
+	g.start()
+	return g
+}
+
+// start spawns the VM and waits for its init.
+func (g *guest) start() {
+	t := g.t
+	t.Helper()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
@@ -123,7 +131,6 @@ func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 	g.attach()
 	g.expect("GUEST: ready", bootTime)
 	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
-	return g
 }
 
 func (g *guest) attach() {

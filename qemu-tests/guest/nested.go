@@ -58,7 +58,7 @@ func compiled(ctx context.Context, source, dir string, programs ...program) ([]c
 
 // Nested writes into dir what the tests of the VMM need inside the appliance, as an
 // archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine and hv/vmm, and of CardTest, hv, a kernel and the initrd of
+// of packages hv/machine, hv/vmm and hv/block, and of CardTest, hv, a kernel and the initrd of
 // their guest. It returns the archive's path.
 func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
 	kernel, err := root.Kernel("cloud")
@@ -66,7 +66,8 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 		return "", err
 	}
 	records, err := compiled(ctx, source, dir,
-		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"}, cardTest,
+		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"},
+		program{"block.test", "test -c", "./hv/block"}, cardTest,
 		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
 	if err != nil {
 		return "", err
@@ -83,10 +84,19 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	if err != nil {
 		return "", err
 	}
+	fio, err := Fio(ctx, root, dir)
+	if err != nil {
+		return "", err
+	}
+	fioImage, err := os.ReadFile(fio)
+	if err != nil {
+		return "", err
+	}
 	records = append(records,
 		// The tests call ip by name, before the image's own is there.
 		cpio.StaticFile("nested/bin/busybox", string(busybox), 0o755), cpio.Symlink("nested/bin/ip", "busybox"),
-		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644))
+		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644),
+		cpio.StaticFile("nested/fio.img", string(fioImage), 0o644))
 	path := filepath.Join(dir, "nested.cpio")
 	return path, writeArchive(path, records)
 }

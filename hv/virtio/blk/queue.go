@@ -9,6 +9,10 @@ import (
 	"quantavirt/hv/virtio"
 )
 
+// batch is how many requests are begun before those that are done are looked for: one
+// that is done at once does not wait long to be given back.
+const batch = 32
+
 // mode is what a queue's goroutine is to do.
 type mode = int32
 
@@ -255,7 +259,10 @@ func (w *queue) take() bool {
 		w.held, began = nil, true
 		w.begin(r, now)
 	}
-	for w.inFlight < queueSize {
+	for range batch {
+		if w.inFlight == queueSize {
+			break
+		}
 		r := w.get()
 		ok, err := w.vq.Pop(&r.chain)
 		if ok {
