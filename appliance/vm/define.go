@@ -160,8 +160,8 @@ func (s *Service) freeCID() uint32 {
 	return cid
 }
 
-// Update applies a JSON merge patch to the configuration of a VM that does not
-// run. Name and uuid stay.
+// Update applies a JSON merge patch to the configuration of a VM. Name and uuid stay.
+// While the VM runs, only the limits of its disks can change, and do at once.
 func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	set, err := s.Schema()
 	if err != nil {
@@ -173,7 +173,7 @@ func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.claim(name, ActUpdate)
+	m, err := s.claim(name, ActLimit)
 	if err != nil {
 		return spec.VM{}, err
 	}
@@ -200,6 +200,16 @@ func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	}
 	if err := s.checkReferences(&c); err != nil {
 		return spec.VM{}, err
+	}
+	if hasProcess(m.rec.State) {
+		changed, only := changedLimits(&old, &c)
+		if !only {
+			err := m.free(ActUpdate)
+			return spec.VM{}, qverr.From(err).WithHint("stop it first; only iops and bandwidth of its storage can change while it runs")
+		}
+		if err := s.setLimits(m, changed); err != nil {
+			return spec.VM{}, err
+		}
 	}
 	before := m.rec
 	m.rec.Config, m.rec.UpdatedAt = c, now()

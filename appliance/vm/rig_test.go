@@ -19,6 +19,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -32,8 +33,9 @@ type fakeVMM struct {
 	procs   map[string]*fakeProc
 	fail    error // of the next Spawn
 	specs   []vmm.Spec
-	spawned func(vmm.Spec) // sees what a process gets
-	deaf    bool           // guests do not react to the power button
+	spawned func(vmm.Spec)          // sees what a process gets
+	deaf    bool                    // guests do not react to the power button
+	limits  map[string]limit.Limits // by VM and device, as they were set last
 	nextPID int
 }
 
@@ -129,6 +131,17 @@ func (p *fakeProc) PowerButton(context.Context) error {
 	return nil
 }
 func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }
+func (p *fakeProc) SetLimits(_ context.Context, device string, patch vmm.LimitsPatch) (limit.Limits, error) {
+	p.v.mu.Lock()
+	defer p.v.mu.Unlock()
+	if err := p.v.fail; err != nil {
+		p.v.fail = nil
+		return limit.Limits{}, err
+	}
+	key := p.name + "/" + device
+	p.v.limits[key] = patch.Apply(p.v.limits[key])
+	return p.v.limits[key], nil
+}
 func (p *fakeProc) Console(context.Context, string) (io.ReadWriteCloser, error) {
 	ours, theirs := net.Pipe()
 	go func() { _, _ = io.Copy(theirs, theirs) }()
@@ -231,7 +244,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
+	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{limits: make(map[string]limit.Limits), procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
 	r.store = &fakeStorage{dir: r.dir, locked: map[string]bool{}}
 	r.open("boot-1")
 	t.Cleanup(r.close)

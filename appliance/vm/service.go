@@ -16,6 +16,7 @@ import (
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
@@ -52,6 +53,7 @@ type Control interface {
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
+	SetLimits(ctx context.Context, device string, p vmm.LimitsPatch) (limit.Limits, error)
 }
 
 // Storage opens what VMs boot from and write to.

@@ -161,11 +161,11 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		if err != nil {
 			return err
 		}
-		id := "disk" + strconv.Itoa(i)
+		id := diskID(i)
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
-			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard,
+			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard, Limits: diskLimits(&d),
 		})
 	}
 	return nil

@@ -18,6 +18,7 @@ const (
 	ActReset        Action = "reset"
 	ActMigrate      Action = "migrate"
 	ActUpdate       Action = "change the configuration of"
+	ActLimit        Action = "change the limits of"
 	ActDestroy      Action = "destroy"
 	ActForceDestroy Action = "force destroy"
 )
@@ -52,6 +53,7 @@ func resting(s spec.VMState) map[Action]outcome {
 		ActReset:        no,
 		ActMigrate:      no,
 		ActUpdate:       to(s),
+		ActLimit:        to(s),
 		ActDestroy:      to(spec.VMStateDESTROYED),
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      no,
@@ -75,6 +77,7 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        to(spec.VMStateRUNNING),
 		ActMigrate:      to(spec.VMStateMIGRATING),
 		ActUpdate:       no,
+		ActLimit:        to(spec.VMStateRUNNING),
 		ActDestroy:      no,
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      to(spec.VMStateSTOPPED),
@@ -92,6 +95,7 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        to(spec.VMStatePAUSED),
 		ActMigrate:      no,
 		ActUpdate:       no,
+		ActLimit:        to(spec.VMStatePAUSED),
 		ActDestroy:      no,
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      to(spec.VMStateSTOPPED),
@@ -109,6 +113,7 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        no,
 		ActMigrate:      no,
 		ActUpdate:       no,
+		ActLimit:        no,
 		ActDestroy:      no,
 		ActForceDestroy: no,
 		EvGuestOff:      to(spec.VMStateSTOPPED),

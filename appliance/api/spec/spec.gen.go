@@ -1744,7 +1744,9 @@ type StorageConfig struct {
 
 	// Disk not "." or ".."
 	Disk Name `json:"disk,omitempty,omitzero"`
-	Iops int  `json:"iops,omitempty,omitzero"`
+
+	// Iops requests per second, with a burst of a tenth of that; no limit when absent; may change while the VM runs
+	Iops int64 `json:"iops,omitempty,omitzero"`
 
 	// Path a file below the node's disks or images
 	Path     string `json:"path,omitempty,omitzero"`
@@ -3099,14 +3101,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVM(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVMWithBody Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4617,7 +4619,7 @@ func (c *Client) GetVM(ctx context.Context, name PathName, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// UpdateVMWithBody Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 //
 // Takes any type of body and a specified content type.
 //
@@ -4634,7 +4636,7 @@ func (c *Client) UpdateVMWithBody(ctx context.Context, name PathName, contentTyp
 	return c.Client.Do(req)
 }
 
-// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 //
 // Takes a body of the `application/json` content type.
 //
@@ -8784,14 +8786,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVMWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMResponse, error)
 
-	// UpdateVMWithBodyWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateVMResponse, error)
 
-	// UpdateVMWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13755,7 +13757,7 @@ func (c *ClientWithResponses) GetVMWithResponse(ctx context.Context, name PathNa
 	return ParseGetVMResponse(rsp)
 }
 
-// UpdateVMWithBodyWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13768,7 +13770,7 @@ func (c *ClientWithResponses) UpdateVMWithBodyWithResponse(ctx context.Context, 
 	return ParseUpdateVMResponse(rsp)
 }
 
-// UpdateVMWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16772,7 +16774,7 @@ type ServerInterface interface {
 	// GetVM One virtual machine
 	// (GET /api/v1/vms/{name})
 	GetVM(w http.ResponseWriter, r *http.Request, name PathName)
-	// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
 	// (PATCH /api/v1/vms/{name})
 	UpdateVM(w http.ResponseWriter, r *http.Request, name PathName)
 	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report
