@@ -105,6 +105,7 @@ func (b *build) base(ctx context.Context, a *archive, list moduleList) (*cpio.Ar
 	for _, make := range []func() ([]cpio.Record, map[string]string, error){
 		func() ([]cpio.Record, map[string]string, error) { return foreignRecords(b.root) },
 		func() ([]cpio.Record, map[string]string, error) { return loaderRecords(ctx, b.root, signer) },
+		func() ([]cpio.Record, map[string]string, error) { return guestRecords(b.root) },
 	} {
 		more, groups, err := make()
 		if err != nil {

@@ -134,6 +134,12 @@ func (n *node) checkKVM(context.Context) error {
 func (n *node) checkIOMMU(context.Context) error {
 	io := n.system().IOMMU()
 	n.set(func(b *wire.Boot) { b.IOMMU = io })
+	if io.Available {
+		// Any function may be given to a VM later, when nobody loads modules any more.
+		if err := n.system().LoadVFIO(); err != nil {
+			return qverr.New(qverr.NoIOMMU, "the drivers that give devices to VMs: %w", err)
+		}
+	}
 	return problem(io.Problem)
 }
 

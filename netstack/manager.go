@@ -58,6 +58,7 @@ type network struct {
 	Network
 	index   int // of the bridge
 	server  *dhcp.Server
+	tftp    *bootServer // nil while the node serves no files here
 	problem *qverr.Error
 }
 

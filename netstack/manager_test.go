@@ -208,11 +208,11 @@ func TestRepair(t *testing.T) {
 	world(t)
 	n := newNode(t, nil, t.TempDir())
 	n.up(t)
-	f, name, err := n.AddPort(t.Context(), "default", Port{ID: "p", MAC: MAC{2, 0, 0, 0, 0, 1}})
+	queues, name, err := n.AddPort(t.Context(), "default", Port{ID: "p", MAC: MAC{2, 0, 0, 0, 0, 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer queues[0].Close()
 	nstest.Run(t, "ip", "link", "del", "qvbr0")
 	attached := func(s Status) bool {
 		return s.Networks[0].Ready && len(s.Networks[0].Ports) == 1 && s.Networks[0].Ports[0].Attached

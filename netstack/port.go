@@ -65,13 +65,13 @@ func names(networkID string, all []port) map[MAC]string {
 }
 
 // AddPort makes the TAP device of a port and attaches it to the bridge of the
-// network. The returned file is the only thing that keeps the device: it goes
-// away with the last copy of the descriptor, so the caller passes it to the VM
-// process and closes it. The device has IFF_VNET_HDR set with the 12 byte
-// header of virtio 1.0 and one queue; offloads are off until the VM process
+// network. The returned files, one for each queue, are the only thing that keeps the
+// device: it goes away with the last copy of the descriptors, so the caller passes
+// them to the VM process and closes them. The device has IFF_VNET_HDR set with the 12 byte
+// header of virtio 1.0; offloads are off until the VM process
 // sets them. Errors: QV_ERR_NOENT for an unknown network, QV_NET_ERR_MAC,
 // QV_NET_ERR_MTU, QV_NET_ERR_TAP, or the problem of a network that is not ready.
-func (m *Manager) AddPort(ctx context.Context, network string, p Port) (f *os.File, name string, err error) {
+func (m *Manager) AddPort(ctx context.Context, network string, p Port) (queues []*os.File, name string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -106,7 +106,7 @@ func (m *Manager) AddPort(ctx context.Context, network string, p Port) (f *os.Fi
 	}
 	name = TAPName(p.ID)
 	owner := tap.Owner{PortID: p.ID, Network: n.ID, MAC: p.MAC, Hostname: p.Hostname}
-	f, err = tap.Create(tap.Config{Name: name, Bridge: n.Bridge, MTU: p.MTU, Owner: owner})
+	queues, err = tap.Create(tap.Config{Name: name, Bridge: n.Bridge, MTU: p.MTU, Queues: p.Queues, Owner: owner})
 	if err != nil {
 		return nil, "", err
 	}
@@ -115,7 +115,7 @@ func (m *Manager) AddPort(ctx context.Context, network string, p Port) (f *os.Fi
 			m.log.Warn("host name not offered", "port", p.ID, "err", err)
 		}
 	}
-	return f, name, nil
+	return queues, name, nil
 }
 
 // RemovePort removes the TAP device of a port if it is still there. It is

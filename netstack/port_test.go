@@ -31,10 +31,11 @@ func TestPort(t *testing.T) {
 	n := newNode(t, nil, t.TempDir())
 	n.up(t)
 	p := testPort(0)
-	f, name, err := n.AddPort(t.Context(), "default", p)
+	queues, name, err := n.AddPort(t.Context(), "default", p)
 	if err != nil {
 		t.Fatal(err)
 	}
+	f := queues[0]
 	defer f.Close()
 	link, err := rtnl.Link(name)
 	if err != nil || link == nil {
@@ -52,7 +53,7 @@ func TestPort(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, detail)
 		}
 	}
-	if strings.Contains(detail, "multi_queue on") {
+	if strings.Contains(detail, "multi_queue numqueues") {
 		t.Errorf("more than one queue:\n%s", detail)
 	}
 	if v6 := nstest.Run(t, "ip", "-6", "addr", "show", "dev", name); strings.Contains(v6, "inet6") {
@@ -112,12 +113,12 @@ func TestPortLife(t *testing.T) {
 	world(t)
 	n := newNode(t, nil, t.TempDir())
 	n.up(t)
-	f, name, err := n.AddPort(t.Context(), "default", testPort(0))
+	queues, name, err := n.AddPort(t.Context(), "default", testPort(0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	vmm := exec.Command("cat") // holds the descriptor and waits
-	vmm.ExtraFiles = []*os.File{f}
+	vmm.ExtraFiles = []*os.File{queues[0]}
 	stdin, err := vmm.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func TestPortLife(t *testing.T) {
 	if err := vmm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
+	queues[0].Close()
 	n.Close() // the daemon dies
 
 	n.start(t)
@@ -154,11 +155,11 @@ func TestPortLife(t *testing.T) {
 	if l, _ := rtnl.Link(name); l != nil {
 		t.Error("the device outlived its process")
 	}
-	f, _, err = n.AddPort(t.Context(), "default", testPort(0))
+	queues, _, err = n.AddPort(t.Context(), "default", testPort(0))
 	if err != nil {
 		t.Fatalf("after the kill: %v", err)
 	}
-	f.Close()
+	queues[0].Close()
 }
 
 func TestPortErrors(t *testing.T) {
@@ -179,6 +180,7 @@ func TestPortErrors(t *testing.T) {
 		{"no MAC", "default", with(func(p *Port) { p.MAC = MAC{} }), qverr.NetMAC},
 		{"multicast MAC", "default", with(func(p *Port) { p.MAC[0] |= 1 }), qverr.NetMAC},
 		{"tiny MTU", "default", with(func(p *Port) { p.MTU = 67 }), qverr.NetMTU},
+		{"17 queues", "default", with(func(p *Port) { p.Queues = 17 }), qverr.NetTAP},
 		{"larger than the network", "default", with(func(p *Port) { p.MTU = 9000 }), qverr.NetMTU},
 	} {
 		f, _, err := n.AddPort(t.Context(), c.network, c.port)
@@ -186,7 +188,7 @@ func TestPortErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 		if f != nil {
-			f.Close()
+			f[0].Close()
 		}
 	}
 	if left := nstest.Run(t, "ip", "-o", "link"); strings.Contains(left, "qvt") {
@@ -197,5 +199,39 @@ func TestPortErrors(t *testing.T) {
 	}
 	if _, err := n.Leases("nowhere"); qverr.CodeOf(err) != qverr.NoEnt {
 		t.Errorf("Leases: %v", err)
+	}
+}
+
+// TestQueues: a port has as many queues as are asked for, and ends with the last.
+func TestQueues(t *testing.T) {
+	if !nstest.Enter(t) {
+		return
+	}
+	world(t)
+	n := newNode(t, nil, t.TempDir())
+	n.up(t)
+	p := testPort(0)
+	p.Queues = 3
+	queues, name, err := n.AddPort(t.Context(), "default", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(queues) != 3 {
+		t.Fatalf("%d queues", len(queues))
+	}
+	detail := nstest.Run(t, "ip", "-d", "link", "show", name)
+	for _, want := range []string{"multi_queue numqueues 3", "vnet_hdr on", "persist off"} {
+		if !strings.Contains(detail, want) {
+			t.Errorf("no %q in\n%s", want, detail)
+		}
+	}
+	for i, f := range queues {
+		if l, err := rtnl.Link(name); err != nil || l == nil {
+			t.Errorf("gone before queue %d was closed: %v", i, err)
+		}
+		f.Close()
+	}
+	if l, _ := rtnl.Link(name); l != nil {
+		t.Error("the device outlives its queues")
 	}
 }

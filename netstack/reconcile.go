@@ -75,7 +75,7 @@ func (m *Manager) reconcileRules() error {
 	}
 	cfg := nat.Config{Uplink: m.upIf}
 	for _, n := range m.state.Networks {
-		cfg.Networks = append(cfg.Networks, nat.Network{Bridge: n.Bridge, Subnet: n.Subnet, DHCP: n.DHCP, NAT: n.NAT})
+		cfg.Networks = append(cfg.Networks, nat.Network{Bridge: n.Bridge, Subnet: n.Subnet, DHCP: n.DHCP, NAT: n.NAT, TFTP: n.Boot.local()})
 	}
 	changed, err := nat.Apply(cfg)
 	if changed {
@@ -102,6 +102,9 @@ func (m *Manager) reconcileNetwork(n *network, want Network, all []port) error {
 		m.log.Info("bridge configured", "network", want.Name, "bridge", want.Bridge, "address", cfg.Address.String())
 	}
 	if err := m.reconcileServer(n, want, index, conflict == nil, all); err != nil {
+		return err
+	}
+	if err := m.reconcileTFTP(n, want, index, conflict == nil); err != nil {
 		return err
 	}
 	return errors.Join(conflict, attach(want, all))
@@ -207,4 +210,5 @@ func (n *network) stop() {
 		n.server.Close()
 		n.server = nil
 	}
+	n.stopTFTP()
 }

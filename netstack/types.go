@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/google/uuid"
@@ -54,6 +55,9 @@ type Options struct {
 	// BootCard is the network card that the node was booted from, which becomes
 	// the uplink unless State says otherwise; zero: from none.
 	BootCard MAC
+	// BootFile opens a file that guests boot, by its name in Boot; nil: there are none.
+	// It is called from many goroutines.
+	BootFile func(name string) (*os.File, error)
 	// OnChange is called after the status changed, one call at a time, never
 	// while the manager holds a lock. It must not block. May be nil.
 	OnChange func(Status)
@@ -77,6 +81,7 @@ type Network struct {
 	DNS    []netip.Addr `json:"dns,omitempty"` // empty: the uplink's servers
 	Domain string       `json:"domain,omitempty"`
 	Fixed  []FixedLease `json:"fixed,omitempty"` // must lie in the subnet
+	Boot   *Boot        `json:"boot,omitempty"`  // needs DHCP
 }
 
 // Port is a network card of a VM on a network.
@@ -84,6 +89,7 @@ type Port struct {
 	ID       string // see PortID; unique on the node
 	MAC      MAC    // as the guest sees it; unique on the node
 	MTU      int    // bytes; 0 means that of the network, and it may not be larger
+	Queues   int    // of the TAP device, 1 to tap.MaxQueues; 0 means 1
 	Hostname string // name for the guest, offered by DHCP; may be empty
 }
 

@@ -79,6 +79,11 @@ func checkNetwork(n Network) error {
 	if err := dhcpConfig(n, nil, nil).Check(); err != nil {
 		return qverr.New(qverr.NetCreate, "network %s: %w", n.Name, err)
 	}
+	if n.Boot != nil {
+		if err := n.Boot.check(n); err != nil {
+			return err
+		}
+	}
 	if err := tap.CheckMTU(n.MTU); err != nil {
 		return err
 	}
@@ -98,5 +103,5 @@ func dhcpConfig(n Network, uplinkDNS []netip.Addr, names map[MAC]string) dhcp.Co
 		dns = uplinkDNS
 	}
 	return dhcp.Config{NetworkID: n.ID, Bridge: n.Bridge, Subnet: n.Subnet, Router: n.NAT, DNS: dns,
-		Domain: n.Domain, MTU: n.MTU, Fixed: n.Fixed, Names: names}
+		Domain: n.Domain, MTU: n.MTU, Fixed: n.Fixed, Names: names, Boot: n.Boot.dhcp()}
 }

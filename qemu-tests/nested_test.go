@@ -25,12 +25,21 @@ func TestNested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue"})
+	cache, err := tools.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks, err := guest.NewBootDisks(t.Context(), tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue", Extra: vmBootArgs(t, disks)})
 	// Modules go on loading after the API is ready.
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct{ pkg, run, proof string }{
 		{"machine", ".", "TestGuestReset"},
-		{"vmm", "TestGuest|TestFio|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel", "TestGuest"},
+		{"jail", ".", "TestForbidden"},
+		{"vmm", "TestGuest|TestFio|TestKilled|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian"},
 	} {
 		t.Run(c.pkg, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -47,5 +56,6 @@ func TestNested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

@@ -50,6 +50,7 @@ type Deps struct {
 	Storage  *storage.Service
 	Networks *network.Service
 	Crypto   *crypto.Service
+	PCI      PCI
 	Trust    *trust.Service
 	Install  *install.Service
 	System   System
@@ -60,6 +61,11 @@ type Deps struct {
 	// Gate refuses an operation ("GET /path", with {names} as in the description)
 	// that cannot be served; nil lets all through. Whoever calls has been admitted.
 	Gate func(operation string) error
+}
+
+// PCI is the functions of the node; see hostpci.Service.
+type PCI interface {
+	List() ([]spec.SystemPCI, error)
 }
 
 // System is the node as the handlers see it; see system.Service.

@@ -43,6 +43,12 @@ func (s *Server) ListSystemDisks(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, http.StatusOK, spec.SystemDiskList{Items: disks}, err)
 }
 
+// ListSystemPCI shows the PCI functions of the machine.
+func (s *Server) ListSystemPCI(w http.ResponseWriter, r *http.Request) {
+	functions, err := s.PCI.List()
+	s.answer(w, r, http.StatusOK, spec.SystemPCIList{Items: functions}, err)
+}
+
 // ListErrors shows the catalogue.
 func (s *Server) ListErrors(w http.ResponseWriter, r *http.Request, params spec.ListErrorsParams) {
 	if params.Code == "" {

@@ -50,7 +50,7 @@ func (s *Server) UpdateVM(w http.ResponseWriter, r *http.Request, name string) {
 		s.fail(w, r, err)
 		return
 	}
-	v, err := s.VMs.Update(name, patch)
+	v, err := s.VMs.Update(r.Context(), name, patch)
 	s.answer(w, r, http.StatusOK, v, err)
 }
 
@@ -115,4 +115,10 @@ func (s *Server) AttestVM(w http.ResponseWriter, r *http.Request, name string) {
 func (s *Server) GetVMStats(w http.ResponseWriter, r *http.Request, name string) {
 	v, err := s.VMs.Stats(r.Context(), name)
 	s.answer(w, r, http.StatusOK, v, err)
+}
+
+// GetVMCrash shows what is known of a VM's last crash.
+func (s *Server) GetVMCrash(w http.ResponseWriter, r *http.Request, name string) {
+	c, err := s.VMs.Crash(name)
+	s.answer(w, r, http.StatusOK, c, err)
 }

@@ -55,8 +55,11 @@ type Service struct {
 
 	started chan struct{} // closed when it is known what serves
 
+	counting sync.Mutex // one recount at a time, so that none brings back what was before
+
 	mu    sync.Mutex
-	cards []initapi.Card // as PID 1 found them
+	cards []initapi.Card    // as PID 1 found them
+	lent  map[string]string // VM by address of a card
 	pqc   provider
 	err   error // why pqc is nil
 
@@ -88,6 +91,7 @@ func New(d Deps) *Service {
 		Deps:    d,
 		log:     d.Log,
 		started: make(chan struct{}),
+		lent:    make(map[string]string),
 		err:     qverr.New(qverr.Again, "the cards are being looked at"),
 		open: func(ctx context.Context, opts pqc.Options) (provider, error) {
 			s, err := pqc.Open(ctx, opts)
@@ -102,7 +106,10 @@ func New(d Deps) *Service {
 // Start brings up the cards that PID 1 bound to vfio-pci. It returns when it is
 // known what serves.
 func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
-	p, err := s.open(ctx, pqc.Options{Cards: bound(cards), Log: s.log})
+	s.mu.Lock()
+	own := s.own(cards)
+	s.mu.Unlock()
+	p, err := s.open(ctx, pqc.Options{Cards: own, Log: s.log})
 	if err != nil {
 		s.log.Error("post-quantum cryptography", "err", err)
 	}
@@ -117,16 +124,8 @@ func (s *Service) Start(ctx context.Context, cards []initapi.Card) {
 func (s *Service) SetCards(ctx context.Context, cards []initapi.Card) {
 	s.mu.Lock()
 	s.cards = cards
-	p := s.pqc
 	s.mu.Unlock()
-	if p == nil {
-		return
-	}
-	p.SetCards(ctx, bound(cards))
-	s.cardsChanged()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lastAt = time.Time{} // what is shown is what is now
+	s.recount(ctx)
 }
 
 // bound are the addresses of the cards that can be used.
@@ -249,8 +248,9 @@ func (s *Service) Overview(ctx context.Context) []spec.Card {
 	}
 	out := make([]spec.Card, 0, len(cards))
 	for _, c := range cards {
-		card := spec.Card{Address: c.Address, IOMMUGroup: c.Group, Bound: c.Bound, SelfTest: spec.CardSelfTestUnknown}
+		card := spec.Card{Address: c.Address, IOMMUGroup: c.Group, Bound: c.Bound, SelfTest: spec.CardSelfTestUnknown, VM: s.lentTo(c.Address)}
 		switch {
+		case card.VM != "": // the node knows nothing of it
 		case c.Problem != nil:
 			card.Problem = *c.Problem
 		case st.Card != nil && st.Card.Address == c.Address:

@@ -46,7 +46,7 @@ func TestBadInput(t *testing.T) {
 		{"path elsewhere", "POST", "/api/v1/vms", other(`,"storage":[{"path":"/etc/passwd"}]`), 422, qverr.Config, 2, "storage[0].path"},
 		{"same name", "POST", "/api/v1/vms", good, 409, qverr.Exist, 5, ""},
 		{"topology", "POST", "/api/v1/vms", other(`,"cpu":{"count":2,"topology":{"sockets":1,"cores":1,"threads":1}}`), 422, qverr.Topology, 1, "cpu.topology"},
-		{"firmware", "POST", "/api/v1/vms", `{"name":"other","memory":{"size":"64M"}}`, 422, qverr.Unsupported, 125, "boot.firmware"},
+		{"firmware", "POST", "/api/v1/vms", `{"name":"other","memory":{"size":"64M"},"boot":{"firmware":"ovmf"}}`, 422, qverr.Unsupported, 125, "boot.firmware"},
 		{"cut JSON", "POST", "/api/v1/vms", `{"name":"other"`, 400, qverr.Config, 2, ""},
 		{"duplicate key", "POST", "/api/v1/vms", `{"name":"a","name":"b","memory":{"size":"64M"}}`, 400, qverr.Config, 2, ""},
 		{"two documents", "POST", "/api/v1/vms", good + good, 400, qverr.Config, 2, ""},

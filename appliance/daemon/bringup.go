@@ -58,6 +58,13 @@ func (d *daemon) afterBoot(boot initapi.Boot) {
 			d.log.Warn("the kernel's entropy is not fed by a card", "err", err)
 		}
 	})
+	if d.init != nil {
+		d.spawn(func() {
+			if err := d.pci.Watch(d.ctx); err != nil && d.ctx.Err() == nil {
+				d.log.Warn("what the IOMMU stops is not logged", "err", err)
+			}
+		})
+	}
 	if d.init != nil && !d.o.noNetwork {
 		d.spawn(func() {
 			if d.awaitConfigured() {

@@ -24,6 +24,7 @@ import (
 	"quantavirt/appliance/crypto"
 	"quantavirt/appliance/event"
 	"quantavirt/appliance/firstboot"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/install"
 	"quantavirt/appliance/listen"
 	"quantavirt/appliance/network"
@@ -84,6 +85,7 @@ type daemon struct {
 	storage *storage.Service
 	net     *network.Service
 	vms     *vm.Service
+	pci     *hostpci.Service
 	crypto  *crypto.Service
 	sys     *system.Service
 	update  *update.Service
@@ -267,7 +269,7 @@ func (d *daemon) openNetwork(boot initapi.Boot) {
 	}
 	d.net = network.New(network.Options{
 		Log: d.logger("network"), Off: d.o.noNetwork, RunDir: d.o.runDir, ResolvConf: resolv, Hostname: hostname, DataDir: d.o.dataDir,
-		BootCard: d.bootCard(),
+		BootCard: d.bootCard(), BootFile: d.bootFile,
 	})
 	// A node that has no state yet has no configuration that says otherwise.
 	if _, err := os.Stat(d.statePath()); errors.Is(err, fs.ErrNotExist) {
@@ -284,7 +286,7 @@ func (d *daemon) serve(boot initapi.Boot) error {
 	d.nameNode()
 	d.server = api.New(api.Deps{
 		Log: d.logger("api"), Schema: d.vms.Schema, Tokens: d.tokens, Tasks: d.tasks, VMs: d.vms,
-		Storage: d.storage, Networks: d.net, Crypto: d.crypto, System: d.sys, Install: d.install, Update: d.update, Trust: d.trust,
+		Storage: d.storage, Networks: d.net, Crypto: d.crypto, PCI: d.pci, System: d.sys, Install: d.install, Update: d.update, Trust: d.trust,
 		Logs: d.logs(), Backup: d.backup, Support: d.supportBundles(),
 	})
 	local, err := listen.Unix(d.o.runDir)
@@ -366,6 +368,7 @@ func (d *daemon) close() error {
 	}
 	d.vms.Close()
 	d.tasks.Close(ctx)
+	d.pci.Close()
 	err := d.net.Close()
 	// The card is given back when nobody asks it any more. What hangs does not
 	// keep the daemon: the state file is sound after every update.

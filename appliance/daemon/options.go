@@ -23,6 +23,7 @@ type options struct {
 	noNetwork bool
 	initSock  string
 	hv        string
+	firmware  string
 	cgroup    string
 	tlsPolicy string
 	config    string
@@ -46,6 +47,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.BoolVar(&o.noNetwork, "no-network", false, "leave the kernel's network alone")
 	f.StringVar(&o.initSock, "init-socket", initapi.Socket, "where PID 1 listens")
 	f.StringVar(&o.hv, "hv", "/bin/hv", "the VM monitor")
+	f.StringVar(&o.firmware, "firmware", "/lib/quantavirt/guest", "directory of the VMs' firmware")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup/vm", "below which VMs have their cgroups; without it they have none")
 	f.StringVar(&o.tlsPolicy, "tls-policy", "", "pq-only or compatible (adds X25519)")
 	f.StringVar(&o.config, "config", "", "configuration for the first start (quantavirt.json), a file or a URL, where no boot medium holds it")

@@ -11,6 +11,7 @@ import (
 	"quantavirt/appliance/api"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/crypto"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/install"
 	"quantavirt/appliance/storage"
 	"quantavirt/appliance/system"
@@ -39,10 +40,11 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	}); err != nil {
 		return err
 	}
+	d.pci = hostpci.New(d.logger("pci"), d.crypto)
 	vmDeps := vm.Deps{
 		Log: d.logger("vm"), DB: d.db, Bus: d.bus, Tasks: d.tasks, Schema: api.LazySchema(),
-		Storage: d.storage, Network: d.net, VMM: vm.Real{}, KVM: d.kvm, Memory: system.Memory,
-		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
+		Storage: d.storage, Network: d.net, PCI: d.pci, VMM: vm.Real{}, KVM: d.kvm, Memory: system.Memory,
+		DataDir: d.o.dataDir, RunDir: d.o.runDir, Binary: d.o.hv, Firmware: d.o.firmware, Cgroup: d.o.cgroup, NoJail: os.Geteuid() != 0,
 	}
 	if d.init != nil {
 		vmDeps.Exit = d.init.WaitExit
@@ -56,7 +58,7 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	sysDeps := system.Deps{
 		Log: d.logger("system"), Boot: boot, DataDir: d.o.dataDir, VMs: d.vms, Cards: d.crypto, Uplink: d.net.Uplink,
 		Trust: d.trust.Info, TLS: d.tlsInfo, Configuration: d.config.Info, Name: func() string { return d.config.Document().Hostname },
-		Restart: end,
+		Restart: end, CPU: vm.HostCPU,
 	}
 	if d.init != nil {
 		sysDeps.Init = d.init

@@ -46,8 +46,13 @@ func (s *Service) Configure(m nodeconfig.Management, nets []nodeconfig.Network) 
 // network is a configured network with the id that its name gives it: the same
 // at every boot.
 func network(n nodeconfig.Network) netstack.Network {
+	var boot *netstack.Boot
+	if n.BootFile != "" {
+		boot = &netstack.Boot{File: n.BootFile, Server: n.BootServer, Files: n.BootImages}
+	}
 	return netstack.Network{
 		Name: n.Name, ID: uuid.NewSHA1(uuid.Nil, []byte("quantavirt network "+n.Name)).String(),
 		Subnet: n.Subnet, DHCP: n.DHCP, NAT: n.NAT, MTU: n.MTU, DNS: n.DNS, Domain: n.Domain,
+		Boot: boot,
 	}
 }

@@ -23,7 +23,7 @@ type Stack interface {
 	Connect(uplink netstack.UplinkConfig) error
 	Apply(ctx context.Context, state netstack.State) error
 	Settled(ctx context.Context) (netstack.UplinkStatus, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (tap *os.File, name string, err error)
+	AddPort(ctx context.Context, network string, p netstack.Port) (queues []*os.File, name string, err error)
 	RemovePort(ctx context.Context, network, portID string) error
 	Uplink() netstack.UplinkStatus
 	Inform(ctx context.Context, options []dhcpv4.Option, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error)
@@ -41,6 +41,7 @@ type Options struct {
 	Hostname   string
 	DataDir    string // has UplinkFile; "": a configuration over the API is lost with the process
 	BootCard   netstack.MAC
+	BootFile   func(name string) (*os.File, error) // opens an image that guests boot
 }
 
 // Service is the network of the node.
@@ -74,6 +75,7 @@ func New(opts Options) *Service {
 			RunDir:     opts.RunDir,
 			Hostname:   opts.Hostname,
 			BootCard:   opts.BootCard,
+			BootFile:   opts.BootFile,
 			OnChange:   func(netstack.Status) { s.changed() },
 		})
 	}
@@ -240,7 +242,7 @@ func (s *Service) List() []spec.Network {
 }
 
 func show(n netstack.NetworkStatus, err error) spec.Network {
-	return spec.Network{
+	out := spec.Network{
 		Name:    n.Name,
 		ID:      n.ID,
 		Bridge:  n.Bridge,
@@ -252,6 +254,13 @@ func show(n netstack.NetworkStatus, err error) spec.Network {
 		Ready:   n.Ready,
 		Problem: problemOf(err),
 	}
+	if b := n.Boot; b != nil {
+		out.BootFile, out.BootImages = b.File, b.Files
+		if b.Server.IsValid() {
+			out.BootServer = b.Server.String()
+		}
+	}
+	return out
 }
 
 // Get finds one network; QV_ERR_NOENT when there is none.
@@ -305,7 +314,7 @@ func (s *Service) AddressesOf(network, mac string) []string {
 }
 
 // AddPort makes a TAP device on a network; see netstack.Manager.AddPort.
-func (s *Service) AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error) {
+func (s *Service) AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error) {
 	if s.stack == nil {
 		return nil, "", errOff()
 	}

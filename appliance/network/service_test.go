@@ -44,7 +44,7 @@ func (s *stack) Apply(_ context.Context, state netstack.State) error {
 	return s.fail
 }
 func (s *stack) Settled(context.Context) (netstack.UplinkStatus, error) { return s.status.Uplink, nil }
-func (s *stack) AddPort(context.Context, string, netstack.Port) (*os.File, string, error) {
+func (s *stack) AddPort(context.Context, string, netstack.Port) ([]*os.File, string, error) {
 	return nil, "", nil
 }
 func (s *stack) RemovePort(context.Context, string, string) error { return nil }

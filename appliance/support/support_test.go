@@ -15,6 +15,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/support/archive"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/qvlog"
 )
@@ -200,6 +201,13 @@ func (v vms) ConsoleLog(name, device string) ([]byte, error) {
 	return nil, nil
 }
 
+func (vms) Crash(name string) (vmm.CrashReport, error) {
+	if name == "db" {
+		return vmm.CrashReport{Message: "triple fault"}, nil
+	}
+	return vmm.CrashReport{}, qverr.New(qverr.NoEnt, "it has not crashed")
+}
+
 func TestMachines(t *testing.T) {
 	console := []byte(strings.Repeat("0123456789\n", 10_000))
 	files, err := gather(t, Machines(vms{console}))
@@ -208,7 +216,7 @@ func TestMachines(t *testing.T) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
-	if want := []string{"bad/vm.json", "db/vm.json", "web/serial.log", "web/stats.json", "web/vm.json"}; !slices.Equal(got, want) {
+	if want := []string{"bad/vm.json", "db/crash.json", "db/vm.json", "web/serial.log", "web/stats.json", "web/vm.json"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 	if !errors.Is(err, qverr.IO) || errors.Is(err, qverr.State) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
@@ -16,10 +17,11 @@ type VMs interface {
 	List() []spec.VM
 	Stats(ctx context.Context, name string) (spec.VMStats, error)
 	ConsoleLog(name, device string) ([]byte, error)
+	Crash(name string) (vmm.CrashReport, error)
 }
 
 // Machines is the part with the virtual machines: a folder each, with what the VM is,
-// what it uses if it runs, and the end of its consoles.
+// what it uses if it runs, its last crash, and the end of its consoles.
 func Machines(vms VMs) Part {
 	return Part{Name: PartVMs, Items: func() []Item {
 		var items []Item
@@ -40,6 +42,13 @@ func machine(ctx context.Context, vms VMs, v spec.VM, add func(File) error) erro
 	case err == nil:
 		errs = append(errs, add(File{Name: folder + "stats.json", Value: stats}))
 	case !errors.Is(err, qverr.State): // it does not run
+		errs = append(errs, err)
+	}
+	crash, err := vms.Crash(v.Name)
+	switch {
+	case err == nil:
+		errs = append(errs, add(File{Name: folder + "crash.json", Value: crash}))
+	case !errors.Is(err, qverr.NoEnt): // it never crashed
 		errs = append(errs, err)
 	}
 	for _, device := range []spec.VMConfigConsole{spec.VMConfigConsoleVirtioConsole, spec.VMConfigConsoleSerial} {

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/appliance/api/spec"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 	"quantavirt/internal/version"
@@ -93,6 +95,26 @@ func cpuModel() string {
 		}
 	}
 	return "unknown"
+}
+
+// cpu is what the node computes with.
+func cpu() spec.CPUInfo {
+	return spec.CPUInfo{Model: cpuModel(), Count: runtime.NumCPU(), Vulnerabilities: vulnerabilities(vulnerabilityDir)}
+}
+
+// vulnerabilityDir has a file for each weakness that the kernel knows of
+// (Documentation/ABI/testing/sysfs-devices-system-cpu).
+const vulnerabilityDir = "/sys/devices/system/cpu/vulnerabilities"
+
+func vulnerabilities(dir string) map[string]string {
+	out := map[string]string{}
+	files, _ := os.ReadDir(dir) // none on a kernel without the folder
+	for _, f := range files {
+		if text, err := os.ReadFile(filepath.Join(dir, f.Name())); err == nil {
+			out[f.Name()] = strings.TrimSpace(string(text))
+		}
+	}
+	return out
 }
 
 func localIOMMU() initapi.IOMMU {

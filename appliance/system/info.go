@@ -3,7 +3,6 @@ package system
 import (
 	"context"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +32,7 @@ func (s *Service) Info(ctx context.Context) (spec.SystemInfo, error) {
 		Time:          time.Now().UTC(),
 		UptimeSeconds: uptime(),
 		Kernel:        spec.KernelInfo{Release: boot.Kernel, Cmdline: boot.Cmdline},
-		CPU:           spec.CPUInfo{Model: cpuModel(), Count: runtime.NumCPU()},
+		CPU:           cpu(),
 		Memory: spec.MemoryInfo{
 			TotalBytes: total, AvailableBytes: available,
 			CommittedBytes: s.VMs.Committed(), AdmissibleBytes: s.VMs.Admissible(),

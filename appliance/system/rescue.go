@@ -2,7 +2,6 @@ package system
 
 import (
 	"os"
-	"runtime"
 	"time"
 
 	"quantavirt/appliance/api/spec"
@@ -26,7 +25,7 @@ func RescueInfo(boot initapi.Boot, dataDir string, started time.Time) spec.Syste
 		Time:           time.Now().UTC(),
 		UptimeSeconds:  uptime(),
 		Kernel:         spec.KernelInfo{Release: boot.Kernel, Cmdline: boot.Cmdline},
-		CPU:            spec.CPUInfo{Model: cpuModel(), Count: runtime.NumCPU()},
+		CPU:            cpu(),
 		Memory:         spec.MemoryInfo{TotalBytes: total, AvailableBytes: available},
 		BootSteps:      nonNil(boot.Steps),
 		KVM:            boot.KVM,

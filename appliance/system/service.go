@@ -12,6 +12,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
+	"quantavirt/hv/kvm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
@@ -58,6 +59,8 @@ type Deps struct {
 	Name func() string
 	// Configuration is what the node got at its first boot.
 	Configuration func() spec.ConfigurationInfo
+	// CPU is what the node's CPU and KVM offer to guests; nil where it cannot be known.
+	CPU func() ([]kvm.CPUIDEntry, error)
 	// Restart ends the daemon, for PID 1 to start it again.
 	Restart func()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -229,5 +230,18 @@ func TestDisksInUse(t *testing.T) {
 		if has(&d, device) != want {
 			t.Errorf("%q: %v", device, !want)
 		}
+	}
+}
+
+func TestVulnerabilities(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "meltdown"), []byte("Mitigation: PTI\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := vulnerabilities(dir); len(got) != 1 || got["meltdown"] != "Mitigation: PTI" {
+		t.Errorf("%v", got)
+	}
+	if got := vulnerabilities(filepath.Join(dir, "none")); got == nil || len(got) != 0 {
+		t.Errorf("%v", got)
 	}
 }

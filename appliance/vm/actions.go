@@ -225,6 +225,7 @@ func (s *Service) kill(ctx context.Context, m *machine, r *run, p *task.Progress
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.returnFunctions(name, m.rec.Lent)
 		s.leave(m, EvQuit, "ended on request", initapi.Problem{})
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
+	"quantavirt/hv/config"
 	"quantavirt/internal/qverr"
 )
 
@@ -116,11 +117,15 @@ func normalise(c *spec.VMConfig) {
 	if c.UUID == "" {
 		c.UUID = uuid.NewString()
 	}
+	setDefault(&c.Machine, config.MachineType)
 	setDefault(&c.CPU.Count, 1)
 	setDefault(&c.CPU.Model, "host")
 	setDefault(&c.Memory.Hugepages, spec.MemoryConfigHugepagesOff)
-	setDefault(&c.Console, spec.VMConfigConsoleVirtioConsole)
 	setDefault(&c.Boot.Firmware, spec.BootConfigFirmwareSeabios)
+	if c.Boot.Firmware == spec.BootConfigFirmwareDirect {
+		setDefault(&c.Console, spec.VMConfigConsoleVirtioConsole)
+	}
+	setDefault(&c.Console, spec.VMConfigConsoleSerial) // of firmware and boot loader
 	setDefault(&c.PQC.Quac100, spec.PQCConfigQuac100None)
 	setDefault(&c.Migration.MaxDowntimeMs, 300)
 	setDefault(&c.Restart, spec.VMConfigRestartNever)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/vmm"
@@ -12,15 +13,15 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// consoleOf is the console that a request means: the named one or the VM's own.
-func consoleOf(c *spec.VMConfig, device string) string {
+// consoleOf is the console or port that a request means: the named one or the VM's own.
+func consoleOf(c *spec.VMConfig, device string) (string, error) {
 	if device == "" {
 		device = string(c.Console)
 	}
-	if device == string(spec.VMConfigConsoleSerial) {
-		return vmm.ConsoleSerial
+	if device == vmm.ConsoleSerial || device == vmm.ConsoleVirtio || slices.Contains(c.ConsolePorts, device) {
+		return device, nil
 	}
-	return vmm.ConsoleVirtio
+	return "", qverr.New(qverr.NoEnt, "VM %s has no console %.64q", c.Name, device)
 }
 
 // Console attaches to a console of a running VM; QV_ERR_STATE when it does not
@@ -50,7 +51,8 @@ func (s *Service) running(name, device string) (*run, string, error) {
 	if m.run == nil {
 		return nil, "", qverr.New(qverr.State, "VM %s has no process: it is %s", name, m.rec.State).With("state", string(m.rec.State))
 	}
-	return m.run, consoleOf(&m.rec.Config, device), nil
+	console, err := consoleOf(&m.rec.Config, device)
+	return m.run, console, err
 }
 
 // Stats reads what a VM uses; QV_ERR_STATE when it does not run.
@@ -63,6 +65,10 @@ func (s *Service) Stats(ctx context.Context, name string) (spec.VMStats, error) 
 	if err != nil {
 		return spec.VMStats{}, coded(qverr.Generic, err, "stats of VM %s", name)
 	}
+	host, err := r.proc.Host()
+	if err != nil {
+		return spec.VMStats{}, coded(qverr.Generic, err, "stats of VM %s", name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.find(name)
@@ -72,8 +78,9 @@ func (s *Service) Stats(ctx context.Context, name string) (spec.VMStats, error) 
 	cpu := s.cgroupTable(name, "cpu.stat")
 	return spec.VMStats{
 		State: m.rec.State, Time: v.Time.UTC(), UptimeSeconds: v.UptimeSeconds, VMM: v,
-		CPU: spec.VMCPUStats{UsageUs: cpu["usage_usec"], UserUs: cpu["user_usec"], SystemUs: cpu["system_usec"]},
+		CPU: spec.VMCPUStats{UsageUs: cpu["usage_usec"], UserUs: cpu["user_usec"], SystemUs: cpu["system_usec"], StealUs: host.Steal},
 		Memory: spec.VMMemoryStats{
+			BeyondBytes:  host.Beyond(),
 			CurrentBytes: s.cgroupValue(name, "memory.current"), LimitBytes: m.limit, GuestBytes: int64(m.rec.Config.Memory.Size),
 		},
 	}, nil
@@ -86,11 +93,15 @@ func (s *Service) ConsoleLog(name, device string) ([]byte, error) {
 	m, err := s.find(name)
 	console := ""
 	if err == nil {
-		console = consoleOf(&m.rec.Config, device)
+		console, err = consoleOf(&m.rec.Config, device)
 	}
+	ports := err == nil && slices.Contains(m.rec.Config.ConsolePorts, console)
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if ports {
+		return nil, qverr.New(qverr.Inval, "port %s of VM %s keeps nothing: attach to it", console, name)
 	}
 	return s.readConsole(name, console)
 }

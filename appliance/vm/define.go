@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/store"
 	"quantavirt/internal/qverr"
@@ -113,6 +115,9 @@ func (s *Service) checkReferences(c *spec.VMConfig) error {
 		}
 		return err
 	}
+	if c.Boot.Kernel == "" {
+		return s.checkDevices(c, check)
+	}
 	if err := check("boot.kernel", image(c.Boot.Kernel, spec.ImageKindKernel)); err != nil {
 		return err
 	}
@@ -121,6 +126,11 @@ func (s *Service) checkReferences(c *spec.VMConfig) error {
 			return err
 		}
 	}
+	return s.checkDevices(c, check)
+}
+
+// checkDevices is checkReferences for disks and networks.
+func (s *Service) checkDevices(c *spec.VMConfig, check func(path string, err error) error) error {
 	for i, d := range c.Storage {
 		var err error
 		field := ".disk"
@@ -160,9 +170,9 @@ func (s *Service) freeCID() uint32 {
 	return cid
 }
 
-// Update applies a JSON merge patch to the configuration of a VM. Name and uuid stay.
-// While the VM runs, only the limits of its disks can change, and do at once.
-func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
+// Update applies a JSON merge patch to the configuration of a VM that does not
+// run; of one that runs, only what it can change (see live.go). Name and uuid stay.
+func (s *Service) Update(ctx context.Context, name string, patch map[string]any) (spec.VM, error) {
 	set, err := s.Schema()
 	if err != nil {
 		return spec.VM{}, qverr.New(qverr.Generic, "%w", err)
@@ -173,41 +183,19 @@ func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.claim(name, ActLimit)
+	m, refused := s.claim(name, ActUpdate)
+	if m == nil || refused != nil && m.run == nil {
+		return spec.VM{}, refused
+	}
+	c, err := s.patched(set, m, flat.(map[string]any))
 	if err != nil {
 		return spec.VM{}, err
 	}
-	old := m.rec.Config
-	var tree any
-	data, err := json.Marshal(old)
-	if err == nil {
-		err = json.Unmarshal(data, &tree)
-	}
-	if err != nil {
-		return spec.VM{}, qverr.New(qverr.Generic, "configuration of VM %s: %w", name, err)
-	}
-	c, err := Parse(set, mergePatch(tree, flat.(map[string]any)))
-	switch {
-	case err != nil:
-		return spec.VM{}, err
-	case c.Name != old.Name:
-		return spec.VM{}, invalid("name", "a VM cannot be renamed")
-	case c.UUID != old.UUID:
-		return spec.VM{}, invalid("uuid", "a VM keeps its uuid")
-	}
-	if err := s.checkOthers(&c); err != nil {
-		return spec.VM{}, err
-	}
-	if err := s.checkReferences(&c); err != nil {
-		return spec.VM{}, err
-	}
-	if hasProcess(m.rec.State) {
-		changed, only := changedLimits(&old, &c)
-		if !only {
-			err := m.free(ActUpdate)
-			return spec.VM{}, qverr.From(err).WithHint("stop it first; only iops and bandwidth of its storage can change while it runs")
+	if refused != nil {
+		if !onlyLive(&m.rec.Config, &c) {
+			return spec.VM{}, refused
 		}
-		if err := s.setLimits(m, changed); err != nil {
+		if err := s.changeLive(ctx, m, &c); err != nil {
 			return spec.VM{}, err
 		}
 	}
@@ -219,6 +207,32 @@ func (s *Service) Update(name string, patch map[string]any) (spec.VM, error) {
 	}
 	s.writeConfig(&c)
 	return s.show(m), nil
+}
+
+// patched is the configuration of m with a patch applied, checked; it needs the lock.
+func (s *Service) patched(set *schema.Set, m *machine, patch map[string]any) (spec.VMConfig, error) {
+	old := m.rec.Config
+	var tree any
+	data, err := json.Marshal(old)
+	if err == nil {
+		err = json.Unmarshal(data, &tree)
+	}
+	if err != nil {
+		return spec.VMConfig{}, qverr.New(qverr.Generic, "configuration of VM %s: %w", old.Name, err)
+	}
+	c, err := Parse(set, mergePatch(tree, patch))
+	switch {
+	case err != nil:
+		return spec.VMConfig{}, err
+	case c.Name != old.Name:
+		return spec.VMConfig{}, invalid("name", "a VM cannot be renamed")
+	case c.UUID != old.UUID:
+		return spec.VMConfig{}, invalid("uuid", "a VM keeps its uuid")
+	}
+	if err := s.checkOthers(&c); err != nil {
+		return spec.VMConfig{}, err
+	}
+	return c, s.checkReferences(&c)
 }
 
 // forget removes a VM without a process from the node; it needs the lock.

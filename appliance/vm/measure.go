@@ -14,7 +14,6 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/task"
-	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 	"quantavirt/pqc/attest"
@@ -58,13 +57,17 @@ func (s *Service) measure(ctx context.Context, m *machine, plan *vmm.Spec, p *ta
 		return nil, qverr.New(qverr.Generic, "encode the configuration: %w", err)
 	}
 	out := attest.Measures{
-		Name: c.Name, UUID: c.UUID, Machine: config.MachineType, CPUs: plan.Machine.CPUs, Memory: plan.Machine.Memory,
+		Name: c.Name, UUID: c.UUID, Machine: c.Machine, CPUs: plan.Machine.CPUs, Memory: plan.Machine.Memory,
 		Firmware: string(c.Boot.Firmware), Cmdline: plan.Machine.Boot.Cmdline, Disks: []attest.Disk{}, Card: string(c.PQC.Quac100),
 	}
 	if out.Config, err = attest.ConfigDigest(document); err != nil {
 		return nil, err
 	}
-	if out.Kernel, err = s.sealFile(ctx, plan, fileKernel); err != nil {
+	first := fileKernel // what the VM starts
+	if plan.Machine.Boot.Firmware != "" {
+		first = fileFirmware
+	}
+	if out.Kernel, err = s.sealFile(ctx, plan, first); err != nil {
 		return nil, err
 	}
 	if plan.Machine.Boot.Initrd != "" {

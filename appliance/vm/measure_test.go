@@ -75,7 +75,7 @@ func TestMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := attest.Measures{
-		Name: "web", UUID: v.UUID, Machine: "quantavirt-1", CPUs: 2, Memory: 128 << 20, Firmware: "direct", Kernel: sum("a kernel"),
+		Name: "web", UUID: v.UUID, Machine: "qv-1", CPUs: 2, Memory: 128 << 20, Firmware: "direct", Kernel: sum("a kernel"),
 		Initrd: sum("an initrd"), Cmdline: "quiet", Card: "none", Disks: []attest.Disk{
 			{Name: "ro", Serial: "S1", Size: measureBuffer + 512, ReadOnly: true, Content: sum(strings.Repeat("r", measureBuffer+512))},
 			{Name: "rw", Size: 7, Origin: "origin of rw"},
@@ -127,7 +127,7 @@ func TestMeasuredRefusals(t *testing.T) {
 		t.Errorf("without attestation: %v", err)
 	}
 	r.good(r.Stop("web", "", true, 0))
-	if _, err := r.Update("web", map[string]any{"pqc": map[string]any{"attestation": true}}); err != nil {
+	if _, err := r.Update(t.Context(), "web", map[string]any{"pqc": map[string]any{"attestation": true}}); err != nil {
 		t.Fatal(err)
 	}
 	r.vmm.spawned = func(s vmm.Spec) {

@@ -3,8 +3,11 @@ package vm
 import (
 	"context"
 	"io"
+	"os"
 
+	"quantavirt/hv/kvm"
 	"quantavirt/hv/vmm"
+	"quantavirt/internal/qverr"
 )
 
 // Real is the VMM of package hv/vmm.
@@ -43,4 +46,18 @@ type client struct{ *vmm.Client }
 
 func (c client) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
 	return c.Client.Console(ctx, name)
+}
+
+// HostCPU lists the CPUID leaves that the node's CPU and KVM offer to guests.
+func HostCPU() ([]kvm.CPUIDEntry, error) {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return nil, qverr.New(qverr.NoVMX, "open KVM: %w", err)
+	}
+	defer f.Close()
+	system, err := kvm.Open(f)
+	if err != nil {
+		return nil, err
+	}
+	return system.SupportedCPUID()
 }

@@ -33,10 +33,10 @@ type fakeVMM struct {
 	procs   map[string]*fakeProc
 	fail    error // of the next Spawn
 	specs   []vmm.Spec
-	spawned func(vmm.Spec)          // sees what a process gets
-	deaf    bool                    // guests do not react to the power button
-	limits  map[string]limit.Limits // by VM and device, as they were set last
+	spawned func(vmm.Spec) // sees what a process gets
+	deaf    bool           // guests do not react to the power button
 	nextPID int
+	crash   *vmm.CrashReport // what the next process to end leaves
 }
 
 type fakeProc struct {
@@ -47,6 +47,9 @@ type fakeProc struct {
 	state  vmm.State
 	report vmm.ExitReport
 	done   chan struct{}
+	target int64 // of the balloon
+	limits map[string]limit.Limits
+	driver bool // the guest has one for the balloon
 }
 
 func (v *fakeVMM) Spawn(_ context.Context, s vmm.Spec) (Process, error) {
@@ -97,13 +100,17 @@ func (p *fakeProc) end(status, signal int) {
 		return
 	}
 	delete(p.v.procs, p.name)
-	p.report = vmm.Report(status, signal, vmm.ExitReport{})
+	p.report = vmm.Report(status, signal, vmm.ExitReport{Crash: p.v.crash})
+	p.v.crash = nil
 	close(p.done)
 }
 
 func (p *fakeProc) PID() int         { return p.pid }
 func (p *fakeProc) Control() Control { return p }
-func (p *fakeProc) Kill() error      { p.end(-1, 9); return nil }
+func (p *fakeProc) Host() (vmm.HostStats, error) {
+	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
+}
+func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:
@@ -130,18 +137,28 @@ func (p *fakeProc) PowerButton(context.Context) error {
 	}
 	return nil
 }
-func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }
-func (p *fakeProc) SetLimits(_ context.Context, device string, patch vmm.LimitsPatch) (limit.Limits, error) {
-	p.v.mu.Lock()
-	defer p.v.mu.Unlock()
-	if err := p.v.fail; err != nil {
-		p.v.fail = nil
-		return limit.Limits{}, err
+func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.driver {
+		return qverr.New(qverr.Balloon, "no driver")
 	}
-	key := p.name + "/" + device
-	p.v.limits[key] = patch.Apply(p.v.limits[key])
-	return p.v.limits[key], nil
+	p.target = target
+	return nil
 }
+func (p *fakeProc) SetDiskLimits(ctx context.Context, id string, l limit.Limits) error {
+	return p.SetNICLimits(ctx, id, l)
+}
+func (p *fakeProc) SetNICLimits(_ context.Context, id string, l limit.Limits) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limits == nil {
+		p.limits = make(map[string]limit.Limits)
+	}
+	p.limits[id] = l
+	return nil
+}
+func (p *fakeProc) Quit(context.Context) error { p.end(vmm.ExitQuit, 0); return nil }
 func (p *fakeProc) Console(context.Context, string) (io.ReadWriteCloser, error) {
 	ours, theirs := net.Pipe()
 	go func() { _, _ = io.Copy(theirs, theirs) }()
@@ -213,12 +230,19 @@ func (n *fakeNetwork) Get(name string) (spec.Network, error) {
 	}
 	return spec.Network{Name: name, MTU: 1500}, nil
 }
-func (n *fakeNetwork) AddPort(_ context.Context, _ string, p netstack.Port) (*os.File, string, error) {
+func (n *fakeNetwork) AddPort(_ context.Context, _ string, p netstack.Port) ([]*os.File, string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ports[p.ID] = true
-	f, err := os.Open(os.DevNull)
-	return f, netstack.TAPName(p.ID), err
+	var queues []*os.File
+	for range max(p.Queues, 1) {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, "", err
+		}
+		queues = append(queues, f)
+	}
+	return queues, netstack.TAPName(p.ID), nil
 }
 func (n *fakeNetwork) RemovePort(_ context.Context, _, id string) error {
 	n.mu.Lock()
@@ -244,7 +268,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{limits: make(map[string]limit.Limits), procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
+	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
 	r.store = &fakeStorage{dir: r.dir, locked: map[string]bool{}}
 	r.open("boot-1")
 	t.Cleanup(r.close)
@@ -268,7 +292,7 @@ func (r *rig) open(bootID string) {
 		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
 		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
 		Memory:  func() (int64, int64) { return 8 << 30, r.free },
-		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv",
+		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv", Firmware: filepath.Join(r.dir, "firmware"),
 	})
 	if err != nil {
 		r.t.Fatal(err)

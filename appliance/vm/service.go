@@ -14,12 +14,15 @@ import (
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/store"
 	"quantavirt/appliance/task"
+	"quantavirt/hv/config"
 	"quantavirt/hv/limit"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 	"quantavirt/netstack"
 	"quantavirt/pqc/attest"
 )
@@ -41,6 +44,8 @@ type Process interface {
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
 	Kill() error
+	// Host is what the node's kernel knows of it.
+	Host() (vmm.HostStats, error)
 }
 
 // Control drives a VM process.
@@ -52,8 +57,10 @@ type Control interface {
 	Reset(ctx context.Context) error
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
+	SetBalloon(ctx context.Context, target int64) error
+	SetDiskLimits(ctx context.Context, id string, l limit.Limits) error
+	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
-	SetLimits(ctx context.Context, device string, p vmm.LimitsPatch) (limit.Limits, error)
 }
 
 // Storage opens what VMs boot from and write to.
@@ -73,9 +80,17 @@ type Storage interface {
 // Network gives VMs their ports.
 type Network interface {
 	Get(name string) (spec.Network, error)
-	AddPort(ctx context.Context, network string, p netstack.Port) (*os.File, string, error)
+	AddPort(ctx context.Context, network string, p netstack.Port) ([]*os.File, string, error)
 	RemovePort(ctx context.Context, network, id string) error
 	AddressesOf(network, mac string) []string
+}
+
+// Functions gives VMs PCI functions of the node; see hostpci.Service.
+type Functions interface {
+	Reserve(ctx context.Context, vm string, addresses []string, card bool) ([]hostpci.Lent, error)
+	Take(ctx context.Context, vm string, lent []hostpci.Lent) (*vfio.Assignment, error)
+	Adopted(vm string, lent []hostpci.Lent)
+	Return(vm string, lent []hostpci.Lent)
 }
 
 // Deps is what the service stands on.
@@ -87,6 +102,7 @@ type Deps struct {
 	Schema  func() (*schema.Set, error)
 	Storage Storage
 	Network Network
+	PCI     Functions
 	VMM     VMM
 	// KVM is nil when guests can run, else says why not.
 	KVM func(ctx context.Context) error
@@ -98,8 +114,10 @@ type Deps struct {
 	DataDir string
 	RunDir  string
 	Binary  string // of hv
-	Cgroup  string // below which each VM has its cgroup; "" for none
-	NoJail  bool   // for tests without root
+	// Firmware is the directory of SeaBIOS and the option ROM.
+	Firmware string
+	Cgroup   string // below which each VM has its cgroup; "" for none
+	NoJail   bool   // for tests without root
 }
 
 // Service is all virtual machines of the node.
@@ -127,12 +145,15 @@ type record struct {
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
 	StartedAt *time.Time      `json:"started_at,omitempty"`
+	CrashedAt *time.Time      `json:"crashed_at,omitempty"` // when the crash report is from
 	CID       uint32          `json:"cid"`
 	Restarts  int             `json:"restarts"`
 	// Starting is set while there may be a process that State does not tell of.
 	Starting bool   `json:"starting,omitempty"`
 	BootID   string `json:"boot_id,omitempty"` // of the node when the process was started
 	PID      int    `json:"pid,omitempty"`
+	// Lent are the PCI functions of the node that the VM has while it has a process.
+	Lent []hostpci.Lent `json:"lent,omitempty"`
 	// Measured is set while a VM with attestation has a process.
 	Measured *attest.Started `json:"measured,omitempty"`
 }
@@ -171,6 +192,7 @@ func Open(deps Deps) (*Service, error) {
 		return nil, err
 	}
 	for _, r := range records {
+		setDefault(&r.Config.Machine, config.FirstMachineType)
 		s.vms[r.Config.Name] = &machine{rec: r}
 	}
 	return s, nil
@@ -267,6 +289,7 @@ func (s *Service) show(m *machine) spec.VM {
 	out := spec.VM{
 		Name: r.Config.Name, UUID: r.Config.UUID, State: r.State, StateSince: r.Since, Reason: r.Reason, Error: r.Error,
 		Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StartedAt: r.StartedAt, CID: r.CID, Restarts: r.Restarts,
+		CrashedAt: r.CrashedAt,
 	}
 	if m.run != nil {
 		out.Pid = m.run.proc.PID()

@@ -12,6 +12,7 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/vmm"
+	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
 )
@@ -260,6 +261,7 @@ func TestEndsByThemselves(t *testing.T) {
 			if v.Error.Code != int32(c.code) || v.Reason == "" || v.Pid != 0 || len(r.net.ports) != 0 {
 				t.Errorf("%+v, ports %v", v, r.net.ports)
 			}
+			r.checkCrash(v)
 			r.start("web")
 		})
 	}
@@ -388,7 +390,7 @@ func TestShutdownEndsTheDeaf(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	r := newRig(t)
 	made := r.create(with(`,"storage":[{"disk":"d"}]`))
-	patch := func(doc string) (spec.VM, error) { return r.Update("web", tree(t, doc).(map[string]any)) }
+	patch := func(doc string) (spec.VM, error) { return r.Update(t.Context(), "web", tree(t, doc).(map[string]any)) }
 	v, err := patch(`{"memory":{"size":"256M"},"cpu":{"count":4},"description":"x","devices":{"network":[{}]}}`)
 	if err != nil || v.Config.Memory.Size != 256<<20 || v.Config.CPU.Count != 4 || len(v.Nics) != 1 || v.UUID != made.UUID {
 		t.Fatalf("%+v, %v", v, err)
@@ -432,5 +434,60 @@ func TestDestroyedConfigsDisappear(t *testing.T) {
 	entries, _ := os.ReadDir(filepath.Join(r.dir, "configs"))
 	if len(entries) != 1 || entries[0].Name() != "web.json" {
 		t.Errorf("configs: %v", entries)
+	}
+}
+
+// checkCrash holds the crash report against the VM's state.
+func (r *rig) checkCrash(v spec.VM) {
+	r.t.Helper()
+	c, err := r.Crash(v.Name)
+	if v.State != spec.VMStateCRASHED {
+		wantCode(r.t, err, qverr.NoEnt)
+		return
+	}
+	if err != nil || c.Message != v.Reason || int32(c.Code) != v.Error.Code || v.CrashedAt == nil || !c.Time.Equal(*v.CrashedAt) {
+		r.t.Errorf("%+v, %v of %+v", c, err, v)
+	}
+}
+
+func TestCrashReport(t *testing.T) {
+	r := newRig(t)
+	r.create(with(``))
+	_, err := r.Crash("web")
+	wantCode(t, err, qverr.NoEnt)
+	_, err = r.Crash("none")
+	wantCode(t, err, qverr.NoEnt)
+	r.start("web")
+	file, err := ring.Create(filepath.Join(r.consoleDir("web"), vmm.ConsoleSerial), ring.DefaultSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	console, err := ring.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = console.Write([]byte(strings.Repeat("an early line\n", 1000) + "Kernel panic\n\xff\n"))
+	console.Close()
+	if err := os.WriteFile(filepath.Join(r.consoleDir("web"), processLog), []byte("the last line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vcpu := 0
+	r.vmm.crash = &vmm.CrashReport{Message: "vCPU 0: triple fault", Code: qverr.TripleFault, Reason: vmm.ReasonTripleFault, VCPU: &vcpu,
+		VCPUs: []vmm.VCPUCrash{{Registers: map[string]vmm.Hex{"rip": 0xfff0}, LastExits: []vmm.ExitRecord{{Reason: "shutdown"}}}}}
+	r.vmm.proc(t, "web").end(vmm.ExitTripleFault, 0)
+	r.state("web", spec.VMStateCRASHED)
+	c, err := r.Crash("web")
+	text := c.Console[vmm.ConsoleSerial]
+	if err != nil || *c.VCPU != 0 || c.VCPUs[0].Registers["rip"] != 0xfff0 || c.Log != "the last line\n" || len(c.Console) != 1 ||
+		len(text) > vmm.CrashConsole || !strings.HasPrefix(text, "an early line\n") || !strings.HasSuffix(text, "Kernel panic\n?\n") {
+		t.Errorf("%+v, %v", c, err)
+	}
+	r.reopen("boot-1")
+	if again, err := r.Crash("web"); err != nil || again.Message != c.Message {
+		t.Errorf("after a restart of the daemon: %+v, %v", again, err)
+	}
+	s, err := func() (spec.VMStats, error) { r.start("web"); return r.Stats(t.Context(), "web") }()
+	if err != nil || s.Memory.BeyondBytes != 4<<20 || len(s.CPU.StealUs) != 1 || s.CPU.StealUs[0] != 11 {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

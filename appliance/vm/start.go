@@ -6,16 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"quantavirt/appliance/api/spec"
+	"quantavirt/appliance/hostpci"
 	"quantavirt/appliance/task"
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/initapi"
 	"quantavirt/internal/qverr"
-	"quantavirt/netstack"
 )
 
 // firstUID is the user of the VM with context id 0; each VM runs as its own.
@@ -26,10 +25,15 @@ const (
 	fileKernel   = "kernel"
 	fileUnpacked = "kernel-unpacked"
 	fileInitrd   = "initrd"
+	fileFirmware = "firmware"
+	fileNetROM   = "net-rom"
 	fileConsole  = "console-log"
 	fileSerial   = "serial-log"
 	fileVsock    = "vhost-vsock"
 )
+
+// processLog is the name of the log of a VM process, beside its consoles.
+const processLog = "hv.log"
 
 // Start starts a VM. What can be known before is refused at once: the state, no
 // KVM, names that lead nowhere, memory, locked disks.
@@ -44,6 +48,19 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 	if err := s.KVM(ctx); err != nil {
 		return spec.Task{}, err
 	}
+	lent, err := s.reserve(ctx, name)
+	if err != nil {
+		return spec.Task{}, err
+	}
+	t, err := s.claimAndLaunch(name, requestID, again, lent)
+	if err != nil && len(lent) > 0 {
+		s.PCI.Return(name, lent)
+	}
+	return t, err
+}
+
+// claimAndLaunch refuses what is known at once, and begins the task.
+func (s *Service) claimAndLaunch(name, requestID string, again bool, lent []hostpci.Lent) (spec.Task, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.claim(name, ActStart)
@@ -62,7 +79,7 @@ func (s *Service) start(ctx context.Context, name, requestID string, again bool)
 		return spec.Task{}, err
 	}
 	t, err := s.launch(m, ActStart, "vm.start", requestID, false, func(ctx context.Context, p *task.Progress) error {
-		return s.boot(ctx, m, plan, p, again)
+		return s.boot(ctx, m, plan, lent, p, again)
 	})
 	if err != nil {
 		m.limit = 0
@@ -105,8 +122,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		RunDir:    s.RunDir,
 		NoJail:    s.NoJail,
 		Machine: config.Machine{
-			Name: c.Name, UUID: c.UUID, CPUs: c.CPU.Count, Memory: int64(c.Memory.Size),
-			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline},
+			Name: c.Name, UUID: c.UUID, Type: c.Machine, CPUs: c.CPU.Count, CPU: cpuOf(c),
+			Memory: int64(c.Memory.Size), MemoryFrom: memoryFrom(c),
+			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c), Ports: c.ConsolePorts,
 		},
 	}
 	for _, open := range []func(*machine, *vmm.Spec) error{s.openBoot, s.openDisks, s.openConsoles, s.openVsock} {
@@ -119,6 +137,9 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 
 func (s *Service) openBoot(m *machine, plan *vmm.Spec) error {
 	b := &m.rec.Config.Boot
+	if b.Firmware == spec.BootConfigFirmwareSeabios {
+		return s.openFirmware(m, plan)
+	}
 	kernel, err := s.Storage.OpenImage(b.Kernel, spec.ImageKindKernel)
 	if err != nil {
 		return err
@@ -206,7 +227,7 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 		plan.Files[console.file] = f
 	}
 	plan.Machine.ConsoleLog, plan.Machine.SerialLog = fileConsole, fileSerial
-	log, err := os.OpenFile(filepath.Join(dir, "hv.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, processLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return qverr.New(qverr.StrOpen, "log of the VM process: %w", err)
 	}
@@ -242,14 +263,14 @@ func openDevice(path string) (*os.File, error) {
 }
 
 // boot is the task of a start.
-func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.Progress, again bool) (err error) {
+func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, lent []hostpci.Lent, p *task.Progress, again bool) (err error) {
 	name := m.rec.Config.Name
 	defer func() {
 		if closeErr := errors.Join(closeAll(plan.Files), closeLog(&plan)); closeErr != nil {
 			s.Log.Error("close the files of VM "+name, "err", qverr.New(qverr.IO, "%w", closeErr))
 		}
 		if err != nil {
-			s.failed(m, err)
+			s.failed(m, lent, err)
 		}
 	}()
 	measured, err := s.measure(ctx, m, &plan, p)
@@ -263,11 +284,14 @@ func (s *Service) boot(ctx context.Context, m *machine, plan vmm.Spec, p *task.P
 		return coded(qverr.VMStart, err, "start VM %s", name)
 	}
 	s.mu.Lock()
-	m.rec.Starting, m.rec.BootID, m.rec.Measured = true, s.bootID, measured
+	m.rec.Starting, m.rec.BootID, m.rec.Measured, m.rec.Lent = true, s.bootID, measured, lent
 	err = s.save(m)
 	s.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if err := s.takeFunctions(ctx, m, &plan, lent, p); err != nil {
+		return coded(qverr.VMStart, err, "start VM %s", name)
 	}
 	p.Phase("VM process")
 	proc, err := s.VMM.Spawn(ctx, plan)
@@ -300,45 +324,13 @@ func (s *Service) runs(m *machine, proc Process, state spec.VMState) {
 }
 
 // failed puts a VM back after a start that led to no process.
-func (s *Service) failed(m *machine, err error) {
+func (s *Service) failed(m *machine, lent []hostpci.Lent, err error) {
 	s.removePorts(m)
+	s.returnFunctions(m.rec.Config.Name, lent)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
+	m.limit, m.rec.Starting, m.rec.Measured, m.rec.Lent = 0, false, nil, nil
 	s.enter(m, m.rec.State, "the last start failed", problemOf(err))
-}
-
-func (s *Service) addPorts(ctx context.Context, m *machine, plan *vmm.Spec) error {
-	c := &m.rec.Config
-	for i, n := range c.Network {
-		var port netstack.Port
-		port.ID, port.MTU, port.Hostname = portOf(c, i), n.MTU, c.Name
-		if err := port.MAC.UnmarshalText([]byte(macOf(c, i))); err != nil {
-			return err
-		}
-		tap, _, err := s.Network.AddPort(ctx, n.Network, port)
-		if err != nil {
-			return err
-		}
-		id := "nic" + strconv.Itoa(i)
-		plan.Files[id] = tap
-		nic := config.NIC{ID: id, TAP: id, MAC: macOf(c, i), MTU: n.MTU}
-		if nic.MTU == 0 {
-			if network, err := s.Network.Get(n.Network); err == nil {
-				nic.MTU = network.MTU
-			}
-		}
-		vhost, err := openDevice("/dev/vhost-net")
-		if err != nil {
-			return err
-		}
-		if vhost != nil {
-			nic.Vhost = id + "-vhost"
-			plan.Files[nic.Vhost] = vhost
-		}
-		plan.Machine.NICs = append(plan.Machine.NICs, nic)
-	}
-	return nil
 }
 
 func (s *Service) removePorts(m *machine) {

@@ -18,7 +18,6 @@ const (
 	ActReset        Action = "reset"
 	ActMigrate      Action = "migrate"
 	ActUpdate       Action = "change the configuration of"
-	ActLimit        Action = "change the limits of"
 	ActDestroy      Action = "destroy"
 	ActForceDestroy Action = "force destroy"
 )
@@ -53,7 +52,6 @@ func resting(s spec.VMState) map[Action]outcome {
 		ActReset:        no,
 		ActMigrate:      no,
 		ActUpdate:       to(s),
-		ActLimit:        to(s),
 		ActDestroy:      to(spec.VMStateDESTROYED),
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      no,
@@ -77,7 +75,6 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        to(spec.VMStateRUNNING),
 		ActMigrate:      to(spec.VMStateMIGRATING),
 		ActUpdate:       no,
-		ActLimit:        to(spec.VMStateRUNNING),
 		ActDestroy:      no,
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      to(spec.VMStateSTOPPED),
@@ -95,7 +92,6 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        to(spec.VMStatePAUSED),
 		ActMigrate:      no,
 		ActUpdate:       no,
-		ActLimit:        to(spec.VMStatePAUSED),
 		ActDestroy:      no,
 		ActForceDestroy: to(spec.VMStateDESTROYED),
 		EvGuestOff:      to(spec.VMStateSTOPPED),
@@ -113,7 +109,6 @@ var transitions = map[spec.VMState]map[Action]outcome{
 		ActReset:        no,
 		ActMigrate:      no,
 		ActUpdate:       no,
-		ActLimit:        no,
 		ActDestroy:      no,
 		ActForceDestroy: no,
 		EvGuestOff:      to(spec.VMStateSTOPPED),

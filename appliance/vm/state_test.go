@@ -21,7 +21,6 @@ resume               -       -       R      -       -       -
 reset                -       R       P      -       -       -
 migrate              -       M       -      -       -       -
 update               C       -       -      S       X       -
-limit                C       R       P      S       X       -
 destroy              D       -       -      D       D       -
 force-destroy        D       D       D      D       D       -
 guest-off            -       S       S      -       -       S
@@ -38,7 +37,7 @@ var letters = map[string]spec.VMState{
 
 var actions = map[string]Action{
 	"start": ActStart, "stop": ActStop, "force-stop": ActForceStop, "pause": ActPause, "resume": ActResume, "reset": ActReset,
-	"migrate": ActMigrate, "update": ActUpdate, "limit": ActLimit, "destroy": ActDestroy, "force-destroy": ActForceDestroy, "guest-off": EvGuestOff,
+	"migrate": ActMigrate, "update": ActUpdate, "destroy": ActDestroy, "force-destroy": ActForceDestroy, "guest-off": EvGuestOff,
 	"quit": EvQuit, "crash": EvCrash, "migrated": EvMigrated, "migration-cancelled": EvMigrateNo,
 }
 

@@ -2,9 +2,11 @@ package vm
 
 import (
 	"net"
+	"slices"
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/system"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
@@ -15,7 +17,7 @@ func invalid(path, format string, args ...any) error {
 	return qverr.New(qverr.Config, path+": "+format, args...).With("path", path)
 }
 
-func unsupported(path, what string) error {
+func unsupported(path, what string) *qverr.Error {
 	return qverr.New(qverr.Unsupported, "%s: %s does not exist yet", path, what).With("path", path)
 }
 
@@ -29,34 +31,10 @@ func validate(c *spec.VMConfig) error {
 	if c.Name == "." || c.Name == ".." {
 		return invalid("name", "%q is no name", c.Name)
 	}
-	for _, check := range []func(*spec.VMConfig) error{checkCPU, checkMemory, checkBoot, checkStorage, checkNetwork, checkRest} {
+	for _, check := range []func(*spec.VMConfig) error{checkPCI, checkMachine, checkCPU, checkMemory, checkPlace, checkBoot, checkStorage, checkNetwork, checkRest} {
 		if err := check(c); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func checkCPU(c *spec.VMConfig) error {
-	cpu := &c.CPU
-	if t := cpu.Topology; t != (spec.CPUTopology{}) {
-		if product := t.Sockets * t.Cores * t.Threads; product != cpu.Count {
-			return qverr.New(qverr.Topology, "cpu.topology: %d sockets × %d cores × %d threads are %d vCPUs, cpu.count is %d",
-				t.Sockets, t.Cores, t.Threads, product, cpu.Count).With("path", "cpu.topology")
-		}
-		if t.Sockets != 1 || t.Threads != 1 {
-			return unsupported("cpu.topology", "a topology other than one socket with one thread a core")
-		}
-	}
-	switch {
-	case cpu.Count > system.MaxVCPUs:
-		return qverr.New(qverr.Limit, "cpu.count: %d vCPUs, a VM of this version has at most %d", cpu.Count, system.MaxVCPUs).With("path", "cpu.count")
-	case cpu.Model != "host":
-		return unsupported("cpu.model", "a named CPU model")
-	case len(cpu.Features) > 0:
-		return unsupported("cpu.features", "a choice of CPU features")
-	case len(cpu.Pinning) > 0:
-		return unsupported("cpu.pinning", "pinning of vCPUs")
 	}
 	return nil
 }
@@ -74,26 +52,8 @@ func checkMemory(c *spec.VMConfig) error {
 		return invalid("memory.max_size", "%s is less than memory.size %s", m.MaxSize, m.Size)
 	case m.MaxSize > m.Size:
 		return unsupported("memory.max_size", "hot-add of memory")
-	case m.Hugepages != spec.MemoryConfigHugepagesOff:
-		return unsupported("memory.hugepages", "guest memory in huge pages")
-	case m.Balloon:
-		return unsupported("memory.balloon", "the balloon device")
-	case m.NumaNode != nil:
-		return unsupported("memory.numa_node", "placement on a NUMA node")
 	}
-	return nil
-}
-
-func checkBoot(c *spec.VMConfig) error {
-	b := &c.Boot
-	if b.Firmware != spec.BootConfigFirmwareDirect {
-		err := qverr.New(qverr.Unsupported, "boot.firmware: %s does not exist yet", b.Firmware).With("path", "boot.firmware")
-		return err.WithHint(`set boot.firmware to "direct" and name boot.kernel`)
-	}
-	if b.Kernel == "" {
-		return invalid("boot.kernel", "direct boot needs a kernel")
-	}
-	return nil
+	return checkBalloon(c)
 }
 
 func checkStorage(c *spec.VMConfig) error {
@@ -136,10 +96,6 @@ func checkNetwork(c *spec.VMConfig) error {
 			seen[n.MAC] = true
 		}
 		switch {
-		case n.Queues > 1:
-			return unsupported(at(".queues"), "more than one queue pair")
-		case n.Bandwidth != 0:
-			return unsupported(at(".bandwidth"), "a limit of bandwidth")
 		case len(n.Firewall) > 0:
 			return unsupported(at(".firewall"), "a firewall per device")
 		}
@@ -148,17 +104,18 @@ func checkNetwork(c *spec.VMConfig) error {
 }
 
 func checkRest(c *spec.VMConfig) error {
+	for i, name := range c.ConsolePorts {
+		if name == vmm.ConsoleSerial || name == vmm.ConsoleVirtio || name == "." || name == ".." || slices.Contains(c.ConsolePorts[:i], name) {
+			return invalid(indexed("console_ports", i, ""), "%q is a console, or stands twice", name)
+		}
+	}
 	switch {
 	case c.Graphics.Type != "" && c.Graphics.Type != spec.GraphicsConfigTypeNone:
 		return unsupported("graphics.type", "a display")
 	case len(c.USB) > 0:
 		return unsupported("usb", "USB")
-	case len(c.PCI) > 0:
-		return unsupported("pci", "passthrough of PCI devices")
 	case c.PQC.DiskEncryption:
 		return unsupported("pqc.disk_encryption", "disk encryption")
-	case c.PQC.Quac100 == spec.PQCConfigQuac100Passthrough:
-		return unsupported("pqc.quac100", "passthrough of the card")
 	case c.Security.SevSnp:
 		return qverr.New(qverr.MemEncrypt, "security.sev-snp: this node cannot encrypt guest memory").With("path", "security.sev-snp")
 	case c.Security.Tdx:

@@ -32,9 +32,16 @@ func (s *Service) watch(m *machine, r *run) {
 func (s *Service) ended(m *machine, r *run, report vmm.ExitReport) {
 	s.removePorts(m)
 	s.mu.Lock()
+	lent := m.rec.Lent
+	s.mu.Unlock()
+	s.returnFunctions(m.rec.Config.Name, lent)
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	ev, reason, problem := explain(report)
 	m.rec.PID = 0
+	if ev == EvCrash {
+		s.keepCrash(m, report)
+	}
 	if m.op != nil && (m.op.action == ActStop || m.op.action == ActForceStop) {
 		m.through()
 	}
@@ -53,7 +60,7 @@ func (s *Service) ended(m *machine, r *run, report vmm.ExitReport) {
 
 // leave enters the state after a process; it needs the lock.
 func (s *Service) leave(m *machine, ev Action, reason string, problem initapi.Problem) {
-	m.limit, m.rec.Starting, m.rec.Measured = 0, false, nil
+	m.limit, m.rec.Starting, m.rec.Measured, m.rec.Lent = 0, false, nil, nil
 	state, err := next(m.rec.Config.Name, m.rec.State, ev)
 	if err != nil { // a start that was not recorded
 		state = spec.VMStateSTOPPED
@@ -179,12 +186,14 @@ func (s *Service) adopt(ctx context.Context, m *machine) {
 		}
 		m.limit = vmm.MemoryLimit(int64(m.rec.Config.Memory.Size))
 		s.adopted++
+		s.adoptFunctions(m)
 		s.Log.Info("VM "+name+" runs already", "pid", proc.PID(), "state", string(info.State))
 		s.runs(m, proc, state)
 	case qverr.CodeOf(err) == qverr.NoEnt:
 		s.lost(m)
 	default:
 		m.limit = vmm.MemoryLimit(int64(m.rec.Config.Memory.Size))
+		s.adoptFunctions(m)
 		stuck := qverr.New(qverr.VMStuck, "VM %s: its process does not answer: %w", name, err)
 		s.Log.Error("adopt VM "+name, "err", stuck)
 		s.enter(m, m.rec.State, "its process does not answer", problemOf(stuck))
@@ -202,10 +211,15 @@ func (s *Service) lost(m *machine) {
 	if st, sig, err := s.exitOf(m.rec.PID); err == nil {
 		status, signal = st, sig
 	}
-	ev, reason, problem := explain(vmm.Report(status, signal, words))
+	report := vmm.Report(status, signal, words)
+	ev, reason, problem := explain(report)
+	if ev == EvCrash {
+		s.keepCrash(m, report)
+	}
 	if err := s.VMM.Cleanup(s.ctx, s.RunDir, name, s.cgroup(name)); err != nil {
 		s.Log.Error("clean up after VM "+name, "err", err)
 	}
+	s.returnFunctions(name, m.rec.Lent)
 	m.rec.PID = 0
 	wasStarting := m.rec.Starting && !hasProcess(m.rec.State)
 	s.leave(m, ev, reason, problem)

@@ -2,6 +2,7 @@ package acpi
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"quantavirt/internal/qverr"
 )
@@ -11,7 +12,7 @@ type Range struct{ Base, Size uint64 }
 
 // Config is the machine that the tables describe.
 type Config struct {
-	CPUs int // APIC ids 0 to CPUs-1
+	APICIDs []uint32 // of the CPUs, ascending
 
 	ECAM      Range // of bus 0 on
 	Low, High Range // where BARs may lie; High.Size 0: only below 4 GiB
@@ -36,13 +37,17 @@ const (
 	headerSize = 36
 	rsdpSize   = 36
 	facsSize   = 64
+
+	maxCPUs = 1024
+	// firstWideID is the first APIC id that a processor entry of the MADT cannot hold.
+	firstWideID = 255
 )
 
 // Build returns the tables as they lie in memory from address at on, which must
 // be a multiple of 64. The RSDP comes first.
 func Build(c Config, at uint64) ([]byte, error) {
-	if at%64 != 0 || at >= 1<<32 || c.CPUs < 1 || c.CPUs > 255 {
-		return nil, qverr.New(qverr.Inval, "ACPI tables for %d CPUs at %#x", c.CPUs, at)
+	if at%64 != 0 || at >= 1<<32 || len(c.APICIDs) < 1 || len(c.APICIDs) > maxCPUs {
+		return nil, qverr.New(qverr.Inval, "ACPI tables for %d CPUs at %#x", len(c.APICIDs), at)
 	}
 	blob := make([]byte, 64)
 	add := func(table []byte) uint64 {
@@ -169,8 +174,15 @@ func madt(c Config) []byte {
 	le := binary.LittleEndian
 	body := le.AppendUint32(nil, uint32(c.LAPIC))
 	body = le.AppendUint32(body, 1) // there are 8259s
-	for id := range c.CPUs {
-		body = append(body, 0, 8, byte(id), byte(id))
+	for uid, id := range c.APICIDs {
+		if wide(uid, id) {
+			body = append(body, 9, 16, 0, 0)
+			body = le.AppendUint32(body, id)
+			body = le.AppendUint32(body, 1) // enabled
+			body = le.AppendUint32(body, uint32(uid))
+			continue
+		}
+		body = append(body, 0, 8, byte(uid), byte(id))
 		body = le.AppendUint32(body, 1) // enabled
 	}
 	body = append(body, 1, 12, 0, 0)
@@ -184,7 +196,26 @@ func madt(c Config) []byte {
 	override(0, 2, 0)                           // the timer
 	override(c.SCI, c.SCI, 0x0d)                // level, active high
 	body = append(body, 4, 6, 0xff, 0, 0, 0x01) // LINT1 of all CPUs is the NMI
+	if last := len(c.APICIDs) - 1; wide(last, c.APICIDs[last]) {
+		body = append(body, 10, 12, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0) // and of those with x2APIC
+	}
 	return table("APIC", 5, body)
+}
+
+// wide tells whether a CPU needs an x2APIC entry: its APIC id or, as 255 stands for
+// all CPUs, its number has no room in the old one.
+func wide(uid int, id uint32) bool { return uid >= firstWideID || id >= firstWideID }
+
+// processors are the CPUs in the namespace, by the numbers that the MADT has.
+func processors(c Config) []byte {
+	var out []byte
+	for uid := range c.APICIDs {
+		out = append(out, device(fmt.Sprintf("C%03X", uid),
+			name("_HID", text("ACPI0007")),
+			name("_UID", integer(uint64(uid))),
+		)...)
+	}
+	return out
 }
 
 func mcfg(c Config) []byte {
@@ -227,6 +258,7 @@ func dsdt(c Config) []byte {
 				name("_UID", integer(1)),
 				name("_CRS", resources(ioPorts(c.COM1, 8), irqLine(c.COM1IRQ))),
 			),
+			processors(c),
 		),
 		name("_S5", list(off, off, integer(0), integer(0))),
 	)

@@ -3,20 +3,30 @@
 // come with the configuration over the start socket.
 package config
 
-// MachineType names what a guest finds where: memory map, ACPI tables, slots of the PCI bus.
-// It changes when those do.
-const MachineType = "quantavirt-1"
-
 // Machine is the hardware of one VM.
 type Machine struct {
 	Name   string `json:"name"`
+	Type   string `json:"type,omitempty"` // one of MachineTypes, "" means the newest
 	UUID   string `json:"uuid"`
-	CPUs   int    `json:"cpus"`         // 1 to 8
+	CPUs   int    `json:"cpus"` // 1 to 256
+	CPU    CPU    `json:"cpu,omitzero"`
 	Memory int64  `json:"memory_bytes"` // multiple of 4096, at least 16 MiB
-	Boot   Boot   `json:"boot"`
-	Disks  []Disk `json:"disks,omitempty"`
-	NICs   []NIC  `json:"nics,omitempty"`
-	Vsock  *Vsock `json:"vsock,omitempty"`
+	// MemoryFrom is where that comes from on the host.
+	MemoryFrom MemoryFrom `json:"memory_from,omitzero"`
+
+	Boot  Boot   `json:"boot"`
+	Disks []Disk `json:"disks,omitempty"`
+	NICs  []NIC  `json:"nics,omitempty"`
+	Vsock *Vsock `json:"vsock,omitempty"`
+	// Balloon takes memory back from the guest; nil leaves the device out.
+	Balloon *Balloon `json:"balloon,omitempty"`
+	// Ports are the names of further ports of the virtio console: byte streams between a
+	// program in the guest and one that is attached at the control socket. At most 8.
+	Ports []string `json:"console_ports,omitempty"`
+	// PCI are functions of the host that the VM has for itself; VFIO names the
+	// descriptor of the container that they are in.
+	PCI  []PCI  `json:"pci,omitempty"`
+	VFIO string `json:"vfio,omitempty"`
 	// ConsoleLog and SerialLog name the descriptors of the ring files of the
 	// virtio console and of the serial port (package hv/vmm/ring); "" keeps that
 	// console in memory only.
@@ -30,25 +40,6 @@ const (
 	FileControl = "control"     // the listening control socket
 	FileExit    = "exit-report" // where the last words go
 )
-
-// Boot is a Linux kernel started directly.
-type Boot struct {
-	Kernel string `json:"kernel"` // descriptor name
-	// Unpacked is the descriptor name of the unpacked form of a bzImage
-	// (machine.Unpack); "" has the guest unpack it.
-	Unpacked string `json:"unpacked,omitempty"`
-	Initrd   string `json:"initrd,omitempty"` // descriptor name, "" for none
-	Cmdline  string `json:"cmdline"`
-}
-
-// NIC is one virtio-net device on a TAP.
-type NIC struct {
-	ID    string `json:"id"`
-	TAP   string `json:"tap"`             // descriptor name
-	Vhost string `json:"vhost,omitempty"` // descriptor name of /dev/vhost-net, "" to work in user space
-	MAC   string `json:"mac"`
-	MTU   int    `json:"mtu,omitempty"` // 0 means 1500
-}
 
 // Vsock is the virtio-vsock device.
 type Vsock struct {

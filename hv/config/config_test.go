@@ -34,7 +34,17 @@ func TestValidate(t *testing.T) {
 		{"no name", func(m *config.Machine) { m.Name = "" }, qverr.Config, "name"},
 		{"path as name", func(m *config.Machine) { m.Name = "a/b" }, qverr.Config, "name"},
 		{"no CPU", func(m *config.Machine) { m.CPUs = 0 }, qverr.Config, "cpus"},
-		{"nine CPUs", func(m *config.Machine) { m.CPUs = 9 }, qverr.Config, "cpus"},
+		{"257 CPUs", func(m *config.Machine) { m.CPUs = 257 }, qverr.Config, "cpus"},
+		{"machine type", func(m *config.Machine) { m.Type = "qv-9" }, qverr.Unsupported, "type"},
+		{"topology", func(m *config.Machine) { m.CPU.Topology = config.Topology{Sockets: 2, Cores: 2, Threads: 1} }, qverr.Topology, "cpu.topology"},
+		{"three threads", func(m *config.Machine) { m.CPUs, m.CPU.Topology = 3, config.Topology{Sockets: 1, Cores: 1, Threads: 3} }, qverr.Topology, "cpu.topology"},
+		{"CPU model", func(m *config.Machine) { m.CPU.Model = "8086" }, qverr.Config, "cpu.model"},
+		{"CPU flag", func(m *config.Machine) { m.CPU.Features = []string{"+warp"} }, qverr.Config, "cpu.features"},
+		{"too many pins", func(m *config.Machine) { m.CPU.Pinning = [][]int{{0}, {0}, {0}} }, qverr.Config, "cpu.pinning"},
+		{"negative CPU", func(m *config.Machine) { m.CPU.Pinning = [][]int{{0}, {-1}} }, qverr.Config, "cpu.pinning"},
+		{"huge pages", func(m *config.Machine) { m.MemoryFrom.HugePage = "4M" }, qverr.Config, "memory_from.huge_page"},
+		{"part of a huge page", func(m *config.Machine) { m.MemoryFrom.HugePage, m.Memory = "1G", 1<<30+4096 }, qverr.Config, "memory_bytes"},
+		{"negative node", func(m *config.Machine) { m.MemoryFrom.Node = new(-1) }, qverr.Config, "memory_from.node"},
 		{"negative memory", func(m *config.Machine) { m.Memory = -4096 }, qverr.Config, "memory_bytes"},
 		{"little memory", func(m *config.Machine) { m.Memory = 16<<20 - 4096 }, qverr.Config, "memory_bytes"},
 		{"odd memory", func(m *config.Machine) { m.Memory++ }, qverr.Config, "memory_bytes"},
@@ -50,8 +60,24 @@ func TestValidate(t *testing.T) {
 		{"unknown cache", func(m *config.Machine) { m.Disks[1].Cache = "lazy" }, qverr.Config, "disks.cache"},
 		{"17 NICs", func(m *config.Machine) { m.NICs = make([]config.NIC, 17) }, qverr.Config, "nics"},
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
+		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
+		{"no slot for a balloon", func(m *config.Machine) {
+			m.Disks, m.NICs = many()
+			m.NICs, m.Balloon = m.NICs[:12], &config.Balloon{}
+		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
+		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
+		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
+		{"nine ports", func(m *config.Machine) { m.Ports = strings.Split("a b c d e f g h i", " ") }, qverr.Config, "console_ports"},
+		{"path as port", func(m *config.Machine) { m.Ports = []string{"a/b"} }, qverr.Config, "console_ports"},
+		{"same port", func(m *config.Machine) { m.Ports = []string{"a", "a"} }, qverr.Config, "console_ports"},
+		{"console as port", func(m *config.Machine) { m.Ports = []string{"serial"} }, qverr.Config, "console_ports"},
+		{"long port", func(m *config.Machine) { m.Ports = []string{strings.Repeat("x", 65)} }, qverr.Config, "console_ports"},
+		{"17 pairs", func(m *config.Machine) { m.NICs[0].Queues = 17 }, qverr.Config, "nics.queues"},
+		{"minus one pair", func(m *config.Machine) { m.NICs[0].Queues = -1 }, qverr.Config, "nics.queues"},
 		{"no MAC", func(m *config.Machine) { m.NICs[0].MAC = "" }, qverr.NetMAC, "nics.mac"},
 		{"multicast MAC", func(m *config.Machine) { m.NICs[0].MAC = "03:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
 		{"long MAC", func(m *config.Machine) { m.NICs[0].MAC = "02:00:00:00:00:00:00:01" }, qverr.NetMAC, "nics.mac"},
@@ -66,6 +92,14 @@ func TestValidate(t *testing.T) {
 		if !errors.Is(err, tc.code) || qverr.From(err).Details["path"] != tc.path {
 			t.Errorf("%s: %v (%v)", tc.name, err, qverr.From(err))
 		}
+	}
+}
+
+func TestQueueFiles(t *testing.T) {
+	m := machine()
+	m.NICs[0].Queues = 3
+	if got, want := m.Files()[6:12], []string{"t", "t/1", "t/2", "v", "v/1", "v/2"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

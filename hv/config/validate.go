@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net"
 	"strings"
 
 	"quantavirt/internal/qverr"
@@ -9,7 +8,7 @@ import (
 
 // Bounds of a machine.
 const (
-	MaxCPUs    = 8
+	MaxCPUs    = 256
 	MinMemory  = 16 << 20
 	MaxMemory  = 1 << 42
 	MaxDisks   = 16
@@ -20,8 +19,9 @@ const (
 	MinMTU     = 68
 	MaxMTU     = 65535
 	MinCID     = 3
-	// MaxDevices is how many disks and network devices there may be together: the
-	// PCI bus has 31 slots, and three are taken.
+	// MaxDevices is how many disks, network devices and functions of the host there
+	// may be together: the PCI bus has 31 slots, and three are taken; a balloon takes
+	// a fourth.
 	MaxDevices = 28
 )
 
@@ -31,18 +31,19 @@ func (m *Machine) Validate() error {
 	if m.Name == "" || strings.ContainsAny(m.Name, "/\x00") {
 		return bad("name", "%q is no name", m.Name)
 	}
-	if m.CPUs < 1 || m.CPUs > MaxCPUs {
-		return bad("cpus", "%d vCPUs: 1 to %d are possible", m.CPUs, MaxCPUs)
+	if m.Type != "" {
+		if err := CheckMachineType(m.Type); err != nil {
+			return qverr.From(err).With("path", "type")
+		}
 	}
-	if m.Memory < MinMemory || m.Memory > MaxMemory || m.Memory%4096 != 0 {
-		return bad("memory_bytes", "%d bytes of memory: a multiple of 4096 from 16 MiB to 4 TiB is needed", m.Memory)
+	if err := m.validateCPU(); err != nil {
+		return err
 	}
-	if m.Boot.Kernel == "" {
-		return bad("boot.kernel", "no kernel is named")
+	if err := m.validateMemory(); err != nil {
+		return err
 	}
-	if len(m.Boot.Cmdline) > MaxCmdline || strings.ContainsRune(m.Boot.Cmdline, 0) {
-		return bad("boot.cmdline", "the kernel command line has %d bytes, or a zero byte; %d are possible",
-			len(m.Boot.Cmdline), MaxCmdline)
+	if err := m.validateBoot(); err != nil {
+		return err
 	}
 	if err := m.validateDisks(); err != nil {
 		return err
@@ -50,8 +51,21 @@ func (m *Machine) Validate() error {
 	if err := m.validateNICs(); err != nil {
 		return err
 	}
-	if n := len(m.Disks) + len(m.NICs); n > MaxDevices {
-		return qverr.New(qverr.Limit, "%d disks and network devices: %d are possible together", n, MaxDevices).With("path", "disks")
+	if err := m.validateBalloon(); err != nil {
+		return err
+	}
+	if err := m.validatePorts(); err != nil {
+		return err
+	}
+	if err := m.validatePCI(); err != nil {
+		return err
+	}
+	most := MaxDevices
+	if m.Balloon != nil {
+		most--
+	}
+	if n := len(m.Disks) + len(m.NICs) + len(m.PCI); n > most {
+		return qverr.New(qverr.Limit, "%d disks, network devices and functions of the host: %d are possible together", n, most).With("path", "disks")
 	}
 	if m.Vsock != nil {
 		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
@@ -60,30 +74,6 @@ func (m *Machine) Validate() error {
 		if m.Vsock.Vhost == "" {
 			return bad("vsock.vhost", "no descriptor is named")
 		}
-	}
-	return nil
-}
-
-func (m *Machine) validateNICs() error {
-	if len(m.NICs) > MaxNICs {
-		return bad("nics", "%d network devices: %d are possible", len(m.NICs), MaxNICs)
-	}
-	seen := map[string]bool{}
-	for i, n := range m.NICs {
-		if n.ID == "" || seen[n.ID] {
-			return bad("nics.id", "network device %d has no id of its own (%q)", i, n.ID)
-		}
-		if n.TAP == "" {
-			return bad("nics.tap", "network device %s names no TAP", n.ID)
-		}
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-			return qverr.New(qverr.NetMAC, "network device %s: %q is no unicast MAC address", n.ID, n.MAC).With("path", "nics.mac")
-		}
-		if n.MTU != 0 && (n.MTU < MinMTU || n.MTU > MaxMTU) {
-			return qverr.New(qverr.NetMTU, "network device %s: MTU %d: %d to %d are possible", n.ID, n.MTU, MinMTU, MaxMTU).With("path", "nics.mtu")
-		}
-		seen[n.ID] = true
 	}
 	return nil
 }
@@ -99,15 +89,23 @@ func (m *Machine) Files() []string {
 			}
 		}
 	}
-	add(m.Boot.Kernel, m.Boot.Unpacked, m.Boot.Initrd, m.ConsoleLog, m.SerialLog)
+	add(m.Boot.files()...)
+	add(m.ConsoleLog, m.SerialLog)
 	for _, d := range m.Disks {
 		add(d.File)
 	}
-	for _, n := range m.NICs {
-		add(n.TAP, n.Vhost)
+	for i := range m.NICs {
+		add(m.NICs[i].TAPs()...)
+		add(m.NICs[i].Vhosts()...)
 	}
 	if m.Vsock != nil {
 		add(m.Vsock.Vhost)
+	}
+	if len(m.PCI) > 0 {
+		add(m.VFIO)
+	}
+	for _, p := range m.PCI {
+		add(p.Device)
 	}
 	return names
 }

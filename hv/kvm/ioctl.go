@@ -27,6 +27,7 @@ const (
 	ioCreatePIT2        = 0x4040ae77
 	ioIOEventFD         = 0x4040ae79
 	ioSetClock          = 0x4030ae7b
+	ioEnableCap         = 0x4068aea3
 	ioGetClock          = 0x8030ae7c
 	ioRun               = 0xae80
 	ioGetRegs           = 0x8090ae81

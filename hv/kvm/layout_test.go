@@ -21,6 +21,7 @@ func TestArgumentSizes(t *testing.T) {
 		{"lapic", ioGetLAPIC, unsafe.Sizeof(LAPIC{})},
 		{"set lapic", ioSetLAPIC, unsafe.Sizeof(LAPIC{})},
 		{"clock", ioGetClock, unsafe.Sizeof(clockData{})},
+		{"enable capability", ioEnableCap, unsafe.Sizeof(enableCap{})},
 		{"set clock", ioSetClock, unsafe.Sizeof(clockData{})},
 		{"cpuid header", ioSetCPUID2, unsafe.Offsetof(cpuid2{}.entries)},
 		{"msr header", ioSetMSRs, unsafe.Offsetof(msrList{}.entries)},

@@ -31,6 +31,7 @@ const (
 	CapKVMClockCtrl     = 76
 	CapSignalMSI        = 77
 	CapIOEventFDNoLen   = 100
+	CapX2APICAPI        = 129
 	CapImmediateExit    = 136
 )
 

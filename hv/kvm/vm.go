@@ -63,6 +63,28 @@ func (v *VM) CreateIRQChip() error {
 	return nil
 }
 
+// WideAPICIDs lets APIC ids have 32 bits: in the APIC state, in MSI routes (bits 8 to
+// 31 of the id are bits 40 to 63 of the address), and 255 is one CPU and not all.
+func (v *VM) WideAPICIDs() error {
+	const use32BitIDs, disableBroadcastQuirk = 1, 2
+	return v.enable(CapX2APICAPI, use32BitIDs|disableBroadcastQuirk)
+}
+
+// enable is KVM_ENABLE_CAP with one argument.
+func (v *VM) enable(capability uint32, arg uint64) error {
+	c := enableCap{capability: capability, args: [4]uint64{arg}}
+	if err := ioctlPtr(v.fd, ioEnableCap, unsafe.Pointer(&c)); err != nil {
+		return fail(qverr.VMCreate, fmt.Sprintf("enable capability %d", capability), err)
+	}
+	return nil
+}
+
+type enableCap struct {
+	capability, flags uint32
+	args              [4]uint64
+	_                 [64]uint8
+}
+
 // CreatePIT makes the timer at ports 40 to 43 and, by the speaker dummy flag,
 // port 61, whose bit 5 firmware and boot loaders measure time with.
 func (v *VM) CreatePIT() error {
@@ -194,7 +216,8 @@ type clockData struct {
 	_               [4]uint32
 }
 
-// CreateVCPU makes the vCPU with this id, which is also its APIC id.
+// CreateVCPU makes the vCPU with this id, which is also its APIC id. Not all ids
+// need be there.
 func (v *VM) CreateVCPU(id int) (*VCPU, error) {
 	fd, err := ioctl(v.fd, ioCreateVCPU, uintptr(id))
 	if err != nil {

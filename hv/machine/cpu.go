@@ -9,9 +9,10 @@ import (
 
 // entryPoint is how the first vCPU starts.
 type entryPoint struct {
-	long bool   // 64-bit mode with identity-mapped tables, else 32-bit without paging
-	rip  uint64 // first instruction
-	arg  uint64 // RSI in 64-bit mode, EBX in 32-bit mode
+	reset bool   // as after power-on; the rest does not count
+	long  bool   // 64-bit mode with identity-mapped tables, else 32-bit without paging
+	rip   uint64 // first instruction
+	arg   uint64 // RSI in 64-bit mode, EBX in 32-bit mode
 }
 
 const (
@@ -52,15 +53,15 @@ func (m *Machine) makeVCPUs(entry entryPoint) (list []*vcpu, err error) {
 		}
 	}()
 	for id := range m.opts.CPUs {
-		c, err := m.vm.CreateVCPU(id)
+		c, err := m.vm.CreateVCPU(int(m.topo.apicID(id)))
 		if err != nil {
 			return list, err
 		}
 		list = append(list, &vcpu{m: m, id: id, kvm: c, counters: m.counters[id]})
-		if err := setUpCPU(c, cpuidFor(m.cpuid, id)); err != nil {
+		if err := setUpCPU(c, m.topo.cpuidFor(m.cpuid, id), entry.reset); err != nil {
 			return list, err
 		}
-		if id == 0 {
+		if id == 0 && !entry.reset {
 			if err := setEntry(c, entry); err != nil {
 				return list, err
 			}
@@ -69,10 +70,13 @@ func (m *Machine) makeVCPUs(entry entryPoint) (list []*vcpu, err error) {
 	return list, nil
 }
 
-// setUpCPU does what firmware would have done on each CPU.
-func setUpCPU(c *kvm.VCPU, leaves []kvm.CPUIDEntry) error {
+// setUpCPU does what firmware would have done on each CPU, unless there is one.
+func setUpCPU(c *kvm.VCPU, leaves []kvm.CPUIDEntry, firmware bool) error {
 	if err := c.SetCPUID(leaves); err != nil {
 		return err
+	}
+	if firmware {
+		return c.SetMSRs([]kvm.MSR{{Index: msrMiscEnable, Value: miscFastString}})
 	}
 	if err := c.SetMSRs([]kvm.MSR{
 		{Index: msrMiscEnable, Value: miscFastString},

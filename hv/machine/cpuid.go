@@ -1,8 +1,7 @@
 package machine
 
 import (
-	"math/bits"
-
+	"quantavirt/hv/cpumodel"
 	"quantavirt/hv/kvm"
 )
 
@@ -12,112 +11,107 @@ const (
 	leafCache       = 0x4
 	leafTopology    = 0xb
 	leafTopologyV2  = 0x1f
+	leafKVMFeatures = 0x4000_0001
 	leafAMDFeatures = 0x8000_0001
 	leafAMDSizes    = 0x8000_0008
 	leafAMDCache    = 0x8000_001d
 	leafAMDTopology = 0x8000_001e
 	leafAMDExtTopo  = 0x8000_0026
 
-	bitVMX         = 1 << 5  // leaf 1 ECX
-	bitX2APIC      = 1 << 21 // leaf 1 ECX
-	bitTSCDeadline = 1 << 24 // leaf 1 ECX
-	bitHypervisor  = 1 << 31 // leaf 1 ECX
-	bitHTT         = 1 << 28 // leaf 1 EDX
-	bitCmpLegacy   = 1 << 1  // leaf 0x80000001 ECX
-	bitSVM         = 1 << 2  // leaf 0x80000001 ECX
+	bitHTT       = 1 << 28 // leaf 1 EDX
+	bitExtDestID = 1 << 15 // leaf 0x40000001 EAX: MSIs have 15 bits of APIC id
+	bitCmpLegacy = 1 << 1  // leaf 0x80000001 ECX
 
 	defaultPhysBits = 36
 )
 
-// filterCPUID makes what the guest sees of what host and KVM offer: one socket
-// of count cores, no nested virtualization, and the timers that KVM emulates
-// whether the host has them or not.
-func filterCPUID(supported []kvm.CPUIDEntry, count int) []kvm.CPUIDEntry {
-	list := make([]kvm.CPUIDEntry, 0, len(supported)+2)
+// filterCPUID makes what the guest sees of what host and KVM offer, features being
+// chosen already (package cpumodel): its topology.
+func filterCPUID(supported []kvm.CPUIDEntry, t topology) []kvm.CPUIDEntry {
+	amd := cpumodel.AMD(supported)
+	list := make([]kvm.CPUIDEntry, 0, len(supported)+6)
+	many := t.perSocket() > 1
 	for _, e := range supported {
 		switch e.Function {
 		case leafTopology, leafTopologyV2:
 			continue // made anew below
 		case leafAMDExtTopo:
-			continue // of the host; the guest finds its own in the others
+			continue // of the host; the guest finds its topology in the others
+		case 0:
+			e.EAX = max(e.EAX, leafTopology)
 		case leafFeatures:
-			e.ECX = e.ECX&^bitVMX | bitX2APIC | bitTSCDeadline | bitHypervisor
-			e.EBX = e.EBX&0xffff | uint32(count)<<16
-			e.EDX &^= bitHTT
-			if count > 1 {
-				e.EDX |= bitHTT
-			}
+			e.EBX = e.EBX&0xff00 | uint32(min(t.perSocket(), 255))<<16
+			e.EDX = with(e.EDX, bitHTT, many)
 		case leafCache:
-			e.EAX = coresInCache(e.EAX, count)
+			e.EAX = t.sharedCache(e.EAX)
+		case leafKVMFeatures:
+			e.EAX = with(e.EAX, bitExtDestID, t.wide())
 		case leafAMDFeatures:
-			e.ECX &^= bitSVM | bitCmpLegacy
-			if count > 1 {
-				e.ECX |= bitCmpLegacy
-			}
+			e.ECX = with(e.ECX, bitCmpLegacy, amd && many)
 		case leafAMDSizes:
-			e.ECX = e.ECX&^0xf0ff | uint32(count-1) | uint32(idBits(count))<<12
+			if amd {
+				e.ECX = e.ECX&^0xf0ff | uint32(t.perSocket()-1) | uint32(t.packageBits())<<12
+			}
 		case leafAMDCache:
-			e.EAX = coresInCache(e.EAX, count) & 0x03ff_ffff // the field above is Intel's alone
+			e.EAX = t.sharedCache(e.EAX) & 0x03ff_ffff // the field above is Intel's alone
 		}
 		list = append(list, e)
 	}
-	top := uint32(0)
-	for _, e := range list {
-		if e.Function == 0 {
-			top = e.EAX
-		}
-	}
-	for _, leaf := range []uint32{leafTopology, leafTopologyV2} {
-		if top >= leaf {
-			list = append(list, topology(leaf, count)...)
-		}
+	list = append(list, t.leaf(leafTopology)...)
+	if list[0].Function == 0 && list[0].EAX >= leafTopologyV2 {
+		list = append(list, t.leaf(leafTopologyV2)...)
 	}
 	return list
 }
 
-// idBits is how many bits of an APIC id number count cores.
-func idBits(count int) int { return bits.Len(uint(count - 1)) }
+func with(register, bit uint32, set bool) uint32 {
+	if set {
+		return register | bit
+	}
+	return register &^ bit
+}
 
-// coresInCache sets who shares a cache: level 1 and 2 belong to one core, higher
-// ones to all, and the socket has room for count cores.
-func coresInCache(eax uint32, count int) uint32 {
+// sharedCache sets who shares a cache: levels 1 and 2 belong to one core, higher
+// ones to all of a socket, which has room for its cores.
+func (t topology) sharedCache(eax uint32) uint32 {
 	if eax&0x1f == 0 {
 		return eax // no more caches
 	}
-	eax &= 0x3fff
-	room := uint32(1)<<idBits(count) - 1
+	sharing := t.threadBits
 	if eax>>5&7 >= 3 {
-		eax |= room << 14
+		sharing = t.packageBits()
 	}
-	return eax | room<<26
+	return eax&0x3fff | (1<<sharing-1)<<14 | uint32(1<<min(t.coreBits, 6)-1)<<26
 }
 
-// topology is a leaf with two levels: threads (one a core) and cores. EDX gets
-// each vCPU's own id.
-func topology(leaf uint32, count int) []kvm.CPUIDEntry {
-	level := func(index, shift, n, kind uint32) kvm.CPUIDEntry {
-		return kvm.CPUIDEntry{Function: leaf, Index: index, Flags: kvm.CPUIDSignificantIndex,
-			EAX: shift, EBX: n, ECX: index | kind<<8}
+// leaf is a leaf with two levels, threads and cores, and the end. EDX gets each
+// vCPU's own id.
+func (t topology) leaf(function uint32) []kvm.CPUIDEntry {
+	level := func(index uint32, shift, n int, kind uint32) kvm.CPUIDEntry {
+		return kvm.CPUIDEntry{Function: function, Index: index, Flags: kvm.CPUIDSignificantIndex,
+			EAX: uint32(shift), EBX: uint32(n), ECX: index | kind<<8}
 	}
 	return []kvm.CPUIDEntry{
-		level(0, 0, 1, 1),
-		level(1, uint32(idBits(count)), uint32(count), 2),
+		level(0, t.threadBits, t.Threads, 1),
+		level(1, t.packageBits(), t.perSocket(), 2),
 		level(2, 0, 0, 0),
 	}
 }
 
-// cpuidFor puts the ids of vCPU id into the list.
-func cpuidFor(list []kvm.CPUIDEntry, id int) []kvm.CPUIDEntry {
+// cpuidFor puts the ids of vCPU index into the list.
+func (t topology) cpuidFor(list []kvm.CPUIDEntry, index int) []kvm.CPUIDEntry {
 	own := make([]kvm.CPUIDEntry, len(list))
 	copy(own, list)
+	id := t.apicID(index)
 	for i := range own {
 		switch e := &own[i]; e.Function {
 		case leafFeatures:
-			e.EBX = e.EBX&0x00ff_ffff | uint32(id)<<24
+			e.EBX = e.EBX&0x00ff_ffff | id<<24
 		case leafTopology, leafTopologyV2:
-			e.EDX = uint32(id)
+			e.EDX = id
 		case leafAMDTopology:
-			e.EAX, e.EBX, e.ECX = uint32(id), uint32(id), 0
+			core, socket := index/t.Threads%t.Cores, index/t.perSocket()
+			e.EAX, e.EBX, e.ECX = id, uint32(core)|uint32(t.Threads-1)<<8, uint32(socket)
 		}
 	}
 	return own

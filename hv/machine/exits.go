@@ -47,7 +47,7 @@ func (v *vcpu) exitError() error {
 		// The first entry is VMLAUNCH on Intel, later ones are VMRESUME; the
 		// distinction helps with VMRUN too.
 		code := qverr.VMResumeInsn
-		if v.counters.exits.Load() == 1 {
+		if v.counters.total() == 1 {
 			code = qverr.VMLaunchInsn
 		}
 		e = qverr.New(code, "vCPU %d: the hardware refuses to enter the guest: %#x", v.id, v.kvm.Reason()).

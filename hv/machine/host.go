@@ -28,6 +28,7 @@ type host struct {
 	routes  map[uint32]pci.Message
 	irqs    map[irq]bool
 	bells   map[bell]bool
+	slots   map[uint64]memorySlot // by guest address
 }
 
 type irq struct {
@@ -40,10 +41,19 @@ type bell struct {
 	size, fd int
 }
 
+// memorySlot is memory of a device in KVM.
+type memorySlot struct {
+	slot uint32
+	mem  []byte
+}
+
+// deviceSlots is where KVM's memory slots of devices begin; those before are RAM.
+const deviceSlots = 256
+
 var _ pci.Host = (*host)(nil)
 
 func newHost(vm *kvm.VM) *host {
-	return &host{vm: vm, nextGSI: ioapicPins, routes: map[uint32]pci.Message{}, irqs: map[irq]bool{}, bells: map[bell]bool{}}
+	return &host{vm: vm, nextGSI: ioapicPins, routes: map[uint32]pci.Message{}, irqs: map[irq]bool{}, bells: map[bell]bool{}, slots: map[uint64]memorySlot{}}
 }
 
 func hostAddr(data []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&data[0]))) }
@@ -79,7 +89,7 @@ func (h *host) setRoutes() error {
 	list := chipRoutes()
 	first := len(list)
 	for gsi, msg := range h.routes {
-		list = append(list, kvm.Route{GSI: gsi, MSI: true, Addr: msg.Addr, Data: msg.Data})
+		list = append(list, kvm.Route{GSI: gsi, MSI: true, Addr: wideDestination(msg.Addr), Data: msg.Data})
 	}
 	sort.Slice(list[first:], func(i, j int) bool { return list[first+i].GSI < list[first+j].GSI })
 	return h.vm.SetRoutes(list)
@@ -96,6 +106,9 @@ func (h *host) move(vm *kvm.VM) error {
 	}
 	for b := range h.bells {
 		errs = append(errs, vm.AttachIOEvent(b.addr, b.size, b.fd))
+	}
+	for addr, m := range h.slots {
+		errs = append(errs, vm.SetMemory(kvm.MemoryRegion{Slot: m.slot, GPA: addr, Size: uint64(len(m.mem)), HostAddr: hostAddr(m.mem)}))
 	}
 	return errors.Join(errs...)
 }
@@ -173,4 +186,45 @@ func (h *host) DetachDoorbell(addr uint64, size, fd int) error {
 	defer h.mu.Unlock()
 	delete(h.bells, bell{addr, size, fd})
 	return h.vm.DetachIOEvent(addr, size, fd)
+}
+
+// wideDestination moves bits 8 to 14 of an APIC id from where a guest puts them when
+// CPUID offers it (bits 5 to 11 of the address, in a message that is not in
+// remappable format) to where KVM wants them (bits 40 to 46). A guest that was not
+// offered it leaves them zero.
+func wideDestination(addr uint64) uint64 {
+	const remappable, ext = 1 << 4, 0x7f << 5
+	if addr>>32 != 0 || addr&remappable != 0 {
+		return addr
+	}
+	return addr&^ext | addr&ext<<35
+}
+
+func (h *host) MapMemory(addr uint64, mem []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	used := map[uint32]bool{}
+	for _, m := range h.slots {
+		used[m.slot] = true
+	}
+	slot := uint32(deviceSlots)
+	for used[slot] {
+		slot++
+	}
+	if err := h.vm.SetMemory(kvm.MemoryRegion{Slot: slot, GPA: addr, Size: uint64(len(mem)), HostAddr: hostAddr(mem)}); err != nil {
+		return err
+	}
+	h.slots[addr] = memorySlot{slot, mem}
+	return nil
+}
+
+func (h *host) UnmapMemory(addr uint64, mem []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, ok := h.slots[addr]
+	if !ok || len(m.mem) != len(mem) {
+		return qverr.New(qverr.NoEnt, "no device has %#x bytes of memory at %#x", len(mem), addr)
+	}
+	delete(h.slots, addr)
+	return h.vm.SetMemory(kvm.MemoryRegion{Slot: m.slot, GPA: addr})
 }

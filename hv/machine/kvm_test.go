@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/kvm"
 	"quantavirt/hv/pci"
 	"quantavirt/internal/qverr"
 )
@@ -33,14 +34,28 @@ func print32(s string) string { // mov $0x3f8, %dx; then mov and out for each by
 
 // output is what the guest printed.
 type output struct {
-	mu sync.Mutex
-	b  strings.Builder
+	mu      sync.Mutex
+	b       strings.Builder
+	want    int
+	reached chan struct{}
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.b.Write(p)
+	n, err := o.b.Write(p)
+	if o.reached != nil && o.b.Len() >= o.want {
+		close(o.reached)
+		o.reached = nil
+	}
+	return n, err
+}
+
+// after is closed when n bytes were printed. The guest does not run yet.
+func (o *output) after(n int) <-chan struct{} {
+	c := make(chan struct{})
+	o.want, o.reached = n, c
+	return c
 }
 
 func (o *output) String() string {
@@ -49,21 +64,28 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// newGuest makes a machine that runs code. It needs a CPU that can virtualize: a
-// /dev/kvm alone proves nothing.
-func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+// realKVM opens KVM. It needs a CPU that can virtualize: a /dev/kvm alone proves
+// nothing.
+func realKVM(t *testing.T) *os.File {
 	t.Helper()
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	if !strings.Contains(string(info), " svm") && !strings.Contains(string(info), " vmx") {
 		t.Skip("this CPU has no hardware virtualization")
 	}
-	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	dev, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		t.Skipf("no KVM: %v", err)
 	}
-	t.Cleanup(func() { kvm.Close() })
+	t.Cleanup(func() { dev.Close() })
+	return dev
+}
+
+// newGuest makes a machine that runs code.
+func newGuest(t *testing.T, cpus int, code string) (*Machine, *output) {
+	t.Helper()
+	dev := realKVM(t)
 	out := &output{}
-	m, err := New(Options{CPUs: cpus, Memory: 16 << 20, KVM: kvm, Kernel: tempFile(t, testELF([]byte(code), true)), Serial: out})
+	m, err := New(Options{CPUs: cpus, Memory: 16 << 20, KVM: dev, Kernel: tempFile(t, testELF([]byte(code), true)), Serial: out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,17 +123,31 @@ func TestPrintAndPowerOff(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 	s := m.Stats()
-	if s.VCPUs[0].IO < 6 || s.Touched == 0 || s.FirstEntry.IsZero() {
+	if s.VCPUs[0].Exits[kvm.ExitIO] < 6 || s.VCPUs[0].Total() < 6 || s.Touched == 0 || s.FirstEntry.IsZero() {
 		t.Errorf("%+v", s)
 	}
 	t.Logf("start to first entry: %v", s.FirstEntry.Sub(begin.Round(0)))
 }
 
 func TestTripleFault(t *testing.T) {
-	m, _ := newGuest(t, 2, triple)
+	m, _ := newGuest(t, 2, print32("abc")+triple)
 	start(t, m)
-	if e := wait(t, m, TripleFault); !errors.Is(e.Err, qverr.TripleFault) {
+	e := wait(t, m, TripleFault)
+	if !errors.Is(e.Err, qverr.TripleFault) {
 		t.Error(e.Err)
+	}
+	c := e.Crash
+	if c == nil || c.VCPU != 0 || len(c.VCPUs) != 2 || c.VCPUs[0].Err != nil || c.RegistersReset != m.system.AMD() {
+		t.Fatalf("%+v", c)
+	}
+	last := c.VCPUs[0].Last
+	if n := len(last); n < 4 || last[n-1].Reason != kvm.ExitShutdown ||
+		last[n-2] != (LastExit{Reason: kvm.ExitIO, Addr: portCOM1, Size: 1, Write: true, Data: 'c'}) {
+		t.Errorf("%+v", last)
+	}
+	// Registers after an INIT are those of the reset vector.
+	if c.RegistersReset && (c.VCPUs[0].Regs.RIP != 0xfff0 || c.VCPUs[0].Sregs.CS.Selector != 0xf000) {
+		t.Errorf("%+v", c.VCPUs[0].Regs)
 	}
 }
 
@@ -161,6 +197,25 @@ func TestGuestReset(t *testing.T) {
 	}
 }
 
+// TestResetLoop has a guest that does nothing but reset: it is slowed down, and can be
+// ended all the same.
+func TestResetLoop(t *testing.T) {
+	m, out := newGuest(t, 1, print32("x")+"\xb0\xfe\xe6\x64"+halt) // mov $0xfe, %al; out %al, $0x64
+	seen := out.after(1 + resetBurst + 2)
+	begin := time.Now()
+	start(t, m)
+	select {
+	case <-seen:
+	case <-time.After(time.Minute):
+		t.Fatalf("%d resets", m.Stats().Resets)
+	}
+	if took := time.Since(begin); took < 1500*time.Millisecond {
+		t.Errorf("%d resets in %v", m.Stats().Resets, took)
+	}
+	m.Quit()
+	wait(t, m, Quit)
+}
+
 func TestPauseResume(t *testing.T) {
 	for name, code := range map[string]string{"computing": spin, "port access": spinIO, "halted": halt} {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +229,7 @@ func TestPauseResume(t *testing.T) {
 				if err := m.Pause(); !errors.Is(err, qverr.State) {
 					t.Fatalf("second pause: %v", err)
 				}
-				if after := m.Stats(); after.VCPUs[0].Exits != before.VCPUs[0].Exits {
+				if after := m.Stats(); after.VCPUs[0].Total() != before.VCPUs[0].Total() {
 					t.Fatal("a paused vCPU exits")
 				}
 				if i == 25 {
@@ -245,9 +300,10 @@ func TestGuestErrors(t *testing.T) {
 	for _, c := range []struct {
 		name, code string
 		want       qverr.Code
+		rip        uint64
 	}{
-		{"code where no memory is", "\xb8\x00\x00\x00\xe0\xff\xe0", qverr.VMExit},  // mov $0xe0000000, %eax; jmp *%eax
-		{"memory that is gone", "\xa1\x00\x00\x20\x00" + halt, qverr.EPTViolation}, // mov 0x200000, %eax
+		{"code where no memory is", "\xb8\x00\x00\x00\xe0\xff\xe0", qverr.VMExit, 0xe000_0000}, // mov $0xe0000000, %eax; jmp *%eax
+		{"memory that is gone", "\xa1\x00\x00\x20\x00" + halt, qverr.EPTViolation, 0x10_0000},  // mov 0x200000, %eax
 	} {
 		m, _ := newGuest(t, 1, c.code)
 		page, err := m.Memory().Slice(0x20_0000, 0x1000)
@@ -258,8 +314,13 @@ func TestGuestErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		start(t, m)
-		if e := wait(t, m, Failed); !errors.Is(e.Err, c.want) {
+		e := wait(t, m, Failed)
+		if !errors.Is(e.Err, c.want) {
 			t.Errorf("%s: %v", c.name, e.Err)
+		}
+		// Here the registers are the guest's.
+		if rip := e.Crash.VCPUs[0].Regs.RIP; e.Crash.RegistersReset || rip != c.rip {
+			t.Errorf("%s: rip %#x", c.name, rip)
 		}
 	}
 }
@@ -275,7 +336,7 @@ func TestNewRefuses(t *testing.T) {
 		code qverr.Code
 	}{
 		{Options{CPUs: 0, Memory: 64 << 20}, qverr.Topology},
-		{Options{CPUs: 9, Memory: 64 << 20}, qverr.Topology},
+		{Options{CPUs: 257, Memory: 64 << 20}, qverr.Topology},
 		{Options{CPUs: 1, Memory: 4096}, qverr.Inval},
 		{Options{CPUs: 1, Memory: 64 << 20, KVM: null}, qverr.NoVMX},
 	} {

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"time"
 
 	"quantavirt/internal/qverr"
 )
@@ -9,6 +10,7 @@ import (
 // event is what a vCPU, a device or KVM wants of the machine as a whole.
 type event struct {
 	generation int // of the vCPUs that sent it; -1 from elsewhere
+	vcpu       int // that sent it; -1 from elsewhere
 	kind       eventKind
 	err        error
 }
@@ -33,7 +35,7 @@ func (m *Machine) post(e event) {
 
 // Fail ends the machine because of err, which carries a catalogue code.
 func (m *Machine) Fail(err error) {
-	m.post(event{generation: -1, kind: eventFailure, err: err})
+	m.post(event{generation: -1, vcpu: -1, kind: eventFailure, err: err})
 }
 
 // Start places the BARs, loads the kernel and runs the vCPUs.
@@ -43,7 +45,7 @@ func (m *Machine) Start() error {
 	if s := m.State(); s != Built {
 		return qverr.New(qverr.State, "start: the machine is %s", s)
 	}
-	if err := m.bus.Place(); err != nil {
+	if err := m.placeBARs(); err != nil {
 		return err
 	}
 	if err := m.launch(Running); err != nil {
@@ -52,6 +54,15 @@ func (m *Machine) Start() error {
 	m.wg.Go(m.supervise)
 	m.setState(Running)
 	return nil
+}
+
+// placeBARs does as firmware does where there is none.
+func (m *Machine) placeBARs() error {
+	if m.firmware != nil {
+		m.bus.Settle()
+		return nil
+	}
+	return m.bus.Place()
 }
 
 // load loads the guest, or waits until New has; m.ctl is held.
@@ -95,7 +106,33 @@ func (m *Machine) supervise() {
 		case <-m.done:
 			return
 		case e := <-m.events:
+			if e.kind == eventReset {
+				m.slowDown()
+			}
 			m.handle(e)
+		}
+	}
+}
+
+// How often a guest may reset the machine: so many times at once, then so often a
+// second. A guest that does nothing else would keep a CPU busy with loading it.
+const (
+	resetRate  = 1
+	resetBurst = 8
+)
+
+// slowDown waits until the guest may reset the machine, or the machine has ended.
+func (m *Machine) slowDown() {
+	for {
+		wait := m.pace.Delay(1, time.Now())
+		if wait == 0 {
+			return
+		}
+		m.log.Warn("the guest resets the machine over and over", "wait", wait)
+		select {
+		case <-m.done:
+			return
+		case <-time.After(wait):
 		}
 	}
 }
@@ -110,14 +147,14 @@ func (m *Machine) handle(e event) {
 	case eventReset:
 		m.log.Info("the guest resets the machine")
 		if err := m.reset(); err != nil {
-			m.end(Exit{Failed, err})
+			m.end(Exit{Reason: Failed, Err: err})
 		}
 	case eventPowerOff:
 		m.end(Exit{Reason: PoweredOff})
 	case eventTripleFault:
-		m.end(Exit{TripleFault, e.err})
+		m.crash(TripleFault, e)
 	case eventFailure:
-		m.end(Exit{Failed, e.err})
+		m.crash(Failed, e)
 	}
 }
 
@@ -154,7 +191,7 @@ func (m *Machine) Reset() error {
 		return qverr.New(qverr.State, "reset: the machine is %s", s)
 	}
 	if err := m.reset(); err != nil {
-		m.end(Exit{Failed, err})
+		m.end(Exit{Reason: Failed, Err: err})
 		return err
 	}
 	return nil
@@ -177,6 +214,9 @@ func (m *Machine) reset() error {
 	m.uart.Reset()
 	m.pm.reset()
 	m.rtc.reset()
+	if m.firmware != nil {
+		m.firmware.reset()
+	}
 	if err := m.bus.Reset(); err != nil {
 		return err
 	}

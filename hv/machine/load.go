@@ -17,6 +17,9 @@ type initrdRange struct{ addr, size uint64 }
 // loadGuest fills the memory as a boot loader and firmware would have: kernel,
 // initrd, command line, ACPI tables, memory map. RAM is zero before.
 func (m *Machine) loadGuest() (entryPoint, error) {
+	if m.firmware != nil {
+		return m.loadFirmware()
+	}
 	k, err := parseKernel(m.opts.Kernel)
 	if err != nil {
 		return entryPoint{}, err
@@ -116,16 +119,7 @@ func readSparse(f *os.File, dst []byte, off int64) error {
 
 // writeACPI puts the tables where the RSDP is looked for.
 func (m *Machine) writeACPI() error {
-	w := windows(m.mem, physBits(m.cpuid))
-	blob, err := acpi.Build(acpi.Config{
-		CPUs: m.opts.CPUs,
-		ECAM: acpi.Range{Base: ecamBase, Size: ecamSize},
-		Low:  acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
-		High: acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
-		PM:   portPM, Reset: portReset, ResetValue: cf9Reset | 2,
-		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
-		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
-	}, tablesStart)
+	blob, err := acpi.Build(m.acpiConfig(), tablesStart)
 	if err != nil {
 		return err
 	}
@@ -133,4 +127,18 @@ func (m *Machine) writeACPI() error {
 		return qverr.New(qverr.VMCreate, "%d bytes of ACPI tables have no room", len(blob))
 	}
 	return m.mem.WriteAt(blob, tablesStart)
+}
+
+// acpiConfig is the machine as the tables describe it.
+func (m *Machine) acpiConfig() acpi.Config {
+	w := windows(m.mem, physBits(m.cpuid))
+	return acpi.Config{
+		APICIDs: m.topo.apicIDs(),
+		ECAM:    acpi.Range{Base: ecamBase, Size: ecamSize},
+		Low:     acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
+		High:    acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
+		PM:      portPM, Reset: portReset, ResetValue: cf9Reset | 2,
+		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
+		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
+	}
 }

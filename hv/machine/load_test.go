@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"quantavirt/hv/config"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/internal/qverr"
@@ -16,7 +17,7 @@ import (
 // loader is a machine without KVM that can load a kernel.
 func loader(t *testing.T, size int64, kernel, initrd []byte, cmdline string) *Machine {
 	t.Helper()
-	m := &Machine{opts: Options{CPUs: 2, Cmdline: cmdline, Kernel: tempFile(t, kernel)}}
+	m := &Machine{topo: newTopology(config.Topology{}, 2), opts: Options{CPUs: 2, Cmdline: cmdline, Kernel: tempFile(t, kernel)}}
 	if initrd != nil {
 		m.opts.Initrd = tempFile(t, initrd)
 	}

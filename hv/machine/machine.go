@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"quantavirt/hv/config"
+	"quantavirt/hv/cpumodel"
+	"quantavirt/hv/internal/allowance"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/pci"
@@ -18,9 +20,12 @@ import (
 
 // Options are all that a machine is made of, besides its PCI devices.
 type Options struct {
-	CPUs    int    // 1 to 8
+	CPUs    int // 1 to config.MaxCPUs
+	CPU     config.CPU
 	Memory  int64  // bytes
 	Cmdline string // of the kernel
+	// MemoryFrom is where memory comes from on the host.
+	MemoryFrom config.MemoryFrom
 
 	KVM *os.File // /dev/kvm
 	// Kernel is a bzImage, which unpacks itself in the guest, or an ELF file
@@ -30,6 +35,8 @@ type Options struct {
 	// instead of having the guest unpack the kernel. nil for none.
 	Unpacked *os.File
 	Initrd   *os.File // nil for none
+	// Firmware is started instead of a kernel, which is then not needed; nil for none.
+	Firmware *Firmware
 
 	// Serial gets what the guest prints on COM1. It must not block.
 	Serial io.Writer
@@ -74,6 +81,7 @@ func (r Reason) String() string {
 type Exit struct {
 	Reason Reason
 	Err    error
+	Crash  *Crash // for TripleFault and Failed, unless there were no vCPUs
 }
 
 // Machine is one virtual machine. Its methods may be called from any goroutine.
@@ -81,6 +89,7 @@ type Machine struct {
 	opts   Options
 	log    *slog.Logger
 	system *kvm.System
+	topo   topology
 	cpuid  []kvm.CPUIDEntry
 	mem    *memory.Memory
 	host   *host
@@ -89,10 +98,13 @@ type Machine struct {
 	pm     *powerManagement
 	rtc    *clockChip
 	ports  []portRange
+	// firmware is nil when a kernel is started directly.
+	firmware *firmware
 
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
+	pace   *allowance.Allowance // of resets by the guest
 	done   chan struct{}
 	wg     sync.WaitGroup // the supervisor
 
@@ -126,7 +138,14 @@ func New(o Options) (*Machine, error) {
 	if o.Memory < config.MinMemory {
 		return nil, qverr.New(qverr.Inval, "%d bytes of memory: at least %d are needed", o.Memory, config.MinMemory)
 	}
-	m := &Machine{opts: o, log: o.Log, events: make(chan event, config.MaxCPUs+1), done: make(chan struct{})}
+	if err := o.CPU.Topology.Check(o.CPUs); err != nil {
+		return nil, err
+	}
+	if err := checkPinning(o.CPU.Pinning); err != nil {
+		return nil, err
+	}
+	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{}),
+		pace: allowance.New(resetRate, resetBurst)}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -149,13 +168,21 @@ func (m *Machine) build() (err error) {
 	if err != nil {
 		return err
 	}
-	m.cpuid = filterCPUID(supported, m.opts.CPUs)
-	if m.mem, err = memory.New(m.opts.Memory); err != nil {
+	if supported, err = cpumodel.Apply(supported, m.opts.CPU.Model, m.opts.CPU.Features); err != nil {
+		return err
+	}
+	m.cpuid = filterCPUID(supported, m.topo)
+	if m.mem, err = memory.NewFrom(m.opts.Memory, memory.Options{HugePage: m.opts.MemoryFrom.PageBytes(), Node: m.opts.MemoryFrom.Node}); err != nil {
 		return err
 	}
 	bits := physBits(m.cpuid)
 	if last := m.mem.Regions()[len(m.mem.Regions())-1]; last.End() > 1<<bits {
 		return qverr.New(qverr.Limit, "%d bytes of memory: the host's CPU gives guests %d address bits", m.opts.Memory, bits)
+	}
+	if m.opts.Firmware != nil {
+		if err := m.addFirmware(); err != nil {
+			return err
+		}
 	}
 	m.first = make(chan loaded, 1)
 	go func() {
@@ -182,6 +209,9 @@ func (m *Machine) build() (err error) {
 
 // newVM makes the kernel's object: memory slots, interrupt controllers, timer.
 func (m *Machine) newVM() (*kvm.VM, error) {
+	if most := m.system.Check(kvm.CapMaxVCPUs); m.opts.CPUs > most {
+		return nil, qverr.New(qverr.Limit, "%d vCPUs: KVM on this host gives a VM at most %d", m.opts.CPUs, most)
+	}
 	vm, err := m.system.CreateVM()
 	if err != nil {
 		return nil, err
@@ -198,6 +228,11 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 			return err
 		}
 	}
+	if m.topo.wide() {
+		if err := vm.WideAPICIDs(); err != nil {
+			return err
+		}
+	}
 	if err := vm.CreateIRQChip(); err != nil {
 		return err
 	}
@@ -208,6 +243,9 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 		if err := vm.SetMemory(kvm.MemoryRegion{Slot: uint32(i), GPA: r.GPA, Size: r.Size, HostAddr: hostAddr(r.Data)}); err != nil {
 			return err
 		}
+	}
+	if m.firmware != nil {
+		return m.mapFirmware(vm)
 	}
 	return nil
 }
@@ -256,6 +294,9 @@ func (m *Machine) Close() {
 	}
 	if m.vm != nil {
 		_ = m.vm.Close()
+	}
+	if m.firmware != nil {
+		m.firmware.close()
 	}
 	if m.mem != nil {
 		_ = m.mem.Close()

@@ -36,7 +36,7 @@ type portRange struct {
 
 // portMap lists the devices on ports, by ascending port.
 func (m *Machine) portMap() []portRange {
-	return []portRange{
+	list := []portRange{
 		{portKBD, 1, resetPort{pulse: func(v uint8) bool { return v == kbdPulseReset }, read: 0xff}},
 		{portCMOS, 2, m.rtc},
 		// Bit 1 is A20; firmware writes back what it reads, so bit 0 must
@@ -46,6 +46,9 @@ func (m *Machine) portMap() []portRange {
 		{portPM, pmPorts, m.pm},
 		{portConfig, 8, configPort{m}},
 	}
+	list = append(list, m.firmwarePorts()...)
+	sort.Slice(list, func(i, j int) bool { return list[i].first < list[j].first })
+	return list
 }
 
 // portAccess serves an access to a port, which may be a string of them.

@@ -12,11 +12,18 @@ import (
 
 // VCPUStats counts what one vCPU did since Start, over all resets.
 type VCPUStats struct {
-	Exits       uint64        // returns of KVM_RUN for whatever reason
-	IO          uint64        // exits for a port access
-	MMIO        uint64        // exits for a memory-mapped register
-	Interrupted uint64        // exits by a signal
-	CPUTime     time.Duration // of its thread, guest and host together
+	// Exits counts returns of KVM_RUN by their reason, KVM_EXIT_*; those by a signal
+	// are ExitIntr.
+	Exits   [kvm.MaxReason]uint64
+	CPUTime time.Duration // of its thread, guest and host together
+}
+
+// Total is the number of all exits.
+func (s *VCPUStats) Total() (n uint64) {
+	for _, e := range s.Exits {
+		n += e
+	}
+	return n
 }
 
 // Stats are the counters of the machine.
@@ -45,23 +52,20 @@ func (m *Machine) Stats() Stats {
 }
 
 type counters struct {
-	exits, io, mmio, intr atomic.Uint64
+	exits [kvm.MaxReason]atomic.Uint64
 
 	mu    sync.Mutex
 	tid   int
 	spent time.Duration // by earlier threads
 }
 
-func (c *counters) count(reason uint32) {
-	c.exits.Add(1)
-	switch reason {
-	case kvm.ExitIO:
-		c.io.Add(1)
-	case kvm.ExitMMIO:
-		c.mmio.Add(1)
-	case kvm.ExitIntr:
-		c.intr.Add(1)
+func (c *counters) count(reason uint32) { c.exits[min(reason, kvm.MaxReason-1)].Add(1) }
+
+func (c *counters) total() (n uint64) {
+	for i := range c.exits {
+		n += c.exits[i].Load()
 	}
+	return n
 }
 
 // follow and unfollow run in the thread whose time is to be counted.
@@ -82,7 +86,10 @@ func (c *counters) unfollow() {
 func (c *counters) read() VCPUStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := VCPUStats{Exits: c.exits.Load(), IO: c.io.Load(), MMIO: c.mmio.Load(), Interrupted: c.intr.Load(), CPUTime: c.spent}
+	s := VCPUStats{CPUTime: c.spent}
+	for i := range c.exits {
+		s.Exits[i] = c.exits[i].Load()
+	}
 	if c.tid != 0 {
 		s.CPUTime += threadTime(c.tid)
 	}

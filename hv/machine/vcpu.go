@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +44,7 @@ type vcpu struct {
 	generation int
 	kvm        *kvm.VCPU
 	counters   *counters
+	trail      trail // of the thread; read by others only while it is parked
 
 	// Guarded by Machine.mu.
 	request request
@@ -88,11 +91,17 @@ func (v *vcpu) kick() {
 // main is the thread of the vCPU.
 func (v *vcpu) main() {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if cpus := v.m.pins(v.id); len(cpus) == 0 {
+		defer runtime.UnlockOSThread()
+	} else if err := pin(cpus); err != nil { // the thread ends with this function
+		v.hold(event{kind: eventFailure, err: err})
+	}
 	v.m.mu.Lock()
 	v.tid = unix.Gettid()
 	v.counters.follow(v.tid)
 	v.m.mu.Unlock()
+	nameThread("vcpu" + strconv.Itoa(v.id))
+	defer nameThread("hv") // it goes on as a thread of the runtime
 	if v.id == 0 {
 		v.m.firstEntry.CompareAndSwap(0, time.Now().UnixNano())
 	}
@@ -103,6 +112,13 @@ func (v *vcpu) main() {
 	v.tid, v.phase = 0, phaseGone
 	v.m.cond.Broadcast()
 	v.m.mu.Unlock()
+}
+
+// nameThread names the calling thread, for top and for the daemon, which reads how long
+// a vCPU waits for a CPU. The name is advice only.
+func nameThread(name string) {
+	b := append([]byte(name), 0)
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0)
 }
 
 // obey waits while the vCPU shall not run; it is false when it shall end.
@@ -131,6 +147,7 @@ func (v *vcpu) enter() bool {
 		switch {
 		case err == nil:
 			v.counters.count(v.kvm.ExitReason())
+			v.trail.add(v.kvm)
 			e := v.dispatch()
 			if e.kind == 0 {
 				continue
@@ -155,7 +172,7 @@ func (v *vcpu) hold(e event) {
 	v.m.mu.Lock()
 	v.held = true
 	v.m.mu.Unlock()
-	e.generation = v.generation
+	e.generation, e.vcpu = v.generation, v.id
 	v.m.post(e)
 }
 

@@ -36,27 +36,44 @@ func (r Region) End() uint64 { return r.GPA + r.Size }
 // content is shared with the guest and has no lock.
 type Memory struct {
 	file    *os.File
+	opts    Options
 	mapping []byte
 	regions []Region
 	// room is the reserved address range that mapping lies in.
 	room     unsafe.Pointer
 	roomSize uintptr
+	// pinned keeps every page where it is.
+	pinned bool
 }
 
 // New makes size bytes of guest RAM, a multiple of PageSize.
-func New(size int64) (*Memory, error) {
-	if size <= 0 || size%PageSize != 0 {
-		return nil, qverr.New(qverr.Inval, "guest memory of %d bytes: a multiple of %d is needed", size, PageSize)
+func New(size int64) (*Memory, error) { return NewFrom(size, Options{}) }
+
+// NewFrom is New with the pages that o asks for, whose size divides that of the
+// memory. Without them it is QV_ERR_HUGEPAGE, without the node QV_ERR_NUMA.
+func NewFrom(size int64, o Options) (*Memory, error) {
+	if unit := max(o.HugePage, PageSize); size <= 0 || size%unit != 0 {
+		return nil, qverr.New(qverr.Inval, "guest memory of %d bytes: a multiple of %d is needed", size, unit)
 	}
-	fd, err := unix.MemfdCreate("guest-ram", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	flags, err := o.memfdFlags()
 	if err != nil {
-		return nil, qverr.New(qverr.NoMem, "create memfd for guest memory: %w", err)
+		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), "guest-ram")
-	m := &Memory{file: file}
-	if err := m.init(size); err != nil {
-		file.Close()
-		return nil, qverr.New(qverr.NoMem, "%d bytes of guest memory: %w", size, err)
+	fd, err := unix.MemfdCreate("guest-ram", flags)
+	if err != nil {
+		return nil, o.explain(size, fmt.Errorf("create memfd: %w", err))
+	}
+	m := &Memory{file: os.NewFile(uintptr(fd), "guest-ram"), opts: o}
+	err = m.init(size)
+	if err == nil {
+		err = m.place(o)
+	}
+	if err != nil {
+		if m.mapping != nil {
+			err = errors.Join(err, unix.MunmapPtr(m.room, m.roomSize))
+		}
+		m.file.Close()
+		return nil, o.explain(size, err)
 	}
 	return m, nil
 }
@@ -79,7 +96,9 @@ func (m *Memory) init(size int64) error {
 	// memory (/sys/kernel/mm/transparent_hugepage/shmem_enabled): with them a guest
 	// touches its RAM in a five-hundredth of the page faults.
 	_ = unix.Madvise(data, unix.MADV_DONTDUMP)
-	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
+	if m.opts.HugePage == 0 {
+		_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
+	}
 	low := min(uint64(size), GapStart)
 	m.regions = []Region{{GPA: 0, Size: low, Data: data[:low:low]}}
 	if high := uint64(size) - low; high > 0 {
@@ -88,21 +107,21 @@ func (m *Memory) init(size int64) error {
 	return nil
 }
 
-// hugePage is the x86 huge page. A guest page and the page behind it must be equal
-// modulo this for KVM to map them as one.
+// hugePage is the x86 huge page, which KVM maps where it can.
 const hugePage = 2 << 20
 
-// mapAligned maps the memfd at a multiple of hugePage: it reserves room for that and
-// puts the mapping over it.
+// mapAligned maps the memfd at a multiple of the alignment: it reserves room for that
+// and puts the mapping over it.
 func (m *Memory) mapAligned(fd, size int) ([]byte, error) {
-	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+hugePage), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	align := m.opts.alignment()
+	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size)+align, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
-	m.room, m.roomSize = room, uintptr(size+hugePage)
-	skip := -uintptr(room) % hugePage
+	m.room, m.roomSize = room, uintptr(size)+align
+	skip := -uintptr(room) % align
 	p, err := unix.MmapPtr(fd, 0, unsafe.Add(room, skip), uintptr(size), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)
+		unix.MAP_SHARED|unix.MAP_FIXED|m.opts.mapFlags())
 	if err != nil {
 		return nil, errors.Join(err, unix.MunmapPtr(room, m.roomSize))
 	}
@@ -178,9 +197,18 @@ func (m *Memory) Zero(gpa, n uint64) error {
 	return nil
 }
 
+// Pin says that a device reaches the pages by itself (VFIO): from now on Discard
+// clears them instead of giving them back, and DiscardRange is refused. It must come
+// before the guest runs.
+func (m *Memory) Pin() { m.pinned = true }
+
 // Discard gives every page back to the host; all RAM then reads as zero. Nothing
-// may run on the memory meanwhile, and no device may have it pinned (VFIO).
+// may run on the memory meanwhile.
 func (m *Memory) Discard() error {
+	if m.pinned || m.opts.HugePage != 0 {
+		clear(m.mapping) // huge pages given back would be anybody's: the pool is not ours
+		return nil
+	}
 	err := unix.Fallocate(int(m.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(m.mapping)))
 	if err != nil {
 		return qverr.New(qverr.Generic, "discard guest memory: %w", err)
@@ -199,14 +227,17 @@ func (m *Memory) Touched() int64 {
 }
 
 // DiscardRange gives the whole pages of [gpa, gpa+n) back to the host; they
-// read as zero afterwards.
+// read as zero afterwards. Huge pages stay as they are. QV_ERR_BUSY when they are pinned.
 func (m *Memory) DiscardRange(gpa, n uint64) error {
+	if m.pinned {
+		return qverr.New(qverr.Busy, "guest memory is pinned for a device")
+	}
 	s, err := m.Slice(gpa, n)
 	if err != nil {
 		return err
 	}
 	skip := -gpa % PageSize
-	if n < skip {
+	if n < skip || m.opts.HugePage != 0 {
 		return nil
 	}
 	s = s[skip : skip+(n-skip)&^(PageSize-1)]

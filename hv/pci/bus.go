@@ -42,7 +42,7 @@ type mapping struct {
 	bar        int
 }
 
-// NewBus makes a bus whose BARs lie in w. fault is told when a doorbell cannot
+// NewBus makes a bus whose BARs lie in w. fault is told when a doorbell or memory cannot
 // follow its BAR, as when the guest puts two BARs onto one another: nobody else
 // can be. The BAR's handler sees the writes then.
 func NewBus(h Host, w Windows, fault func(error)) *Bus {
@@ -76,6 +76,11 @@ func (b *Bus) Add(slot int, d *Device) error {
 	}
 	if d.msix != nil {
 		if err := d.msix.bind(b.host); err != nil {
+			return err
+		}
+	}
+	if d.msi != nil {
+		if err := d.msi.bind(b.host); err != nil {
 			return err
 		}
 	}
@@ -136,9 +141,22 @@ func (b *Bus) Place() error {
 		if d != nil {
 			d.config[regCommand] |= cmdMemory | cmdMaster
 			d.initial = d.config
+			d.tellCommand()
 		}
 	}
 	return b.remap()
+}
+
+// Settle takes the devices as they are for what Reset brings back: firmware in the
+// guest places the BARs.
+func (b *Bus) Settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range b.slots {
+		if d != nil {
+			d.initial = d.config
+		}
+	}
 }
 
 func (w *Window) take(size uint64) (uint64, bool) {
@@ -162,6 +180,10 @@ func (b *Bus) Reset() error {
 		if d.msix != nil {
 			d.msix.reset()
 		}
+		if d.msi != nil {
+			d.msi.reset()
+		}
+		d.tellCommand()
 	}
 	err := b.remap()
 	b.mu.Unlock()
@@ -179,10 +201,13 @@ func (b *Bus) Close() {
 		if d.msix != nil {
 			d.msix.close()
 		}
+		if d.msi != nil {
+			d.msi.close()
+		}
 	}
 }
 
-// remap makes the decode table and the doorbells follow the BARs. A BAR outside
+// remap makes the decode table, the doorbells and the memory follow the BARs. A BAR outside
 // of the windows is not decoded: it could hide RAM or an interrupt controller.
 func (b *Bus) remap() error {
 	table := []mapping{}
@@ -204,6 +229,9 @@ func (b *Bus) remap() error {
 	for _, d := range b.slots {
 		if d != nil {
 			if err := d.placeDoorbells(); err != nil && first == nil {
+				first = err
+			}
+			if err := d.placeMemories(); err != nil && first == nil {
 				first = err
 			}
 		}
@@ -319,5 +347,6 @@ func (b *Bus) writeConfig(bdf uint32, off int, data []byte) {
 		if err := b.remap(); err != nil {
 			b.fault(err)
 		}
+		d.tellCommand()
 	}
 }

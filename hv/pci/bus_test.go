@@ -21,10 +21,11 @@ type host struct {
 	routes map[uint32]pci.Message
 	irqs   map[uint32]int
 	bells  map[string]bool
+	mapped map[uint64][]byte
 }
 
 func newHost() *host {
-	return &host{next: 24, routes: map[uint32]pci.Message{}, irqs: map[uint32]int{}, bells: map[string]bool{}}
+	return &host{next: 24, routes: map[uint32]pci.Message{}, irqs: map[uint32]int{}, bells: map[string]bool{}, mapped: map[uint64][]byte{}}
 }
 
 func (h *host) AllocGSI() (uint32, error) { h.next++; return h.next - 1, nil }
@@ -60,6 +61,23 @@ func (h *host) DetachDoorbell(addr uint64, size, fd int) error {
 		return unix.ENOENT
 	}
 	delete(h.bells, key)
+	return nil
+}
+
+func (h *host) MapMemory(addr uint64, mem []byte) error {
+	for at, m := range h.mapped {
+		if addr < at+uint64(len(m)) && at < addr+uint64(len(mem)) {
+			return unix.EEXIST
+		}
+	}
+	h.mapped[addr] = mem
+	return nil
+}
+func (h *host) UnmapMemory(addr uint64, mem []byte) error {
+	if len(h.mapped[addr]) != len(mem) {
+		return unix.ENOENT
+	}
+	delete(h.mapped, addr)
 	return nil
 }
 

@@ -34,8 +34,9 @@ const (
 
 // Capability ids.
 const (
-	CapMSIX   = 0x11
+	CapMSI    = 0x05
 	CapVendor = 0x09
+	CapMSIX   = 0x11
 )
 
 // Identity is what the guest finds a driver by.
@@ -75,7 +76,7 @@ type doorbell struct {
 const noAddr = ^uint64(0)
 
 // Device is one PCI function. It is built by one goroutine, then given to
-// Bus.Add; only MSIX, AddDoorbell, RemoveDoorbell and ConfigBytes may be used after that.
+// Bus.Add; only MSIX, MSI, AddDoorbell, RemoveDoorbell and ConfigBytes may be used after that.
 type Device struct {
 	name    string
 	slot    int
@@ -90,9 +91,13 @@ type Device struct {
 	lastCap int // offset of the byte that points to the next capability
 	msix    *MSIX
 
-	mu        sync.Mutex // guards doorbells
+	msi *MSI
+
+	mu        sync.Mutex // guards doorbells and memories
 	doorbells []*doorbell
+	memories  []*directMemory
 	onReset   []func()
+	onCommand func(command uint16)
 }
 
 // NewDevice makes a function called name (for errors and logs) without BARs.
@@ -122,6 +127,17 @@ func (d *Device) MSIX() *MSIX { return d.msix }
 // vCPU runs.
 func (d *Device) OnReset(f func()) { d.onReset = append(d.onReset, f) }
 
+// OnCommand calls f with the command register when the guest may have changed it,
+// and when Place or a reset of the machine has set it. It must not access
+// configuration space through the Bus.
+func (d *Device) OnCommand(f func(command uint16)) { d.onCommand = f }
+
+func (d *Device) tellCommand() {
+	if d.onCommand != nil {
+		d.onCommand(binary.LittleEndian.Uint16(d.config[regCommand:]))
+	}
+}
+
 // AddBAR makes the BAR register index (0 to 5, and index+1 for a 64-bit BAR).
 func (d *Device) AddBAR(index int, b BAR) error {
 	last := index
@@ -149,6 +165,16 @@ func (d *Device) AddBAR(index int, b BAR) error {
 	if b.Is64 {
 		binary.LittleEndian.PutUint32(d.mask[reg+4:], uint32(mask>>32))
 	}
+	return nil
+}
+
+// SkipTo makes the next capability begin at off, a multiple of 4 after those that
+// there are, as a driver may know where it is in the hardware.
+func (d *Device) SkipTo(off int) error {
+	if off < d.nextCap || off >= configSize || off%4 != 0 {
+		return qverr.New(qverr.Inval, "%s: no capability can be at %#x", d.name, off)
+	}
+	d.nextCap = off
 	return nil
 }
 
@@ -205,8 +231,10 @@ func (d *Device) handler(index int, off uint64, n int) BARHandler {
 	if !d.inBAR(index, off, n) {
 		return nil
 	}
-	if d.msix != nil && d.msix.covers(index, off) {
-		return d.msix
+	if d.msix != nil {
+		if part := d.msix.part(index, off); part != nil {
+			return part
+		}
 	}
 	return d.bars[index].Handler
 }

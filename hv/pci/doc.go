@@ -1,5 +1,5 @@
 // Package pci emulates one PCI root bus: configuration space over CF8/CFC and
-// ECAM, memory BARs that the guest may move, capabilities and MSI-X.
+// ECAM, memory BARs that the guest may move, capabilities, MSI and MSI-X.
 //
 // A device model makes a Device, adds its BARs, capabilities and MSI-X, and
 // hands it to Bus.Add. Interrupts leave through an eventfd for each vector,

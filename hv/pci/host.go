@@ -16,6 +16,10 @@ type Host interface {
 	// guest writes size bytes (0 for any size) at the guest address addr.
 	AttachDoorbell(addr uint64, size int, fd int) error
 	DetachDoorbell(addr uint64, size int, fd int) error
+	// MapMemory lets the guest reach mem, whole pages of this process, at the
+	// guest address addr without an exit; UnmapMemory undoes it.
+	MapMemory(addr uint64, mem []byte) error
+	UnmapMemory(addr uint64, mem []byte) error
 }
 
 // Message is what a message-signalled interrupt writes where.

@@ -27,8 +27,11 @@ type MSIX struct {
 	dev        *Device
 	host       Host
 	capOff     int
-	bar        int
-	table, pba uint64 // offsets in the BAR
+	bar        int    // of the table
+	pbaBAR     int    // of the pending bits
+	table, pba uint64 // offsets in the two
+
+	onEnable func(on bool)
 
 	// enabled is the enable bit of control, for Notify: the queues of a device share
 	// no lock.
@@ -59,18 +62,23 @@ type vector struct {
 // table and the pending bits at offset pba of BAR index, both multiples of 8.
 // The BAR's handler sees no access to the two.
 func (d *Device) AddMSIX(index, count int, table, pba uint64) (*MSIX, error) {
+	return d.AddSplitMSIX(count, index, table, index, pba)
+}
+
+// AddSplitMSIX is AddMSIX with the pending bits in a BAR of their own.
+func (d *Device) AddSplitMSIX(count, index int, table uint64, pbaIndex int, pba uint64) (*MSIX, error) {
 	tableSize, pbaSize := uint64(count)*msixEntry, uint64(count+63)/64*8
-	if count < 1 || count > msixMaxVectors || table%8 != 0 || pba%8 != 0 ||
-		!d.inBAR(index, table, int(tableSize)) || !d.inBAR(index, pba, int(pbaSize)) ||
-		table < pba+pbaSize && pba < table+tableSize {
-		return nil, qverr.New(qverr.Inval, "%s: MSI-X with %d vectors at %#x and %#x of BAR %d", d.name, count, table, pba, index)
+	if count < 1 || count > msixMaxVectors || table%8 != 0 || pba%8 != 0 || d.msix != nil ||
+		!d.inBAR(index, table, int(tableSize)) || !d.inBAR(pbaIndex, pba, int(pbaSize)) ||
+		index == pbaIndex && table < pba+pbaSize && pba < table+tableSize {
+		return nil, qverr.New(qverr.Inval, "%s: MSI-X with %d vectors at %#x of BAR %d and %#x of BAR %d", d.name, count, table, index, pba, pbaIndex)
 	}
 	body, mask := make([]byte, 10), make([]byte, 10)
 	binary.LittleEndian.PutUint16(body, uint16(count-1))
 	binary.LittleEndian.PutUint32(body[2:], uint32(table)|uint32(index))
-	binary.LittleEndian.PutUint32(body[6:], uint32(pba)|uint32(index))
+	binary.LittleEndian.PutUint32(body[6:], uint32(pba)|uint32(pbaIndex))
 	mask[1] = (msixEnable | msixFuncMask) >> 8
-	m := &MSIX{dev: d, bar: index, table: table, pba: pba, vectors: make([]vector, count)}
+	m := &MSIX{dev: d, bar: index, pbaBAR: pbaIndex, table: table, pba: pba, vectors: make([]vector, count)}
 	for i := range m.vectors {
 		m.vectors[i].fd, m.vectors[i].mask = -1, msixVectorMask
 	}
@@ -118,20 +126,43 @@ func (m *MSIX) EventFD(v int) int {
 	return m.vectors[v].fd
 }
 
+// OnEnable calls f when the guest has switched MSI-X on or off, or a reset off. It
+// must not access configuration space through the Bus.
+func (m *MSIX) OnEnable(f func(on bool)) { m.onEnable = f }
+
+// tell calls f of OnEnable when the bit differs from what it was before.
+func (m *MSIX) tell(before uint16) {
+	if on := m.Enabled(); m.onEnable != nil && on != (before&msixEnable != 0) {
+		m.onEnable(on)
+	}
+}
+
 // Enabled tells whether the guest has switched MSI-X on.
 func (m *MSIX) Enabled() bool { return m.enabled.Load() }
 
-func (m *MSIX) covers(bar int, off uint64) bool {
-	if bar != m.bar {
-		return false
-	}
+// part is what serves off of a BAR: the table, the pending bits, or nil.
+func (m *MSIX) part(bar int, off uint64) BARHandler {
 	n := uint64(len(m.vectors))
-	return off >= m.table && off < m.table+n*msixEntry || off >= m.pba && off < m.pba+(n+63)/64*8
+	switch {
+	case bar == m.bar && off >= m.table && off < m.table+n*msixEntry:
+		return m
+	case bar == m.pbaBAR && off >= m.pba && off < m.pba+(n+63)/64*8:
+		return pendingBits{m}
+	}
+	return nil
 }
 
-// ReadBAR serves the table and the pending bits. An access must be aligned and
-// have 4 or 8 bytes (PCI 3.0, 6.8.2); any other reads as ones.
-func (m *MSIX) ReadBAR(off uint64, data []byte) {
+// pendingBits are read-only.
+type pendingBits struct{ m *MSIX }
+
+func (p pendingBits) ReadBAR(off uint64, data []byte) { p.m.read(off, data, p.m.pending32) }
+func (p pendingBits) WriteBAR(uint64, []byte)         {}
+
+// ReadBAR serves the table. An access must be aligned and have 4 or 8 bytes (PCI 3.0,
+// 6.8.2); any other reads as ones.
+func (m *MSIX) ReadBAR(off uint64, data []byte) { m.read(off, data, m.read32) }
+
+func (m *MSIX) read(off uint64, data []byte, read32 func(off uint64) uint32) {
 	ones(data)
 	if !aligned(off, len(data)) {
 		return
@@ -139,11 +170,11 @@ func (m *MSIX) ReadBAR(off uint64, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := 0; i < len(data); i += 4 {
-		binary.LittleEndian.PutUint32(data[i:], m.read32(off+uint64(i)))
+		binary.LittleEndian.PutUint32(data[i:], read32(off+uint64(i)))
 	}
 }
 
-// WriteBAR serves the table; the pending bits are read-only.
+// WriteBAR serves the table.
 func (m *MSIX) WriteBAR(off uint64, data []byte) {
 	if !aligned(off, len(data)) {
 		return
@@ -158,9 +189,6 @@ func (m *MSIX) WriteBAR(off uint64, data []byte) {
 func aligned(off uint64, n int) bool { return (n == 4 || n == 8) && off%uint64(n) == 0 }
 
 func (m *MSIX) read32(off uint64) uint32 {
-	if off < m.table || off >= m.table+uint64(len(m.vectors))*msixEntry {
-		return m.pending32(off)
-	}
 	v := &m.vectors[(off-m.table)/msixEntry]
 	switch (off - m.table) % msixEntry {
 	case 0:
@@ -175,9 +203,6 @@ func (m *MSIX) read32(off uint64) uint32 {
 }
 
 func (m *MSIX) pending32(off uint64) uint32 {
-	if off < m.pba {
-		return 0
-	}
 	var word uint32
 	first := int(off-m.pba) * 8
 	for i := first; i < first+32 && i < len(m.vectors); i++ {
@@ -189,9 +214,6 @@ func (m *MSIX) pending32(off uint64) uint32 {
 }
 
 func (m *MSIX) write32(off uint64, value uint32) {
-	if off < m.table || off >= m.table+uint64(len(m.vectors))*msixEntry {
-		return
-	}
 	v := &m.vectors[(off-m.table)/msixEntry]
 	switch (off - m.table) % msixEntry {
 	case 0:
@@ -210,9 +232,13 @@ func (m *MSIX) write32(off uint64, value uint32) {
 func (m *MSIX) ReadConfig(int, []byte) {}
 
 // WriteConfig follows the enable and function mask bits.
-func (m *MSIX) WriteConfig(int, []byte) {
+func (m *MSIX) WriteConfig(int, []byte) { m.tell(m.controlWritten()) }
+
+// controlWritten makes the state that of the control register, and returns it as it was.
+func (m *MSIX) controlWritten() (before uint16) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before = m.control
 	control := uint16(m.dev.config[m.capOff+msixControlHigh]) << 8 & (msixEnable | msixFuncMask)
 	if m.control&msixEnable == 0 && control&msixEnable != 0 {
 		m.drain() // what came while MSI-X was off is nobody's
@@ -221,6 +247,7 @@ func (m *MSIX) WriteConfig(int, []byte) {
 	for i := range m.vectors {
 		m.apply(&m.vectors[i])
 	}
+	return before
 }
 
 // apply makes KVM agree with the vector: attached while it can be delivered.
@@ -250,9 +277,12 @@ func (m *MSIX) apply(v *vector) {
 }
 
 // reset brings back the state after power-on; no vCPU runs.
-func (m *MSIX) reset() {
+func (m *MSIX) reset() { m.tell(m.clearState()) }
+
+func (m *MSIX) clearState() (before uint16) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before = m.control
 	m.setControl(0)
 	for i := range m.vectors {
 		v := &m.vectors[i]
@@ -260,6 +290,7 @@ func (m *MSIX) reset() {
 		m.apply(v)
 	}
 	m.drain()
+	return before
 }
 
 func (m *MSIX) drain() {

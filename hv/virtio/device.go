@@ -17,6 +17,7 @@ const (
 	TypeBlock   = 2
 	TypeConsole = 3
 	TypeEntropy = 4
+	TypeBalloon = 5
 	TypeVsock   = 19
 )
 

@@ -14,8 +14,9 @@ import (
 // runtime's poller watches it, but only from the first Rearm on, so that an event
 // that vhost waits for does not wake the poller as well.
 type Event struct {
-	fd   int
-	file *os.File // nil until Rearm
+	fd    int
+	file  *os.File // nil until Rearm
+	count [8]byte  // what Wait read; not a local variable, which would be allocated
 }
 
 // NewEvent makes an eventfd.
@@ -39,10 +40,9 @@ func (e *Event) Signal() {
 }
 
 // Wait blocks until the event is signalled, and clears it. It returns false once
-// the event was interrupted. Rearm must have been called.
+// the event was interrupted. Rearm must have been called, and one goroutine may wait.
 func (e *Event) Wait() bool {
-	var count [8]byte
-	_, err := e.file.Read(count[:])
+	_, err := e.file.Read(e.count[:])
 	return err == nil
 }
 

@@ -201,10 +201,21 @@ func (q *Queue) addBuffer(c *Chain, addr uint64, length uint32, write bool) erro
 
 // Push gives a request back with n bytes written to its Write buffers.
 func (q *Queue) Push(c *Chain, n uint32) {
+	q.Fill(c, n)
+	q.Publish()
+}
+
+// Fill prepares what Push does; the guest sees all that was filled, and at once,
+// with Publish.
+func (q *Queue) Fill(c *Chain, n uint32) {
 	entry := q.ring.used[4+8*int(q.nextUsed%q.size):]
 	binary.LittleEndian.PutUint32(entry, uint32(c.head))
 	binary.LittleEndian.PutUint32(entry[4:], n)
 	q.nextUsed++
+}
+
+// Publish shows the guest what was filled.
+func (q *Queue) Publish() {
 	// The entry must be visible before the index; x86 keeps the order of
 	// stores, and store16 keeps the compiler from changing it.
 	store16(q.ring.used[2:], q.nextUsed)

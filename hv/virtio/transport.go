@@ -59,6 +59,7 @@ type Transport struct {
 	isr        atomic.Uint32
 	generation atomic.Uint32
 	vector     atomic.Uint32 // of configuration changes
+	broken     atomic.Pointer[error]
 
 	mu            sync.Mutex // guards all below, and serializes calls of dev
 	offered       uint64
@@ -120,6 +121,14 @@ func (t *Transport) Ready() bool {
 	return t.status.Load()&(statusDriverOK|statusNeedsReset|statusFailed) == statusDriverOK
 }
 
+// Broken tells why the device stopped until it is reset; nil if it did not.
+func (t *Transport) Broken() error {
+	if err := t.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Pause and Resume are those of the device. No vCPU may run meanwhile.
 func (t *Transport) Pause() error {
 	t.mu.Lock()
@@ -152,6 +161,7 @@ func (t *Transport) reset() {
 	t.accepted, t.deviceSelect, t.driverSelect, t.queueSelect = 0, 0, 0, 0
 	t.vector.Store(noVector)
 	t.isr.Store(0)
+	t.broken.Store(nil)
 	t.status.Store(0)
 }
 
@@ -243,6 +253,7 @@ func (t *Transport) ConfigChanged() {
 
 // NeedsReset implements Host.
 func (t *Transport) NeedsReset(err error) {
+	t.broken.Store(&err)
 	t.log(qverr.New(qverr.CodeOf(err), "%s stopped until it is reset: %w", t.pci.Name(), err))
 	t.status.Or(statusNeedsReset)
 	t.interrupt(&t.vector, isrConfig)

@@ -101,12 +101,9 @@ func (w *Worker) ready() bool { return w.Ready == nil || w.Ready() }
 
 // lead is the goroutine that waits for the guest.
 func (w *Worker) lead(q *Queue) {
-	work := w.exhaust
-	if w.Depth > 1 {
-		work = w.dispatch
-	}
+	var c Chain // kept from one kick to the next, for its slices
 	for q.Kick.Wait() {
-		if !work() {
+		if w.Depth > 1 && !w.dispatch() || w.Depth <= 1 && !w.exhaust(&c) {
 			return
 		}
 	}
@@ -129,13 +126,13 @@ func (w *Worker) dispatch() bool {
 func (w *Worker) callHelp() {
 	if w.queue.EnableKick() && w.helpers < w.Depth {
 		w.helpers++
-		w.wg.Go(func() { w.drain() })
+		w.wg.Go(func() { w.drain(&Chain{}) })
 	}
 }
 
 // exhaust works until the queue is empty and the guest will say when it is not.
 // It returns false when there is nothing more to do for this worker.
-func (w *Worker) exhaust() bool {
+func (w *Worker) exhaust(c *Chain) bool {
 	for {
 		w.mu.Lock()
 		ok := w.mayWork()
@@ -143,7 +140,7 @@ func (w *Worker) exhaust() bool {
 			w.queue.DisableKick()
 		}
 		w.mu.Unlock()
-		if !ok || !w.drain() {
+		if !ok || !w.drain(c) {
 			return false
 		}
 		w.mu.Lock()
@@ -158,10 +155,9 @@ func (w *Worker) exhaust() bool {
 
 // drain takes requests until there are none. It returns false when the worker
 // was stopped or the driver broke the queue.
-func (w *Worker) drain() bool {
-	var c Chain
+func (w *Worker) drain(c *Chain) bool {
 	for {
-		more, err := w.one(&c)
+		more, err := w.one(c)
 		if err != nil {
 			w.mu.Lock()
 			stopped := w.stopping
@@ -173,9 +169,11 @@ func (w *Worker) drain() bool {
 			return false
 		}
 		if !more {
+			// Not deferred: in a loop that would be an allocation.
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			return !w.stopping
+			stopped := w.stopping
+			w.mu.Unlock()
+			return !stopped
 		}
 	}
 }

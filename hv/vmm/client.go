@@ -68,7 +68,9 @@ func (c *Client) Wait(ctx context.Context, since State) (Info, error) {
 
 // Console attaches to the console called name (ConsoleSerial or ConsoleVirtio):
 // first comes what its ring keeps, then what the guest prints; what is written
-// is typed in the guest. Several may be attached at once.
+// is typed in the guest. Several may be attached at once. name may also be that of a
+// port of the console, which keeps nothing and has one connection at a time:
+// QV_ERR_BUSY for a second.
 func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
 	req := &wire.Request{Method: "GET", Path: "/console/" + name,
 		Header: wire.Header{"Connection": "Upgrade", "Upgrade": UpgradeConsole}}

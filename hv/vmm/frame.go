@@ -44,6 +44,8 @@ type Jail struct {
 	Dir string `json:"dir"`
 	// Memlock is the RLIMIT_MEMLOCK to have, in bytes.
 	Memlock uint64 `json:"memlock"`
+	// LogCalls has forbidden system calls logged instead of ending the process.
+	LogCalls bool `json:"log_calls,omitempty"`
 }
 
 // answer is what the VM process sends back.

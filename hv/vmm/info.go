@@ -1,6 +1,10 @@
 package vmm
 
-import "time"
+import (
+	"time"
+
+	"quantavirt/hv/limit"
+)
 
 // The names of a VM's two consoles. Both are in every guest.
 const (
@@ -34,6 +38,8 @@ type Device struct {
 	Address string `json:"address,omitempty"` // PCI address in the guest, "00:03.0"
 	Backend string `json:"backend,omitempty"` // "raw", "vhost-net", "tap", "vhost-vsock"
 	Ready   bool   `json:"ready"`             // the guest's driver has it in use
+	// Broken says why the device stopped until the guest resets it, "" if it did not.
+	Broken string `json:"broken,omitempty"`
 }
 
 // Stats are the counters of a VM process. They start at 0 with the process and
@@ -43,13 +49,17 @@ type Stats struct {
 	Time          time.Time `json:"time"`
 	UptimeSeconds float64   `json:"uptime_seconds"` // since the vCPUs began to run
 	// FirstEntry is when the first vCPU first entered guest code.
-	FirstEntry   *time.Time  `json:"first_entry_at,omitempty"`
-	CPU          CPUStats    `json:"cpu"`
-	VCPUs        []VCPUStats `json:"vcpus"`
-	Disks        []DiskStats `json:"disks"`
-	NICs         []NICStats  `json:"nics"`
-	GuestTouched int64       `json:"guest_touched_bytes"` // guest RAM in use on the host
-	Process      ProcStats   `json:"process"`
+	FirstEntry *time.Time  `json:"first_entry_at,omitempty"`
+	CPU        CPUStats    `json:"cpu"`
+	VCPUs      []VCPUStats `json:"vcpus"`
+	Disks      []DiskStats `json:"disks"`
+	NICs       []NICStats  `json:"nics"`
+	// Consoles count what the guest printed.
+	Consoles     []ConsoleStats `json:"consoles"`
+	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host
+	// Balloon is nil for a VM without one.
+	Balloon *BalloonStats `json:"balloon,omitempty"`
+	Process ProcStats     `json:"process"`
 }
 
 // CPUStats is the processor time of the whole process in microseconds (getrusage).
@@ -65,7 +75,17 @@ type VCPUStats struct {
 	Exits uint64 `json:"exits"`
 	IO    uint64 `json:"io_exits"`
 	MMIO  uint64 `json:"mmio_exits"`
-	CPUUS int64  `json:"cpu_us"`
+	// Reasons counts all exits by their reason: "io", "mmio", "interrupted", …
+	Reasons map[string]uint64 `json:"exits_by_reason"`
+	CPUUS   int64             `json:"cpu_us"`
+}
+
+// ConsoleStats counts the bytes of one console: what was kept, over all starts of the VM,
+// and what was dropped since this start because the guest printed more than it may.
+type ConsoleStats struct {
+	ID      string `json:"id"`
+	Bytes   uint64 `json:"bytes"`
+	Dropped uint64 `json:"dropped_bytes"`
 }
 
 // NICStats counts the packets of one network device as the guest sees them. With
@@ -74,12 +94,44 @@ type VCPUStats struct {
 type NICStats struct {
 	ID        string `json:"id"`
 	Offloaded bool   `json:"offloaded"`
-	RxPackets uint64 `json:"rx_packets"`
-	RxBytes   uint64 `json:"rx_bytes"`
-	TxPackets uint64 `json:"tx_packets"`
-	TxBytes   uint64 `json:"tx_bytes"`
-	RxDropped uint64 `json:"rx_dropped"`
-	TxErrors  uint64 `json:"tx_errors"`
+	Queues    int    `json:"queues"`  // pairs that the guest uses now
+	Link      bool   `json:"link_up"` // the cable is in
+	// Limits of each direction, which only devices that are not offloaded have.
+	Limits    limit.Limits `json:"limits,omitzero"`
+	RxPackets uint64       `json:"rx_packets"`
+	RxBytes   uint64       `json:"rx_bytes"`
+	TxPackets uint64       `json:"tx_packets"`
+	TxBytes   uint64       `json:"tx_bytes"`
+	RxDropped uint64       `json:"rx_dropped"`
+	TxErrors  uint64       `json:"tx_errors"`
+}
+
+// BalloonStats is how the balloon stands, in bytes.
+type BalloonStats struct {
+	Target int64 `json:"target_bytes"` // memory that is to be left to the guest
+	Actual int64 `json:"actual_bytes"` // memory that the guest says is left to it
+	// Inflated and Reported are what came back to the host by the balloon and by free
+	// page reporting. They only grow: pages come and go many times.
+	Inflated uint64 `json:"inflated_bytes"`
+	Reported uint64 `json:"reported_bytes"`
+	Ready    bool   `json:"ready"` // the guest has a driver
+	// Guest is what the guest last said of its memory; nil before it did.
+	Guest *GuestMemory `json:"guest,omitempty"`
+}
+
+// GuestMemory is how the guest fares, in its own words: bytes, and counts since it
+// started. What it does not tell is 0.
+type GuestMemory struct {
+	Time        time.Time `json:"time"`
+	Free        uint64    `json:"free_bytes"`
+	Total       uint64    `json:"total_bytes"`
+	Available   uint64    `json:"available_bytes"`
+	Caches      uint64    `json:"caches_bytes"`
+	SwapIn      uint64    `json:"swap_in_bytes"`
+	SwapOut     uint64    `json:"swap_out_bytes"`
+	MajorFaults uint64    `json:"major_faults"`
+	MinorFaults uint64    `json:"minor_faults"`
+	OOMKills    uint64    `json:"oom_kills"`
 }
 
 // ProcStats is the VM process beside guest RAM.

@@ -11,7 +11,6 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/limit"
-	"quantavirt/hv/vmm"
 )
 
 // fioImage is in the directory of the rig: fio with its libraries, as a disk.
@@ -71,18 +70,14 @@ func TestFio(t *testing.T) {
 		at = g.awaitRequests(at + step)
 		g.must(g.client.Pause(t.Context()))
 		l := fioLimits[n%len(fioLimits)]
-		got, err := g.client.SetLimits(t.Context(), "disk0", vmm.LimitsPatch{Operations: &l.Operations, Bytes: &l.Bytes})
-		if err != nil || got != l {
-			t.Errorf("limits %+v, %v", got, err)
-		}
+		g.must(g.client.SetDiskLimits(t.Context(), "disk0", l))
 		before := g.requests()
 		if after := g.requests(); after != before {
 			t.Errorf("a paused VM did %d requests", after-before)
 		}
 		g.must(g.client.Resume(t.Context()))
 	}
-	_, err = g.client.SetLimits(t.Context(), "disk0", vmm.LimitsPatch{Operations: &limit.Rate{}, Bytes: &limit.Rate{}})
-	g.must(err)
+	g.must(g.client.SetDiskLimits(t.Context(), "disk0", limit.Limits{}))
 	out := g.expect("END ", fioTime)
 	if status := strings.TrimSpace(g.expect("\n", askTime)); status != "0" || strings.Count(out, "err= 0") != fioCPUs {
 		t.Errorf("fio ends with %s:\n%s", status, out)

@@ -65,7 +65,6 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 		"kernel": open(t, filepath.Join(dir, "vmlinuz"), os.O_RDONLY),
 		"initrd": open(t, filepath.Join(dir, "guest.cpio"), os.O_RDONLY),
 		"disk":   disk,
-		"tap":    makeTAP(t, "qvt-"+name),
 		"vsock":  open(t, "/dev/vhost-vsock", os.O_RDWR),
 	}
 	for _, c := range []string{vmm.ConsoleSerial, vmm.ConsoleVirtio} {
@@ -76,17 +75,22 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 		}
 		files[c] = f
 	}
-	nic := config.NIC{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:01"}
+	nic := config.NIC{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:01", Queues: guestQueues}
 	if vhost {
 		nic.Vhost = "vhost"
-		files["vhost"] = open(t, "/dev/vhost-net", os.O_RDWR)
+	}
+	for _, file := range nic.Vhosts() {
+		files[file] = open(t, "/dev/vhost-net", os.O_RDWR)
+	}
+	for i, tap := range makeTAP(t, "qvt-"+name, guestQueues) {
+		files[nic.TAPs()[i]] = tap
 	}
 	g.spec = vmm.Spec{Binary: filepath.Join(dir, "hv"), Name: name, Files: files, RunDir: work, Log: os.Stderr,
 		UID: guestUID, GID: guestUID, Cgroup: filepath.Join(cgroupRoot(t), name), CPUWeight: 50, Grace: 2 * time.Second,
 		Machine: config.Machine{UUID: "8d1f0000-0000-4000-8000-000000000001", CPUs: guestCPUs, Memory: guestMemory,
 			Boot:  config.Boot{Kernel: "kernel", Initrd: "initrd", Cmdline: "console=ttyS0 quiet panic=-1 mitigations=off " + cmdline},
 			Disks: []config.Disk{{ID: "disk0", File: "disk", Format: "raw", Serial: "qv-disk-0", Discard: true, Queues: 2}},
-			NICs:  []config.NIC{nic}, Vsock: &config.Vsock{CID: 42, Vhost: "vsock"},
+			NICs:  []config.NIC{nic}, Balloon: &config.Balloon{}, Ports: []string{portName}, Vsock: &config.Vsock{CID: 42, Vhost: "vsock"},
 			ConsoleLog: vmm.ConsoleVirtio, SerialLog: vmm.ConsoleSerial}}
 	t.Cleanup(func() {
 		for _, f := range g.spec.Files {
@@ -109,28 +113,34 @@ func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 
 // start spawns the VM and waits for its init.
 func (g *guest) start() {
-	t := g.t
-	t.Helper()
+	g.t.Helper()
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
+	g.spawn()
+	g.attach()
+	g.expect("GUEST: ready", bootTime)
+	g.t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// spawn starts the process of the VM.
+func (g *guest) spawn() {
+	g.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(g.t.Context(), bootTime)
 	defer cancel()
 	p, err := vmm.Spawn(ctx, g.spec)
 	if err != nil {
-		t.Fatal(err)
+		g.t.Fatal(err)
 	}
-	t.Logf("spawned in %v", time.Since(began).Round(time.Millisecond))
+	g.t.Logf("spawned in %v", time.Since(began).Round(time.Millisecond))
 	g.process, g.client = p, p.Client()
 	// From here on only the VM has its files open.
 	for _, f := range g.spec.Files {
 		f.Close()
 	}
-	t.Cleanup(func() {
+	g.t.Cleanup(func() {
 		_ = p.Kill()
 		<-p.Done()
 	})
-	g.attach()
-	g.expect("GUEST: ready", bootTime)
-	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
 }
 
 func (g *guest) attach() {
@@ -223,8 +233,8 @@ func cgroupRoot(t *testing.T) string {
 	return dir
 }
 
-// makeTAP makes a TAP on a bridge with the address 10.9.0.1.
-func makeTAP(t *testing.T, name string) *os.File {
+// makeTAP makes a TAP with some queues on a bridge with the address 10.9.0.1.
+func makeTAP(t *testing.T, name string, queues int) (taps []*os.File) {
 	t.Helper()
 	if _, err := os.Stat("/sys/class/net/" + bridgeName); err != nil {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -238,17 +248,20 @@ func makeTAP(t *testing.T, name string) *os.File {
 		command(t, "ip", "addr", "add", "10.9.0.1/24", "dev", bridgeName)
 		command(t, "ip", "link", "set", bridgeName, "up")
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		t.Fatalf("TAP: %v", err)
+	for range queues {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := unix.NewIfreq(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+			t.Fatalf("TAP: %v", err)
+		}
+		taps = append(taps, os.NewFile(uintptr(fd), name))
 	}
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
@@ -263,5 +276,5 @@ func makeTAP(t *testing.T, name string) *os.File {
 		t.Fatalf("port of bridge: %v", err)
 	}
 	command(t, "ip", "link", "set", name, "up")
-	return os.NewFile(uintptr(fd), name)
+	return taps
 }

@@ -56,6 +56,10 @@ func TestGuest(t *testing.T) {
 	t.Run("network", g.testNetwork)
 	t.Run("rng", g.testRNG)
 	t.Run("vsock", g.testVsock)
+	t.Run("streams", g.testStreams)
+	t.Run("link", g.testLink)
+	t.Run("balloon", g.testBalloon)
+	t.Run("port", g.testPort)
 	t.Run("pause", g.testPause)
 	t.Run("serial", g.testSerial)
 	t.Run("adopt", g.testAdopt)
@@ -77,7 +81,7 @@ func (g *guest) testInfo(t *testing.T) {
 			t.Errorf("%s is not ready", d.ID)
 		}
 	}
-	if len(info.Devices) != 5 {
+	if len(info.Devices) != 6 {
 		t.Errorf("%d devices", len(info.Devices))
 	}
 	for _, err := range []error{g.client.Resume(t.Context()), func() error { _, err := vmm.Spawn(t.Context(), g.spec); return err }()} {
@@ -364,6 +368,9 @@ func testKilled(t *testing.T, vhost bool) {
 	before := shmem(t)
 	g := startGuest(t, "killed", "", vhost)
 	g.testNetwork(t)
+	if !vhost {
+		g.testStreams(t)
+	}
 	stats, err := g.client.Stats(t.Context())
 	g.must(err)
 	if n := stats.NICs[0]; n.Offloaded != vhost || !vhost && (n.TxPackets == 0 || n.RxPackets == 0 || n.RxDropped != 0 || n.TxErrors != 0) {

@@ -56,6 +56,8 @@ type ExitReport struct {
 	Time    time.Time  `json:"time"`           // when it ended
 	Resets  int        `json:"resets"`         // resets of the guest until then
 	Last    State      `json:"last,omitempty"` // state before the end
+	// Crash is what the VM process knew when the guest or the machine failed.
+	Crash *CrashReport `json:"crash,omitempty"`
 }
 
 // ExitPath is where the process called name leaves its last words.
@@ -108,6 +110,9 @@ func Report(status, signal int, words ExitReport) ExitReport {
 		return r
 	}
 	r.Code, r.Message = codeOfReason[reason], messageOfEnd(status, signal, reason)
+	if signal == int(syscall.SIGSYS) {
+		r.Code = qverr.Perm
+	}
 	return r
 }
 
@@ -120,6 +125,8 @@ var codeOfReason = map[Reason]qverr.Code{
 
 func messageOfEnd(status, signal int, reason Reason) string {
 	switch {
+	case signal == int(syscall.SIGSYS):
+		return "the VM process was ended by the kernel: it made a system call that its jail forbids"
 	case signal != 0:
 		return fmt.Sprintf("the VM process was ended by signal %d (%s)", signal, syscall.Signal(signal))
 	case reason == ReasonGuestOff:

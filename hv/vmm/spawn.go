@@ -51,9 +51,12 @@ type Spec struct {
 	// Grace is how long the guest has after a SIGTERM to the process to power off;
 	// 0 means 30 s.
 	Grace time.Duration
-	// NoJail leaves out the namespaces, the empty root and the change of user; for
-	// tests and for hv run without root.
+	// NoJail leaves out the namespaces, the empty root, the change of user and the
+	// list of system calls; for tests and for hv run without root.
 	NoJail bool
+	// LogCalls has the kernel log forbidden system calls instead of ending the
+	// process; for development.
+	LogCalls bool
 }
 
 const (
@@ -217,7 +220,8 @@ func (l *launch) clone() error {
 	spec := l.spec
 	cmd := exec.Command(spec.Binary)
 	cmd.Args = []string{"hv", "vm/" + spec.Name}
-	cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), spec.Machine.CPUs+2)), "GOTRACEBACK=all",
+	// TZ spares package time the look at /etc/localtime, which the jail forbids.
+	cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(min(runtime.NumCPU(), spec.Machine.CPUs+2)), "GOTRACEBACK=all", "TZ=UTC",
 		// A huge page or two for a heap that needs a tenth of one.
 		"GODEBUG=disablethp=1"}
 	cmd.Dir = "/"
@@ -257,7 +261,7 @@ func (l *launch) start(ctx context.Context, p *Process) error {
 	}
 	if !spec.NoJail {
 		f.Jail = &Jail{UID: spec.UID, GID: spec.GID, Dir: vmDir(spec.RunDir, spec.Name),
-			Memlock: uint64(spec.Machine.Memory) + memlockExtra}
+			Memlock: uint64(spec.Machine.Memory) + memlockExtra, LogCalls: spec.LogCalls}
 	}
 	// A process that has died already says so below.
 	if err := SendFrame(l.ours, f, l.files); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {

@@ -147,7 +147,7 @@ func TestSpawnFails(t *testing.T) {
 		{"hangs", nil, qverr.Timeout, "not started in time"},
 		{"good", func(s *Spec) { s.Binary = "/no/such/hv" }, qverr.VMStart, "no such file"},
 		{"good", func(s *Spec) { delete(s.Files, "disk") }, qverr.Inval, "missing"},
-		{"good", func(s *Spec) { s.Machine.CPUs = 9 }, qverr.Config, "vCPUs"},
+		{"good", func(s *Spec) { s.Machine.CPUs = 257 }, qverr.Config, "vCPUs"},
 		{"good", func(s *Spec) { s.NoJail = false }, qverr.Inval, "root"},
 		{"good", func(s *Spec) { s.CPUWeight = 10001 }, qverr.Config, "weight"},
 		{"..", nil, qverr.Config, "name"},

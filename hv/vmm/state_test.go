@@ -61,6 +61,7 @@ func TestReport(t *testing.T) {
 		{"words agree", ExitTripleFault, 0, crash, ReasonTripleFault, qverr.TripleFault, "vCPU 0 at 0x1234", true},
 		{"no words", ExitTripleFault, 0, ExitReport{}, ReasonTripleFault, qverr.TripleFault, "the guest's CPU shut down after a triple fault", true},
 		{"killed after its words", -1, 9, crash, ReasonDied, qverr.Generic, "the VM process was ended by signal 9 (killed)", true},
+		{"forbidden call", -1, 31, ExitReport{}, ReasonDied, qverr.Perm, "the VM process was ended by the kernel: it made a system call that its jail forbids", true},
 		{"panic", 2, 0, ExitReport{}, ReasonDied, qverr.Generic, "the VM process died with status 2", true},
 		{"panic after words", 2, 0, crash, ReasonDied, qverr.Generic, "the VM process died with status 2", true},
 		{"internal", ExitInternal, 0, ExitReport{}, ReasonInternal, qverr.Generic, "the VM process failed", true},

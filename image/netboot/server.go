@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/pin/tftp/v3"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"quantavirt/netstack/tftp"
 
 	"quantavirt/internal/qverr"
 	"quantavirt/netstack/dhcp"
@@ -178,7 +178,7 @@ func (s *Server) listen() (err error) {
 	if s.tftpOn, err = dhcp.Listen(s.opts.Interface, portTFTP); err != nil {
 		return atPort(err, "TFTP", portTFTP)
 	}
-	s.tftp = newTFTP(s.booter, s.mtu)
+	s.tftp = tftp.New(tftpFiles{s.booter}, s.mtu)
 	l, err := net.Listen("tcp4", netip.AddrPortFrom(s.subnet.Addr(), s.opts.HTTPPort).String())
 	if err != nil {
 		return atPort(err, "HTTP", int(s.opts.HTTPPort))

@@ -3,7 +3,6 @@ package netboot
 import (
 	"bytes"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +10,7 @@ import (
 
 	"github.com/pin/tftp/v3"
 
-	"quantavirt/internal/qverr"
+	nettftp "quantavirt/netstack/tftp"
 )
 
 // serveTFTP starts the service on a port of the loopback address.
@@ -21,7 +20,7 @@ func serveTFTP(t *testing.T, b *booter) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newTFTP(b, 1500)
+	s := nettftp.New(tftpFiles{b}, 1500)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(conn) }()
 	t.Cleanup(func() {
@@ -95,42 +94,5 @@ func TestTFTP(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "big")); err != nil || string(data) != big {
 		t.Error("the file was changed")
-	}
-}
-
-func TestTFTPBounds(t *testing.T) {
-	s := &tftpServer{booter: newBooter(t, nil), slots: make(chan struct{}, tftpTransfers), active: make(map[netip.Addr]int)}
-	client := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
-	var release []func()
-	for range tftpPerClient {
-		r, err := s.enter(client(0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		release = append(release, r)
-	}
-	if _, err := s.enter(client(0)); qverr.CodeOf(err) != qverr.Limit {
-		t.Errorf("one client too often: %v", err)
-	}
-	for i := tftpPerClient; i < tftpTransfers; i++ {
-		r, err := s.enter(client(i / tftpPerClient))
-		if err != nil {
-			t.Fatalf("transfer %d: %v", i, err)
-		}
-		release = append(release, r)
-	}
-	if _, err := s.enter(client(9999)); qverr.CodeOf(err) != qverr.Limit {
-		t.Errorf("one transfer too many: %v", err)
-	}
-	release[0]()
-	r, err := s.enter(client(9999))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range append(release[1:], r) {
-		r()
-	}
-	if len(s.active) != 0 || len(s.slots) != 0 {
-		t.Errorf("left: %v, %d", s.active, len(s.slots))
 	}
 }

@@ -37,6 +37,7 @@ var base = set{name: "root", components: "main", packages: []string{
 	"cryptsetup-bin",   // reads and makes LUKS2 without us, in tests
 	"systemd-boot-efi", // stub and boot loader for UEFI
 	"grub-pc-bin",      // boot loader for BIOS
+	"memtest86+",       // a guest that tests boot through SeaBIOS
 }}
 
 // firmware is what processors and network cards of the hardware build load.

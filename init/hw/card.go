@@ -7,6 +7,7 @@ import (
 
 	"quantavirt/internal/initapi/wire"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 	"quantavirt/quac100/regs"
 )
 
@@ -44,6 +45,16 @@ func (s System) isCard(dir string) bool {
 	return true
 }
 
+// LoadVFIO loads what gives functions to user space: cards to the daemon, others to VMs.
+func (s System) LoadVFIO() error {
+	for _, module := range []string{"vfio_pci", "vfio_iommu_type1"} {
+		if err := s.Load(module); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // bind gives the card to vfio-pci, if the IOMMU can isolate it.
 func (s System) bind(dir string, c *wire.Card) error {
 	group, err := os.Readlink(filepath.Join(dir, "iommu_group"))
@@ -53,40 +64,13 @@ func (s System) bind(dir string, c *wire.Card) error {
 	if c.Group, err = strconv.Atoi(filepath.Base(group)); err != nil {
 		return qverr.New(qverr.NoIOMMU, "card %s: IOMMU group %s: %w", c.Address, group, err)
 	}
-	for _, module := range []string{"vfio_pci", "vfio_iommu_type1"} {
-		if err := s.Load(module); err != nil {
-			return qverr.New(qverr.QUACDriver, "card %s: %w", c.Address, err)
-		}
+	if err := s.LoadVFIO(); err != nil {
+		return qverr.New(qverr.QUACDriver, "card %s: %w", c.Address, err)
 	}
-	if err := s.toVFIO(dir, c.Address); err != nil {
+	if err := (vfio.Sysfs{Root: s.Sys, Probed: s.Probed}).Take(c.Address); err != nil {
 		return qverr.New(qverr.QUACDriver, "bind card %s to vfio-pci: %w", c.Address, err)
 	}
 	return s.viable(dir, c)
-}
-
-// toVFIO is driver_override and a new probe, after another driver let go.
-func (s System) toVFIO(dir, address string) error {
-	if driver(dir) == "vfio-pci" {
-		return nil
-	}
-	if err := os.WriteFile(filepath.Join(dir, "driver_override"), []byte("vfio-pci"), 0o200); err != nil {
-		return err
-	}
-	if driver(dir) != "" {
-		if err := os.WriteFile(filepath.Join(dir, "driver", "unbind"), []byte(address), 0o200); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(s.Sys, "bus/pci/drivers_probe"), []byte(address), 0o200); err != nil {
-		return err
-	}
-	if s.Probed != nil {
-		s.Probed()
-	}
-	if d := driver(dir); d != "vfio-pci" {
-		return qverr.New(qverr.QUACDriver, "the kernel bound it to %q", d)
-	}
-	return nil
 }
 
 // driver is the name of the driver that a device is bound to, or "".

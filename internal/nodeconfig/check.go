@@ -66,6 +66,14 @@ func server(s string) error {
 	return nil
 }
 
+// bootFile is a name on a TFTP server or a URL: what fits into the field of BOOTP.
+func bootFile(s string) error {
+	if len(s) > 127 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("not at most 127 printable characters without spaces")
+	}
+	return nil
+}
+
 func tokenHash(s string) error {
 	digits, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || !hexPattern.MatchString(digits) {

@@ -92,6 +92,10 @@ type Network struct {
 	MTU    int // bytes; 0: 1500
 	DNS    []netip.Addr
 	Domain string
+
+	BootFile   string     // what machines boot from it: an image, a name on BootServer or a URL
+	BootServer netip.Addr // the TFTP server, when it is not the node
+	BootImages []string   // further images that the node serves to them
 }
 
 // Image is a kernel, an initrd or a raw image to fetch.

@@ -11,11 +11,12 @@ import (
 
 // Bounds of lists: far above what a node can use.
 const (
-	maxTokens   = 64
-	maxNetworks = 64
-	maxImages   = 256
-	maxVMs      = 1024
-	maxServers  = 8
+	maxTokens     = 64
+	maxNetworks   = 64
+	maxImages     = 256
+	maxVMs        = 1024
+	maxServers    = 8
+	maxBootImages = 64
 )
 
 // Parse reads a document. What is wrong is left out of it and reported, each
@@ -210,6 +211,16 @@ func (o *object) network() (Network, bool) {
 	}
 	if s := o.text("subnet", prefix); s != "" {
 		n.Subnet = netip.MustParsePrefix(s)
+	}
+	n.BootFile = o.text("boot_file", bootFile)
+	if s := o.text("boot_server", address); s != "" {
+		n.BootServer = netip.MustParseAddr(s)
+	}
+	if list, _ := o.texts("boot_images", maxBootImages, name); len(list) > 0 {
+		n.BootImages = list
+	}
+	if n.BootFile == "" && (n.BootServer.IsValid() || n.BootImages != nil) {
+		o.need("boot_file")
 	}
 	return n, o.close()
 }

@@ -1,9 +1,6 @@
 package vfio
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
 	"sync"
 	"unsafe"
 
@@ -21,6 +18,7 @@ type Device struct {
 	fd        int
 	canReset  bool
 	config    regionInfo
+	bars      [6]regionInfo
 
 	mu     sync.Mutex
 	mapped [][]byte // BAR mappings
@@ -32,18 +30,12 @@ type Device struct {
 // Busy when somebody else holds the group or a neighbour in it is bound to
 // another driver, Perm when the IOMMU cannot remap interrupts.
 func Open(address string) (*Device, error) {
-	link, err := os.Readlink(filepath.Join("/sys/bus/pci/devices", address, "iommu_group"))
-	if errors.Is(err, os.ErrNotExist) {
-		if _, statErr := os.Stat(filepath.Join("/sys/bus/pci/devices", address)); statErr != nil {
-			return nil, qverr.New(qverr.NoDev, "no PCI device %s: %w", address, statErr)
-		}
-		return nil, qverr.New(qverr.NoIOMMU, "PCI device %s is in no IOMMU group", address)
-	}
+	group, err := GroupOf(address)
 	if err != nil {
-		return nil, qverr.New(qverr.IO, "IOMMU group of %s: %w", address, err)
+		return nil, err
 	}
 	d := &Device{address: address, container: -1, group: -1, fd: -1, space: newIOVASpace()}
-	if err := d.open(filepath.Base(link)); err != nil {
+	if err := d.open(group); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -52,53 +44,30 @@ func Open(address string) (*Device, error) {
 
 func (d *Device) open(group string) error {
 	var err error
-	if d.container, err = unix.Open("/dev/vfio/vfio", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return qverr.New(qverr.NoIOMMU, "open /dev/vfio/vfio: %w", err)
+	if d.container, err = openContainer(); err != nil {
+		return err
 	}
-	if v, err := ioctl(d.container, reqGetAPIVersion, 0); err != nil || v != apiVersion {
-		return qverr.New(qverr.Version, "VFIO API version %d, want %d", v, apiVersion)
+	if d.group, err = openGroup(group, d.address); err != nil {
+		return err
 	}
-	if v, err := ioctl(d.container, reqCheckExtension, type1v2); err != nil || v != 1 {
-		return qverr.New(qverr.NoIOMMU, "VFIO has no type 1 version 2 IOMMU driver")
+	if err := join(d.container, d.group, group); err != nil {
+		return err
 	}
-	if d.group, err = unix.Open("/dev/vfio/"+group, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		code := qverr.NoDev
-		if errors.Is(err, unix.EBUSY) {
-			code = qverr.Busy
-		}
-		return qverr.New(code, "open IOMMU group %s of %s: %w", group, d.address, err)
-	}
-	status := groupStatus{argsz: 8}
-	if _, err := ioctlPtr(d.group, reqGroupGetStatus, unsafe.Pointer(&status)); err != nil {
-		return qverr.New(qverr.IO, "status of IOMMU group %s: %w", group, err)
-	}
-	if status.flags&groupViable == 0 {
-		return qverr.New(qverr.Busy, "IOMMU group %s of %s is not viable: another device of the group is bound to a host driver", group, d.address)
-	}
-	container := int32(d.container)
-	if _, err := ioctlPtr(d.group, reqGroupSetCont, unsafe.Pointer(&container)); err != nil {
-		return qverr.New(qverr.Busy, "put IOMMU group %s into a container: %w", group, err)
-	}
-	if _, err := ioctl(d.container, reqSetIOMMU, type1v2); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			return qverr.New(qverr.Perm, "set the IOMMU of group %s: %w", group, err).
-				WithHint("the IOMMU offers no interrupt remapping: enable it in the firmware (VT-d interrupt remapping, x2APIC)")
-		}
-		return qverr.New(qverr.NoIOMMU, "set the IOMMU of group %s: %w", group, err)
+	if err := setIOMMU(d.container, group); err != nil {
+		return err
 	}
 	return d.openDevice()
 }
 
-func (d *Device) openDevice() error {
-	name, err := unix.BytePtrFromString(d.address)
-	if err != nil {
-		return qverr.New(qverr.Inval, "PCI address %q: %w", d.address, err)
+func (d *Device) openDevice() (err error) {
+	if d.fd, err = deviceFD(d.group, d.address); err != nil {
+		return err
 	}
-	if d.fd, err = ioctlPtr(d.group, reqGroupGetDeviceFD, unsafe.Pointer(name)); err != nil {
-		d.fd = -1
-		return qverr.New(qverr.NoDev, "open %s through VFIO: %w", d.address, err)
-	}
-	unix.CloseOnExec(d.fd)
+	return d.identify()
+}
+
+// identify asks the open device what it is.
+func (d *Device) identify() (err error) {
 	info := deviceInfo{argsz: uint32(unsafe.Sizeof(deviceInfo{}))}
 	if _, err := ioctlPtr(d.fd, reqDeviceGetInfo, unsafe.Pointer(&info)); err != nil {
 		return qverr.New(qverr.IO, "VFIO information on %s: %w", d.address, err)
@@ -107,6 +76,11 @@ func (d *Device) openDevice() error {
 		return qverr.New(qverr.NoDev, "%s is no PCI device to VFIO", d.address)
 	}
 	d.canReset = info.flags&deviceFlagReset != 0
+	for i := range d.bars {
+		if d.bars[i], err = d.region(uint32(i)); err != nil {
+			return err
+		}
+	}
 	d.config, err = d.region(regionConfig)
 	return err
 }
@@ -144,14 +118,28 @@ func (d *Device) WriteConfig(off int64, p []byte) error {
 // MSI-X table need not be mappable, so length may be less than the BAR's size.
 // The mapping goes with Close.
 func (d *Device) MapBAR(bar uint32, length int) ([]byte, error) {
-	r, err := d.region(bar)
-	if err != nil {
-		return nil, err
+	return d.MapRegion(int(bar), 0, length)
+}
+
+// Region is one BAR, or another range, of a device.
+type Region struct {
+	Size   uint64 // bytes, 0 when there is none
+	Mapped bool   // MapRegion may map it
+}
+
+// Region tells of a BAR (0 to 5).
+func (d *Device) Region(bar int) Region {
+	return Region{d.bars[bar].size, d.bars[bar].flags&regionMMap != 0}
+}
+
+// MapRegion maps length bytes at off of a BAR (0 to 5), both whole pages. The mapping
+// goes with Close.
+func (d *Device) MapRegion(bar int, off uint64, length int) ([]byte, error) {
+	r := &d.bars[bar]
+	if off > r.size || uint64(length) > r.size-off {
+		return nil, qverr.New(qverr.Inval, "BAR %d of %s has %#x bytes, cannot map %#x at %#x", bar, d.address, r.size, length, off)
 	}
-	if uint64(length) > r.size {
-		return nil, qverr.New(qverr.Inval, "BAR %d of %s has %d bytes, cannot map %d", bar, d.address, r.size, length)
-	}
-	m, err := unix.Mmap(d.fd, int64(r.offset), length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	m, err := unix.Mmap(d.fd, int64(r.offset+off), length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, qverr.New(qverr.IO, "map BAR %d of %s: %w", bar, d.address, err)
 	}
@@ -159,6 +147,22 @@ func (d *Device) MapBAR(bar uint32, length int) ([]byte, error) {
 	defer d.mu.Unlock()
 	d.mapped = append(d.mapped, m)
 	return m, nil
+}
+
+// ReadRegion reads 1, 2, 4 or 8 bytes at off of a BAR (0 to 5) by a system call.
+func (d *Device) ReadRegion(bar int, off uint64, p []byte) error {
+	if n, err := unix.Pread(d.fd, p, int64(d.bars[bar].offset+off)); err != nil || n != len(p) {
+		return qverr.New(qverr.IO, "read BAR %d of %s at %#x: %d bytes, %w", bar, d.address, off, n, err)
+	}
+	return nil
+}
+
+// WriteRegion writes 1, 2, 4 or 8 bytes at off of a BAR (0 to 5) by a system call.
+func (d *Device) WriteRegion(bar int, off uint64, p []byte) error {
+	if n, err := unix.Pwrite(d.fd, p, int64(d.bars[bar].offset+off)); err != nil || n != len(p) {
+		return qverr.New(qverr.IO, "write BAR %d of %s at %#x: %d bytes, %w", bar, d.address, off, n, err)
+	}
+	return nil
 }
 
 // EnableMSIX makes the device's vectors 0 to len(eventfds)-1 signal eventfds.
@@ -172,6 +176,25 @@ func (d *Device) EnableMSIX(eventfds []int32) error {
 // DisableMSIX switches the interrupts off.
 func (d *Device) DisableMSIX() error { return d.EnableMSIX(nil) }
 
+// EnableMSI makes the device's messages 0 to len(eventfds)-1 signal eventfds; none
+// switches them off.
+func (d *Device) EnableMSI(eventfds []int32) error {
+	if err := setIRQs(d.fd, irqMSI, eventfds); err != nil {
+		return qverr.New(qverr.NoDev, "MSI of %s: %w", d.address, err)
+	}
+	return nil
+}
+
+// OnError makes the kernel signal an eventfd when the device reports an error that it
+// cannot correct (PCI Express advanced error reporting). QV_ERR_NODEV when it has no
+// such reports.
+func (d *Device) OnError(eventfd int32) error {
+	if err := setIRQs(d.fd, irqError, []int32{eventfd}); err != nil {
+		return qverr.New(qverr.NoDev, "error reports of %s: %w", d.address, err)
+	}
+	return nil
+}
+
 // OnRequest makes the kernel signal an eventfd when it wants the device back, as it
 // is unplugged or given to another driver. It waits until the device is closed.
 func (d *Device) OnRequest(eventfd int32) error {
@@ -180,6 +203,9 @@ func (d *Device) OnRequest(eventfd int32) error {
 	}
 	return nil
 }
+
+// CanReset tells whether Reset can.
+func (d *Device) CanReset() bool { return d.canReset }
 
 // Reset resets the function (FLR where the device has it). DMA mappings stay.
 func (d *Device) Reset() error {

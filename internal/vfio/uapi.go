@@ -20,6 +20,7 @@ const (
 	reqDeviceGetRegion  = ';'<<8 + 108
 	reqDeviceSetIRQs    = ';'<<8 + 110
 	reqDeviceReset      = ';'<<8 + 111
+	reqHotReset         = ';'<<8 + 113
 	reqMapDMA           = ';'<<8 + 113
 	reqUnmapDMA         = ';'<<8 + 114
 )
@@ -42,8 +43,12 @@ const (
 
 	// Region and interrupt indices of a PCI device.
 	regionConfig = 7
+	irqMSI       = 1
 	irqMSIX      = 2
+	irqError     = 3
 	irqRequest   = 4
+
+	regionMMap = 4
 )
 
 type groupStatus struct{ argsz, flags uint32 }
@@ -97,8 +102,12 @@ func setIRQs(fd int, index uint32, eventfds []int32) error {
 	for i, e := range eventfds {
 		buf[5+i] = uint32(e)
 	}
-	if _, err := ioctlPtr(fd, reqDeviceSetIRQs, unsafe.Pointer(&buf[0])); err != nil {
+	n, err := ioctlPtr(fd, reqDeviceSetIRQs, unsafe.Pointer(&buf[0]))
+	if err != nil {
 		return fmt.Errorf("VFIO_DEVICE_SET_IRQS: %w", err)
+	}
+	if n > 0 { // that many could be had, and none were taken
+		return fmt.Errorf("VFIO_DEVICE_SET_IRQS: %d of %d vectors are left: %w", n, len(eventfds), unix.ENOSPC)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -36,7 +37,17 @@ type Config struct {
 	Fixed     []Fixed
 	Names     map[mac.Addr]string // host names for guests; Fixed goes first
 	Hook      Hook                // may be nil
+	Boot      Boot                // what machines boot from this network
 }
+
+// Boot is what a machine that boots from the network is told; without a File, nothing.
+type Boot struct {
+	File   string     // name on the TFTP server, or a URL for who takes one (iPXE)
+	Server netip.Addr // the TFTP server, when it is not this one
+}
+
+// maxBootFile bounds the name by the field of BOOTP with its zero (RFC 2131, figure 1).
+const maxBootFile = 127
 
 // Hook lets another service take part, such as one that boots machines. Its
 // methods are called one at a time and must neither block nor call the server.
@@ -55,6 +66,12 @@ func (c Config) Check() error {
 	}
 	if err := c.checkRange(); err != nil {
 		return err
+	}
+	if len(c.Boot.File) > maxBootFile || strings.ContainsFunc(c.Boot.File, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return qverr.New(qverr.NetDHCP, "boot file %.160q: want at most %d printable characters without spaces", c.Boot.File, maxBootFile)
+	}
+	if c.Boot.Server.IsValid() && (!c.Boot.Server.Is4() || c.Boot.File == "") {
+		return qverr.New(qverr.NetDHCP, "boot server %s: want an IPv4 address, and the name of a boot file", c.Boot.Server)
 	}
 	macs, addrs := make(map[mac.Addr]bool), make(map[netip.Addr]bool)
 	for _, f := range c.Fixed {

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -203,10 +204,25 @@ func (s *Server) reply(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType, m mac.Addr, a
 	if typ == dhcpv4.MessageTypeAck {
 		resp.ClientIPAddr = req.ClientIPAddr
 	}
+	c.Boot.amend(req, resp)
 	if c.Hook != nil {
 		c.Hook.Amend(req, resp)
 	}
 	return resp
+}
+
+// amend tells a machine that boots what to load, in the fields of BOOTP and in the
+// options of DHCP for these. Others are not told: their options have to fit.
+func (b Boot) amend(req, resp *dhcpv4.DHCPv4) {
+	if b.File == "" || !strings.HasPrefix(req.ClassIdentifier(), "PXEClient") {
+		return
+	}
+	if b.Server.IsValid() {
+		resp.ServerIPAddr = b.Server.AsSlice()
+	}
+	resp.BootFileName = b.File
+	resp.UpdateOption(dhcpv4.OptTFTPServerName(resp.ServerIPAddr.String()))
+	resp.UpdateOption(dhcpv4.OptBootFileName(b.File))
 }
 
 // servers are the name servers that a guest can reach: not the node's loopback.

@@ -495,3 +495,39 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// Who boots from the network learns what and where; others do not.
+func TestBoot(t *testing.T) {
+	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+	for _, c := range []struct {
+		name   string
+		boot   Boot
+		mods   []dhcpv4.Modifier
+		file   string
+		server string
+	}{
+		{"nothing to boot", Boot{}, []dhcpv4.Modifier{pxe}, "", "10.0.0.1"},
+		{"the node's file", Boot{File: "start.ipxe"}, []dhcpv4.Modifier{pxe}, "start.ipxe", "10.0.0.1"},
+		{"another server", Boot{File: "a/pxelinux.0", Server: netip.MustParseAddr("10.0.0.5")}, []dhcpv4.Modifier{pxe}, "a/pxelinux.0", "10.0.0.5"},
+		{"another client", Boot{File: "start.ipxe"}, nil, "", "10.0.0.1"},
+	} {
+		cfg := testConfig()
+		cfg.Boot = c.boot
+		w := newWorld(t, cfg)
+		offer := w.send(guest(1), dhcpv4.MessageTypeDiscover, c.mods...)
+		w.is(offer, dhcpv4.MessageTypeOffer, "")
+		if offer.BootFileName != c.file || offer.BootFileNameOption() != c.file || offer.ServerIPAddr.String() != c.server {
+			t.Errorf("%s: file %q (%q), server %s", c.name, offer.BootFileName, offer.BootFileNameOption(), offer.ServerIPAddr)
+		}
+		if want := map[bool]string{true: c.server}[c.file != ""]; offer.TFTPServerName() != want {
+			t.Errorf("%s: TFTP server %q", c.name, offer.TFTPServerName())
+		}
+	}
+	for _, b := range []Boot{{File: strings.Repeat("x", 128)}, {File: "a b"}, {Server: netip.MustParseAddr("10.0.0.5")}, {File: "f", Server: netip.MustParseAddr("::1")}} {
+		cfg := testConfig()
+		cfg.Boot = b
+		if err := cfg.Check(); !errors.Is(err, qverr.NetDHCP) {
+			t.Errorf("%+v: %v", b, err)
+		}
+	}
+}

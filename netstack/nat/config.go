@@ -20,4 +20,5 @@ type Network struct {
 	Subnet netip.Prefix // address of the bridge with the length of the subnet
 	DHCP   bool         // the node serves DHCP on it
 	NAT    bool         // guests may reach the world
+	TFTP   bool         // the node serves files to guests that boot from it
 }

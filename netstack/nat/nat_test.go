@@ -10,7 +10,7 @@ import (
 func twoNetworks() Config {
 	return Config{Uplink: "up0", Networks: []Network{
 		{Bridge: "qvbr0", Subnet: netip.MustParsePrefix("192.168.200.1/24"), DHCP: true, NAT: true},
-		{Bridge: "qvb0a1b2c3d", Subnet: netip.MustParsePrefix("10.77.4.1/22")},
+		{Bridge: "qvb0a1b2c3d", Subnet: netip.MustParsePrefix("10.77.4.1/22"), TFTP: true},
 	}}
 }
 

@@ -46,6 +46,9 @@ func guestRules(cfg Config) [][]expr.Any {
 		if n.DHCP {
 			rules = append(rules, rule(from, ipv4(), l4(unix.IPPROTO_UDP), ports(68, 67), accept))
 		}
+		if n.TFTP { // its answers come from another port, and belong to the request
+			rules = append(rules, rule(from, ipv4(), daddr(gw), l4(unix.IPPROTO_UDP), dport(69), accept))
+		}
 		rules = append(rules,
 			rule(from, ipv4(), daddr(gw), l4(unix.IPPROTO_UDP), dport(53), accept),
 			rule(from, ipv4(), daddr(gw), l4(unix.IPPROTO_TCP), dport(53), accept),

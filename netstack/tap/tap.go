@@ -27,8 +27,12 @@ type Config struct {
 	Name   string
 	Bridge string
 	MTU    int // bytes
+	Queues int // 1 to MaxQueues; 0 means 1
 	Owner  Owner
 }
+
+// MaxQueues is how many queues a device may have; Linux has room for 256.
+const MaxQueues = 16
 
 // CheckMTU returns an error with QV_NET_ERR_MTU for what no device takes.
 func CheckMTU(mtu int) error {
@@ -38,28 +42,51 @@ func CheckMTU(mtu int) error {
 	return nil
 }
 
-// Create makes the device, up and attached to its bridge. It has one queue,
-// IFF_VNET_HDR with headers of HeaderSize, and no offloads. The caller owns the
-// file, the device ends with its last copy. Errors carry QV_NET_ERR_TAP,
-// QV_NET_ERR_MTU or QV_NET_ERR_BRIDGE.
-func Create(cfg Config) (*os.File, error) {
+// Create makes the device, up and attached to its bridge, with IFF_VNET_HDR,
+// headers of HeaderSize and no offloads, and returns a file for each of its queues.
+// The caller owns the files, the device ends with the last copy of them. Errors
+// carry QV_NET_ERR_TAP, QV_NET_ERR_MTU or QV_NET_ERR_BRIDGE.
+func Create(cfg Config) ([]*os.File, error) {
 	if err := CheckMTU(cfg.MTU); err != nil {
 		return nil, err
 	}
-	f, err := open(cfg.Name)
+	if cfg.Queues < 0 || cfg.Queues > MaxQueues {
+		return nil, qverr.New(qverr.NetTAP, "TAP device %s with %d queues: 1 to %d are possible", cfg.Name, cfg.Queues, MaxQueues)
+	}
+	files, err := open(cfg.Name, max(cfg.Queues, 1))
+	if err == nil {
+		err = configure(cfg)
+	}
 	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
 		return nil, err
 	}
-	if err := configure(cfg); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return files, nil
 }
 
 // open creates the device and fails if the name is taken: another owner's
-// device must not be joined.
-func open(name string) (*os.File, error) {
+// device must not be joined. It returns the queues that it made in any case.
+func open(name string, queues int) (files []*os.File, err error) {
+	for i := range queues {
+		flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if queues > 1 {
+			flags |= unix.IFF_MULTI_QUEUE
+		}
+		if i == 0 {
+			flags |= unix.IFF_TUN_EXCL
+		}
+		f, err := openQueue(name, flags)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func openQueue(name string, flags uint16) (*os.File, error) {
 	const path = "/dev/net/tun"
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -71,7 +98,7 @@ func open(name string) (*os.File, error) {
 		f.Close()
 		return nil, qverr.New(qverr.NetTAP, "TAP device name %q: %w", name, err)
 	}
-	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	ifr.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EBUSY) {

@@ -21,12 +21,12 @@ const kindVM = "vm"
 type Measures struct {
 	Name     string `json:"name"`
 	UUID     string `json:"uuid"`
-	Machine  string `json:"machine"` // which devices are where: config.MachineType
+	Machine  string `json:"machine"` // which devices are where: a type of hv/config
 	CPUs     int    `json:"cpus"`
 	Memory   int64  `json:"memory_bytes"`
-	Firmware string `json:"firmware"` // "direct": the kernel is started without any
-	Kernel   string `json:"kernel"`
-	Initrd   string `json:"initrd"` // "" without one
+	Firmware string `json:"firmware"` // "direct": the kernel is started without any; "seabios"
+	Kernel   string `json:"kernel"`   // with firmware, the digest of that
+	Initrd   string `json:"initrd"`   // "" without one
 	Cmdline  string `json:"cmdline"`
 	Disks    []Disk `json:"disks"`
 	Card     string `json:"card"`   // "none", or "passthrough" of a QUAC 100

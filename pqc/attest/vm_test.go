@@ -21,7 +21,7 @@ var node = Node{"2916e9a1", "rack-7", "0.1"}
 
 func started() Started {
 	return Started{At: time.Unix(9e8, 5), Measures: Measures{
-		Name: "web", UUID: "1b4e28ba", Machine: "quantavirt-1", CPUs: 2, Memory: 512 << 20, Firmware: "direct",
+		Name: "web", UUID: "1b4e28ba", Machine: "qv-1", CPUs: 2, Memory: 512 << 20, Firmware: "direct",
 		Kernel: sumOf([]byte("kernel")), Initrd: sumOf([]byte("initrd")), Cmdline: "console=hvc0 <&>",
 		Disks: []Disk{
 			{Name: "root", Size: 1 << 20, ReadOnly: true, Content: sumOf([]byte("root"))},
@@ -121,7 +121,7 @@ func TestVMMeasures(t *testing.T) {
 	}{
 		{"name", "name: is web, not x", func(m *Measures) { m.Name = "x" }},
 		{"uuid", "is 1b4e28ba, not x", func(m *Measures) { m.UUID = "x" }},
-		{"machine", "is quantavirt-1, not quantavirt-2", func(m *Measures) { m.Machine = "quantavirt-2" }},
+		{"machine", "is qv-1, not qv-2", func(m *Measures) { m.Machine = "qv-2" }},
 		{"cpus", "is 2, not 3", func(m *Measures) { m.CPUs++ }},
 		{"memory_bytes", "is 536870912, not 536870911", func(m *Measures) { m.Memory-- }},
 		{"firmware", "is direct, not ovmf", func(m *Measures) { m.Firmware = "ovmf" }},

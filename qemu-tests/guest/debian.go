@@ -44,7 +44,7 @@ const diskMiB = 256
 // configured once and kept in cache; the quantavirt command is put in, so that
 // the guest can talk to its host.
 func Debian(ctx context.Context, root tools.Root, cache, dir, quantavirt string, progress io.Writer) (Files, error) {
-	archive, err := debianArchive(ctx, cache, progress)
+	archive, err := debianArchive(ctx, demoSet, cache, progress)
 	if err != nil {
 		return Files{}, err
 	}
@@ -72,21 +72,31 @@ func Debian(ctx context.Context, root tools.Root, cache, dir, quantavirt string,
 	return f, nil
 }
 
+// debianSet is what a Debian is made of: packages, and a hook that mmdebstrap runs
+// when they are configured.
+type debianSet struct {
+	name     string
+	packages []string
+	hook     string
+}
+
+// demoSet is the Debian of the demonstration.
+var demoSet = debianSet{name: "guest", packages: debianPackages, hook: `sed -i s/MODULES=most/MODULES=list/ "$1/etc/initramfs-tools/initramfs.conf"; ` +
+	`echo virtio_blk >> "$1/etc/initramfs-tools/modules"; chroot "$1" update-initramfs -u`}
+
 // debianArchive returns the tar archive of a configured Debian, made by
 // mmdebstrap if the cache does not hold it.
-func debianArchive(ctx context.Context, cache string, progress io.Writer) (string, error) {
-	const hook = `sed -i s/MODULES=most/MODULES=list/ "$1/etc/initramfs-tools/initramfs.conf"; ` +
-		`echo virtio_blk >> "$1/etc/initramfs-tools/modules"; chroot "$1" update-initramfs -u`
+func debianArchive(ctx context.Context, set debianSet, cache string, progress io.Writer) (string, error) {
 	args := []string{
 		"--variant=custom", "--format=tar",
-		"--include=" + strings.Join(debianPackages, ","),
+		"--include=" + strings.Join(set.packages, ","),
 		"--aptopt=Apt::Install-Recommends \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-		"--customize-hook=" + hook,
+		"--customize-hook=" + set.hook,
 		"trixie",
 	}
 	key := sha256.Sum256([]byte(strings.Join(args, "\x00")))
-	path := filepath.Join(cache, "debian-guest-"+hex.EncodeToString(key[:6])+".tar")
+	path := filepath.Join(cache, "debian-"+set.name+"-"+hex.EncodeToString(key[:6])+".tar")
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

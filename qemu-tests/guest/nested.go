@@ -10,11 +10,12 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"quantavirt/hv/machine/testkernel"
 	"quantavirt/image/tools"
 )
 
 // nestedModules is what the guest of hv/vmm's own tests loads.
-var nestedModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
+var nestedModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "vmw_vsock_virtio_transport", "button", "evdev"}
 
 // program is a package to be compiled for the appliance.
 type program struct{ name, command, pkg string }
@@ -58,8 +59,8 @@ func compiled(ctx context.Context, source, dir string, programs ...program) ([]c
 
 // Nested writes into dir what the tests of the VMM need inside the appliance, as an
 // archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine, hv/vmm and hv/block, and of CardTest, hv, a kernel and the initrd of
-// their guest. It returns the archive's path.
+// of packages hv/machine, hv/vmm, hv/vmm/jail and hv/block, and of CardTest, hv, a kernel and the initrd of
+// their guest, and the flat test kernel. It returns the archive's path.
 func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
 	kernel, err := root.Kernel("cloud")
 	if err != nil {
@@ -67,7 +68,7 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	}
 	records, err := compiled(ctx, source, dir,
 		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"},
-		program{"block.test", "test -c", "./hv/block"}, cardTest,
+		program{"jail.test", "test -c", "./hv/vmm/jail"}, program{"block.test", "test -c", "./hv/block"}, cardTest,
 		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
 	if err != nil {
 		return "", err
@@ -88,17 +89,36 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	if err != nil {
 		return "", err
 	}
-	fioImage, err := os.ReadFile(fio)
+	flat, err := testKernel(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	records = append(records,
+	records = append(records, flat,
 		// The tests call ip by name, before the image's own is there.
 		cpio.StaticFile("nested/bin/busybox", string(busybox), 0o755), cpio.Symlink("nested/bin/ip", "busybox"),
-		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644),
-		cpio.StaticFile("nested/fio.img", string(fioImage), 0o644))
+		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644))
+	for name, file := range map[string]string{
+		"bios-256k.bin": root.Path("usr", "share", "seabios", "bios-256k.bin"), "pxe-virtio.rom": root.Path("usr", "share", "qemu", "pxe-virtio.rom"),
+		"fio.img": fio,
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		records = append(records, cpio.StaticFile("nested/"+name, string(data), 0o644))
+	}
 	path := filepath.Join(dir, "nested.cpio")
 	return path, writeArchive(path, records)
+}
+
+// testKernel is the flat kernel that the tests of hv/machine run.
+func testKernel(ctx context.Context, dir string) (cpio.Record, error) {
+	path, err := testkernel.Build(ctx, dir)
+	if err != nil {
+		return cpio.Record{}, err
+	}
+	data, err := os.ReadFile(path)
+	return cpio.StaticFile("nested/testkernel", string(data), 0o644), err
 }
 
 // nestedInitrd is busybox with all its names, the modules, guesttool and the init

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +22,8 @@ type Console struct {
 	conn net.Conn
 
 	mu    sync.Mutex
+	raw   []byte
+	found int // where in raw the text that Await found last ends
 	lines []string
 	seen  int
 	more  chan struct{} // closed and renewed at each line
@@ -58,11 +61,20 @@ func (n *Node) Attach(ctx context.Context, vm string) (*Console, error) {
 }
 
 func (c *Console) read(r *bufio.Reader) {
+	part, buf := "", make([]byte, 4096)
 	for {
-		line, err := r.ReadString('\n')
+		n, err := r.Read(buf)
 		c.mu.Lock()
-		if line = strings.TrimRight(line, "\r\n"); line != "" {
-			c.lines = append(c.lines, line)
+		c.raw = append(c.raw, buf[:n]...)
+		whole := strings.Split(part+string(buf[:n]), "\n")
+		part = whole[len(whole)-1]
+		if err == nil {
+			whole = whole[:len(whole)-1] // the last one goes on
+		}
+		for _, line := range whole {
+			if line = strings.TrimRight(line, "\r"); line != "" {
+				c.lines = append(c.lines, line)
+			}
 		}
 		c.err = err
 		close(c.more)
@@ -98,6 +110,37 @@ func (c *Console) Expect(ctx context.Context, text string) (string, error) {
 			return "", fmt.Errorf("waiting for %q on the console: %w; it said:\n%s", text, context.Cause(ctx), c.Text())
 		}
 	}
+}
+
+// Await waits for text, after what the last Await found, also where no line ends: on
+// the screen of a program that draws one.
+func (c *Console) Await(ctx context.Context, text string) error {
+	for {
+		c.mu.Lock()
+		i := bytes.Index(c.raw[c.found:], []byte(text))
+		if i >= 0 {
+			c.found += i + len(text)
+		}
+		err, more := c.err, c.more
+		c.mu.Unlock()
+		switch {
+		case i >= 0:
+			return nil
+		case err != nil:
+			return fmt.Errorf("waiting for %q on the console: %w; it said:\n%q", text, err, c.screen())
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %q on the console: %w; it said:\n%q", text, context.Cause(ctx), c.screen())
+		}
+	}
+}
+
+func (c *Console) screen() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.raw)
 }
 
 // Text is all that the console said so far.

@@ -22,6 +22,9 @@ func (s *session) Interrupt(vector int) { s.irqs.fire(vector) }
 func (s *session) transfer(iova uint64, p []byte, write bool) error {
 	for len(p) > 0 {
 		n, remote, err := s.space.access(iova, p, write)
+		if errors.Is(err, model.ErrUnmapped) {
+			s.report(iova)
+		}
 		if err == nil && remote > 0 {
 			n = int(min(uint64(remote), dmaChunk, s.maxXfer))
 			err = s.message(iova, p[:n], write)
@@ -35,6 +38,13 @@ func (s *session) transfer(iova uint64, p []byte, write bool) error {
 		}
 	}
 	return nil
+}
+
+// report lets the client see an access that is refused here, so that its IOMMU reports a
+// fault as for a card in the machine. It reads one byte, also for a write: should the
+// address have been mapped just now, nothing happens.
+func (s *session) report(iova uint64) {
+	_ = s.message(iova, make([]byte, 1), false) // the answer is known: there is nothing
 }
 
 // message lets the client carry out an access, and waits for its answer; never called from the read loop.

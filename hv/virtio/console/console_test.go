@@ -31,7 +31,7 @@ const rx, tx = 0, 1
 
 func TestOutput(t *testing.T) {
 	var out screen
-	d := driver.New(t, console.New(&out), driver.NewMemory(t))
+	d := driver.New(t, newConsole(t, &out, console.Options{}), driver.NewMemory(t))
 	d.Start(0)
 	q := d.Queues[tx]
 	q.Do(q.Out([]byte("hello ")), q.Out([]byte("world")))
@@ -42,7 +42,7 @@ func TestOutput(t *testing.T) {
 }
 
 func TestInput(t *testing.T) {
-	dev := console.New(&screen{})
+	dev := newConsole(t, &screen{}, console.Options{})
 	d := driver.New(t, dev, driver.NewMemory(t))
 	if n, err := dev.Write([]byte("early ")); n != 6 || err != nil {
 		t.Fatal(n, err)
@@ -73,7 +73,7 @@ func TestInput(t *testing.T) {
 }
 
 func TestInputIsBounded(t *testing.T) {
-	dev := console.New(&screen{})
+	dev := newConsole(t, &screen{}, console.Options{})
 	d := driver.New(t, dev, driver.NewMemory(t))
 	d.Start(0)
 	for range 100 {
@@ -102,7 +102,7 @@ func TestInputIsBounded(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	var out screen
-	dev := console.New(&out)
+	dev := newConsole(t, &out, console.Options{})
 	d := driver.New(t, dev, driver.NewMemory(t))
 	d.Start(0)
 	if err := d.Transport.Pause(); err != nil {

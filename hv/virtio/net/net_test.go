@@ -26,7 +26,14 @@ var guestMAC = stdnet.HardwareAddr{0x02, 0x51, 0x56, 0, 0, 1}
 
 // newTAP makes a TAP in a network namespace of its own, and a raw socket on the
 // host's side of it. The test's thread stays in the namespace and is thrown away.
-func newTAP(t *testing.T, flags uint16) (tap *os.File, host int) {
+func newTAP(t testing.TB, flags uint16) (tap *os.File, host int) {
+	t.Helper()
+	taps, host := newTAPs(t, flags, 1)
+	return taps[0], host
+}
+
+// newTAPs makes a TAP with n queues.
+func newTAPs(t testing.TB, flags uint16, n int) (taps []*os.File, host int) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -35,24 +42,26 @@ func newTAP(t *testing.T, flags uint16) (tap *os.File, host int) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("no network namespace: %v", err)
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("no TAP: %v", err)
+	for range n {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Skipf("no TAP: %v", err)
+		}
+		taps = append(taps, os.NewFile(uintptr(fd), tapName))
+		req, err := unix.NewIfreq(tapName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetUint16(flags)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+			t.Skipf("no TAP: %v", err)
+		}
 	}
-	tap = os.NewFile(uintptr(fd), tapName)
-	req, err := unix.NewIfreq(tapName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		t.Skipf("no TAP: %v", err)
-	}
-	return tap, openHost(t)
+	return taps, openHost(t)
 }
 
 // openHost sets the interface up and opens a packet socket on it.
-func openHost(t *testing.T) int {
+func openHost(t testing.TB) int {
 	t.Helper()
 	const anyProtocol = 0x0300 // htons(ETH_P_ALL)
 	host, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, anyProtocol)
@@ -89,7 +98,7 @@ func frame(payload string) []byte {
 }
 
 // receiveHost reads frames until it finds one of ours.
-func receiveHost(t *testing.T, host int) []byte {
+func receiveHost(t testing.TB, host int) []byte {
 	t.Helper()
 	buf := make([]byte, 70_000)
 	for {
@@ -107,7 +116,7 @@ func receiveHost(t *testing.T, host int) []byte {
 }
 
 // receiveGuest waits for one of our frames among what the host's kernel sends.
-func receiveGuest(t *testing.T, q *driver.Queue, buffers map[uint16]driver.Buffer) []byte {
+func receiveGuest(t testing.TB, q *driver.Queue, buffers map[uint16]driver.Buffer) []byte {
 	t.Helper()
 	for {
 		head, n := q.Wait()
@@ -120,7 +129,7 @@ func receiveGuest(t *testing.T, q *driver.Queue, buffers map[uint16]driver.Buffe
 
 func TestUserSpace(t *testing.T) {
 	tap, host := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC, MTU: 1400})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC, MTU: 1400})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,8 +147,8 @@ func TestUserSpace(t *testing.T) {
 		d.Start(0)
 		testTraffic(t, d, dev, host)
 	}
-	if dev.Counters.TxErrors.Load() != 3*2 {
-		t.Errorf("%d errors", dev.Counters.TxErrors.Load())
+	if dev.Stats().TxErrors != 3*2 {
+		t.Errorf("%d errors", dev.Stats().TxErrors)
 	}
 }
 
@@ -185,7 +194,7 @@ func testTraffic(t *testing.T, d *driver.Driver, dev *net.Device, host int) {
 	if got := receiveGuest(t, in, buffers); !bytes.Equal(got[headerSize:], frame("during the pause")) {
 		t.Errorf("after the pause: %q", got)
 	}
-	if dev.Counters.RxPackets.Load() == 0 || dev.Counters.TxPackets.Load() == 0 {
+	if dev.Stats().RxPackets == 0 || dev.Stats().TxPackets == 0 {
 		t.Error("packets are not counted")
 	}
 }
@@ -193,7 +202,7 @@ func testTraffic(t *testing.T, d *driver.Driver, dev *net.Device, host int) {
 // TestSmallBuffer: a packet that does not fit is dropped, and the buffer is given back.
 func TestSmallBuffer(t *testing.T) {
 	tap, host := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,14 +215,14 @@ func TestSmallBuffer(t *testing.T) {
 	if _, err := unix.Write(host, frame("too long for it")); err != nil {
 		t.Fatal(err)
 	}
-	if _, n := q.Wait(); n != 0 || dev.Counters.RxDropped.Load() != 1 {
-		t.Errorf("%d bytes, %d dropped", n, dev.Counters.RxDropped.Load())
+	if _, n := q.Wait(); n != 0 || dev.Stats().RxDropped != 1 {
+		t.Errorf("%d bytes, %d dropped", n, dev.Stats().RxDropped)
 	}
 }
 
 func TestOffloadRules(t *testing.T) {
 	tap, _ := newTAP(t, goodFlags)
-	dev, err := net.New(tap, net.Options{MAC: guestMAC})
+	dev, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +253,7 @@ func TestRefused(t *testing.T) {
 		{"not a TAP", null, net.Options{MAC: guestMAC}, qverr.NetTAP},
 		{"no MAC", noHeader, net.Options{}, qverr.NetMAC},
 	} {
-		if _, err := net.New(tc.tap, tc.opts); qverr.CodeOf(err) != tc.want {
+		if _, err := net.New([]*os.File{tc.tap}, tc.opts); qverr.CodeOf(err) != tc.want {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -260,7 +269,7 @@ func TestNotVhost(t *testing.T) {
 	defer null.Close()
 	mem := driver.NewMemory(t)
 	defer mem.Close()
-	if _, err := net.New(tap, net.Options{MAC: guestMAC, Vhost: null, Mem: mem}); !errors.Is(err, qverr.NetVhost) {
+	if _, err := net.New([]*os.File{tap}, net.Options{MAC: guestMAC, Vhost: []*os.File{null}, Mem: mem}); !errors.Is(err, qverr.NetVhost) {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,48 +1,63 @@
 package net
 
 import (
-	"encoding/binary"
-	"errors"
 	"os"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 )
 
-// maxFrame is the largest frame without segmentation offload, with a header: the
-// guest's buffers need not hold more, since no GUEST_TSO is offered.
-const (
-	maxFrame = headerSize + 18 + 65535
-	// maxPacket is the largest thing the guest may send, with segmentation offload.
-	maxPacket = headerSize + 18 + 65535
-)
+// maxPacket is the largest packet with its header, in either direction: 64 KiB of
+// segments behind an Ethernet header with a VLAN tag.
+const maxPacket = headerSize + 18 + 65535
 
-// Counters count packets as the guest sees them. They only grow, and stay 0 while
-// the kernel moves the packets.
+// Counters count the packets of one pair as the guest sees them. They only grow,
+// and stay 0 while the kernel moves the packets.
 type Counters struct {
 	RxPackets, RxBytes, RxDropped, TxPackets, TxBytes, TxErrors atomic.Uint64
+	_                                                           [16]byte // to a cache line
 }
 
-// user moves packets in this process.
+// Stats is the sum over all pairs.
+type Stats struct {
+	RxPackets, RxBytes, RxDropped, TxPackets, TxBytes, TxErrors uint64
+}
+
+// Stats reads the counters.
+func (d *Device) Stats() Stats {
+	var s Stats
+	for i := range d.counters {
+		c := &d.counters[i]
+		s.RxPackets += c.RxPackets.Load()
+		s.RxBytes += c.RxBytes.Load()
+		s.RxDropped += c.RxDropped.Load()
+		s.TxPackets += c.TxPackets.Load()
+		s.TxBytes += c.TxBytes.Load()
+		s.TxErrors += c.TxErrors.Load()
+	}
+	return s
+}
+
+// user moves packets in this process, from and to guest memory itself. It shares
+// nothing with the other pairs, and allocates nothing for a packet.
 type user struct {
-	tap      *os.File // pollable: a goroutine that waits for it costs no thread
-	counters *Counters
-	rx, tx   virtio.Worker
+	file *os.File // pollable: a goroutine that waits for it costs no thread
+	fd   int
+	rx   receiver
+	tx   virtio.Worker
+	iov  vector // of transmit, which one goroutine runs
+	gate *limit.Gate
 
-	wg     sync.WaitGroup
-	filled atomic.Int32  // bytes in packet; 0 while the reader has it
-	packet []byte        // one packet from the TAP
-	taken  chan struct{} // packet may be filled again
-	done   chan struct{} // closed by stop
+	counters *Counters
+	running  bool
 }
 
-func newUser(tap *os.File, counters *Counters) (*user, error) {
+func newUser(tap *tapQueue, counters *Counters, rx, tx *limit.Limiter) (*user, error) {
 	// A file of our own on the TAP, so that its deadlines are ours.
-	fd, err := unix.FcntlInt(tap.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(tap.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -50,115 +65,52 @@ func newUser(tap *os.File, counters *Counters) (*user, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	u := &user{tap: os.NewFile(uintptr(fd), "tap"), counters: counters}
-	u.rx.Handle, u.rx.Ready = u.receive, func() bool { return u.filled.Load() > 0 }
-	u.tx.Handle = u.transmit
+	u := &user{file: os.NewFile(uintptr(fd), "tap"), fd: fd, counters: counters}
+	u.gate = limit.NewGate(tx, u.tx.Wake)
+	u.tx.Handle, u.tx.Ready = u.transmit, u.gate.Open
+	if err := u.rx.init(u.file, counters, rx); err != nil {
+		u.file.Close()
+		return nil, err
+	}
 	return u, nil
 }
 
-// features: segmentation is left to the host in both directions, so that each
-// received packet fits into one buffer of the guest.
-func (u *user) features() uint64 {
-	return featureCSum | featureGuestCSum | featureHostTSO4 | featureHostTSO6 | featureHostECN
-}
+func (u *user) features() uint64 { return segmentation | featureMergeable }
 
-func (u *user) start(_ uint64, rx, tx *virtio.Queue, host virtio.Host) error {
-	u.taken, u.done = make(chan struct{}, 1), make(chan struct{})
-	u.filled.Store(0)
-	if u.packet == nil {
-		u.packet = make([]byte, maxFrame)
-	}
-	_ = u.tap.SetReadDeadline(time.Time{})
-	u.rx.Start(rx, host)
+func (u *user) start(features uint64, rx, tx *virtio.Queue, host virtio.Host) error {
+	u.running = true
+	u.rx.start(features&featureMergeable != 0, rx, host)
 	u.tx.Start(tx, host)
-	u.wg.Go(u.read)
 	return nil
 }
 
 func (u *user) stop() {
-	if u.done == nil {
-		return
+	if u.running {
+		u.rx.stop()
+		u.tx.Stop()
+		u.running = false
 	}
-	close(u.done)
-	_ = u.tap.SetReadDeadline(time.Unix(1, 0))
-	u.wg.Wait()
-	u.rx.Stop()
-	u.tx.Stop()
-	u.done = nil
 }
 
 func (u *user) pause() error {
-	u.rx.Pause()
+	u.rx.pause()
 	u.tx.Pause()
 	return nil
 }
 
 func (u *user) resume() error {
-	u.rx.Resume()
+	u.rx.resume()
 	u.tx.Resume()
 	return nil
 }
 
-func (u *user) close() { u.tap.Close() }
-
-// read fetches one packet at a time; while the guest has no buffer for it, the
-// TAP's own queue fills and drops, as a network card does.
-func (u *user) read() {
-	for {
-		n, err := u.tap.Read(u.packet)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-		if err != nil {
-			// The interface is down (EIO) or gone (EBADFD). Ask again when something changes.
-			if !u.idle() {
-				return
-			}
-			continue
-		}
-		if n <= headerSize {
-			continue
-		}
-		u.filled.Store(int32(n))
-		u.rx.Wake()
-		select {
-		case <-u.taken:
-		case <-u.done:
-			return
-		}
-	}
+// reopen has changed limits hold at once.
+func (u *user) reopen() {
+	u.gate.Reopen()
+	u.rx.gate.Reopen()
 }
 
-// idle waits a moment while the TAP cannot be read, and returns false when the
-// device is stopped.
-func (u *user) idle() bool {
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-u.done:
-		return false
-	}
-}
-
-// receive gives the packet to the guest.
-func (u *user) receive(c *virtio.Chain) (uint32, error) {
-	packet := u.packet[:u.filled.Load()]
-	// num_buffers: always one, since buffers are not merged (section 5.1.6.4.1).
-	binary.LittleEndian.PutUint16(packet[10:], 1)
-	n := 0
-	if len(packet) > virtio.Len(c.Write) {
-		u.counters.RxDropped.Add(1)
-	} else {
-		n = c.CopyIn(packet)
-		u.counters.RxPackets.Add(1)
-		u.counters.RxBytes.Add(uint64(n - headerSize))
-	}
-	u.filled.Store(0)
-	u.taken <- struct{}{}
-	return uint32(n), nil
-}
+func (u *user) close() { u.file.Close() }
 
 // transmit hands a packet of the guest to the TAP, from where it lies: the kernel
 // copies it and checks the header.
@@ -168,15 +120,13 @@ func (u *user) transmit(c *virtio.Chain) (uint32, error) {
 		u.counters.TxErrors.Add(1)
 		return 0, nil
 	}
-	raw, err := u.tap.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	ctlErr := raw.Control(func(fd uintptr) { _, err = unix.Writev(int(fd), c.Read) })
-	if ctlErr != nil || err != nil {
+	u.iov.reset()
+	u.iov.add(c.Read)
+	if _, errno := u.iov.transfer(unix.SYS_WRITEV, u.fd); errno != 0 {
 		u.counters.TxErrors.Add(1)
 		return 0, nil
 	}
+	u.gate.Charge(uint64(n - headerSize))
 	u.counters.TxPackets.Add(1)
 	u.counters.TxBytes.Add(uint64(n - headerSize))
 	return 0, nil

@@ -14,14 +14,14 @@ const setBackend = 0x4008af30 // VHOST_NET_SET_BACKEND
 
 // kernel moves packets with vhost-net: they never come into this process.
 type kernel struct {
-	tap     *os.File
+	tap     *tapQueue
 	mem     *memory.Memory
 	dev     *vhost.Dev
 	started bool
 	paused  bool
 }
 
-func newVhost(tap, file *os.File, mem *memory.Memory) (*kernel, error) {
+func newVhost(tap *tapQueue, file *os.File, mem *memory.Memory) (*kernel, error) {
 	dev, err := vhost.Open(file, mem)
 	if err != nil {
 		return nil, err
@@ -30,8 +30,7 @@ func newVhost(tap, file *os.File, mem *memory.Memory) (*kernel, error) {
 }
 
 func (k *kernel) features() uint64 {
-	return featureCSum | featureGuestCSum | featureGuestTSO4 | featureGuestTSO6 | featureGuestECN |
-		featureHostTSO4 | featureHostTSO6 | featureHostECN | featureMergeable&k.dev.Features()
+	return segmentation | featureMergeable&k.dev.Features()
 }
 
 func (k *kernel) start(features uint64, rx, tx *virtio.Queue, _ virtio.Host) error {
@@ -47,7 +46,7 @@ func (k *kernel) start(features uint64, rx, tx *virtio.Queue, _ virtio.Host) err
 	if k.paused {
 		return nil
 	}
-	return k.attach(int32(k.tap.Fd()))
+	return k.attach(int32(k.tap.fd))
 }
 
 // attach gives both queues a backend; -1 takes it away and waits for the worker.
@@ -80,7 +79,7 @@ func (k *kernel) pause() error {
 
 func (k *kernel) resume() error {
 	k.paused = false
-	return k.attach(int32(k.tap.Fd()))
+	return k.attach(int32(k.tap.fd))
 }
 
 func (k *kernel) close() { k.dev.Close() }

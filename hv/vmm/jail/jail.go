@@ -2,13 +2,16 @@
 //
 // The daemon has cloned the process into namespaces of its own (mount, PID, IPC,
 // network, UTS) and into its cgroup; Enter does the rest from inside: limits, an
-// empty read-only root, an unprivileged user on all threads, no_new_privs. The
-// list of allowed system calls goes after that, into Enter, as its last step.
+// empty read-only root, an unprivileged user on all threads, no_new_privs, and a
+// list of allowed system calls (allowlist.go), all others of which end the process.
+// Seal takes away what only the making of a machine needs.
 package jail
 
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +29,9 @@ type Spec struct {
 	Memlock uint64
 	// Hostname is what the UTS namespace shows.
 	Hostname string
+	// LogCalls lets forbidden system calls through and has the kernel log them
+	// (audit messages of type 1326): for development.
+	LogCalls bool
 }
 
 // Enter locks the process in. It must run as root in a mount namespace that is
@@ -40,13 +46,29 @@ func Enter(s Spec) error {
 		{"set host name", func() error { return unix.Sethostname([]byte(s.Hostname)) }},
 		{"go to an empty root", s.emptyRoot},
 		{"give up root", s.dropUser},
-		{"set no_new_privs", noNewPrivs},
+		{"allow system calls", s.allowCalls},
 	} {
 		if err := step.do(); err != nil {
 			return qverr.New(qverr.VMStart, "jail: %s: %w", step.name, err)
 		}
 	}
 	return nil
+}
+
+// Seal forbids what only the making of a machine needs. It follows Enter, before
+// guest code runs.
+func (s *Spec) Seal() error {
+	if err := install(sealProgram(allowlist, s.denied())); err != nil {
+		return qverr.New(qverr.VMStart, "jail: seal: %w", err)
+	}
+	return nil
+}
+
+func (s *Spec) denied() action {
+	if s.LogCalls {
+		return actLog
+	}
+	return actKill
 }
 
 func (s *Spec) limits() error {
@@ -111,9 +133,12 @@ func (s *Spec) dropUser() error {
 	return nil
 }
 
-func noNewPrivs() error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return errno
+// allowCalls sets no_new_privs on this thread; the filter carries it to the others.
+func (s *Spec) allowCalls() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	return nil
+	return install(program(allowlist, os.Getpid(), s.denied()))
 }

@@ -36,8 +36,12 @@ const memlock = 1 << 16
 const inside = "jail-test-inside"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == inside {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == inside:
 		_ = json.NewEncoder(os.Stdout).Encode(look(os.Args[2]))
+		return
+	case len(os.Args) == 4 && os.Args[1] == tryInside:
+		try(os.Args[2], os.Args[3])
 		return
 	}
 	os.Exit(m.Run())
@@ -50,12 +54,15 @@ func look(dir string) seen {
 		go func() {
 			for answer := range ask {
 				uid, _, _ := unix.RawSyscall(unix.SYS_GETUID, 0, 0, 0)
+				if n, _ := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); n != 1 {
+					uid = 0
+				}
 				answer <- int(uid)
 			}
 		}()
 	}
 	var s seen
-	if err := jail.Enter(jail.Spec{UID: 4242, GID: 4343, Dir: dir, Memlock: memlock, Hostname: "guest-1"}); err != nil {
+	if err := jail.Enter(jail.Spec{UID: 4242, GID: 4343, Dir: dir, Memlock: memlock, Hostname: "guest-1", LogCalls: true}); err != nil {
 		s.Error = err.Error()
 		return s
 	}

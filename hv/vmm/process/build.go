@@ -3,19 +3,17 @@ package process
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 
 	"quantavirt/hv/config"
+	"quantavirt/hv/limit"
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio"
 	vconsole "quantavirt/hv/virtio/console"
-	vnet "quantavirt/hv/virtio/net"
 	"quantavirt/hv/virtio/rng"
 	"quantavirt/hv/virtio/vsock"
 	"quantavirt/hv/vmm"
 	"quantavirt/hv/vmm/ring"
-	"quantavirt/internal/qverr"
 )
 
 // Slots of the PCI bus. Disks and network devices have ranges of their own, so
@@ -36,11 +34,6 @@ type device struct {
 	info      vmm.Device
 }
 
-type nic struct {
-	id  string
-	dev *vnet.Device
-}
-
 // build makes the machine and all that is in it. On an error the caller ends the
 // process, which frees what was made.
 func (vm *VM) build(files map[string]*os.File) error {
@@ -49,16 +42,17 @@ func (vm *VM) build(files map[string]*os.File) error {
 		return err
 	}
 	m, err := machine.New(machine.Options{
-		CPUs: cfg.CPUs, Memory: cfg.Memory, Cmdline: cfg.Boot.Cmdline,
+		CPUs: cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
 		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
-		Serial: vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
+		Firmware: vm.firmware(files),
+		Serial:   vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
 	})
 	if err != nil {
 		return err
 	}
 	vm.machine = m
 	vm.consoles[vmm.ConsoleSerial].setInput(m.SerialInput())
-	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs} {
+	for _, step := range []func(map[string]*os.File) error{vm.addBasics, vm.addDisks, vm.addNICs, vm.addBalloon, vm.addPCI, vm.setBootOrder} {
 		if err := step(files); err != nil {
 			return err
 		}
@@ -101,7 +95,11 @@ func (vm *VM) add(slot int, dev virtio.Device, class uint32, info vmm.Device) er
 
 func (vm *VM) addBasics(files map[string]*os.File) error {
 	out := vm.consoles[vmm.ConsoleVirtio]
-	con := vconsole.New(out.ring)
+	con, err := vconsole.New(out.ring, vconsole.Options{Ports: vm.cfg.Ports, Limit: limit.New(consoleLimits)})
+	if err != nil {
+		return err
+	}
+	vm.virtioConsole = con
 	out.setInput(con)
 	if err := vm.add(slotConsole, con, virtio.ClassComm, vmm.Device{ID: "console", Kind: "virtio-console"}); err != nil {
 		return err
@@ -120,34 +118,9 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 	return vm.add(slotVsock, dev, virtio.ClassOther, vmm.Device{ID: "vsock", Kind: "virtio-vsock", Backend: "vhost-vsock"})
 }
 
-func (vm *VM) addNICs(files map[string]*os.File) error {
-	for i, n := range vm.cfg.NICs {
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil {
-			return qverr.New(qverr.NetMAC, "network device %s: %w", n.ID, err)
-		}
-		dev, err := vnet.New(files[n.TAP], vnet.Options{MAC: mac, MTU: n.MTU, Vhost: files[n.Vhost], Mem: vm.machine.Memory()})
-		if err != nil {
-			return err
-		}
-		backend := "tap"
-		if dev.Vhost() {
-			backend = "vhost-net"
-		}
-		slot := slotNICs + i
-		if slot >= slotEnd {
-			slot = slotAny
-		}
-		if err := vm.add(slot, dev, virtio.ClassNetwork, vmm.Device{ID: n.ID, Kind: "virtio-net", Backend: backend}); err != nil {
-			return err
-		}
-		vm.nics = append(vm.nics, nic{n.ID, dev})
-	}
-	return nil
-}
-
 // close takes everything apart. The machine has ended.
 func (vm *VM) close(log *slog.Logger) {
+	vm.closePCI()
 	for _, d := range vm.devices {
 		d.transport.Close()
 	}

@@ -55,12 +55,14 @@ func (vm *VM) serveConn(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if c, ok := vm.upgrade(req); ok {
+		if attach, refused := vm.upgrade(req); attach != nil {
 			_ = conn.SetReadDeadline(time.Time{})
 			resp := wire.Response{Status: 101, Header: wire.Header{"Connection": "Upgrade", "Upgrade": vmm.UpgradeConsole}}
-			if resp.Write(conn) == nil {
-				c.attach(conn, br)
-			}
+			_ = resp.Write(conn) // attach notices who is gone
+			attach(conn, br)
+			return
+		} else if refused != nil {
+			_ = answerError(refused).Write(conn)
 			return
 		}
 		if err := vm.answer(req).Write(conn); err != nil || strings.EqualFold(req.Header["connection"], "close") {
@@ -71,13 +73,17 @@ func (vm *VM) serveConn(conn net.Conn) {
 
 const consolePath = "/console/"
 
-// upgrade finds the console that a request wants to attach to.
-func (vm *VM) upgrade(req *wire.Request) (*console, bool) {
+// upgrade finds what serves the console or port that a request wants to attach to;
+// neither it nor an error for other requests.
+func (vm *VM) upgrade(req *wire.Request) (attach func(net.Conn, io.Reader), refused error) {
 	if req.Upgrade() != vmm.UpgradeConsole || req.Method != "GET" || !vm.hasMachine() {
-		return nil, false
+		return nil, nil
 	}
-	c, ok := vm.consoles[strings.TrimPrefix(req.Path, consolePath)]
-	return c, ok
+	name := strings.TrimPrefix(req.Path, consolePath)
+	if c, ok := vm.consoles[name]; ok {
+		return c.attach, nil
+	}
+	return vm.attachPort(name)
 }
 
 // routes are the requests without a name in their path.
@@ -99,8 +105,8 @@ func (vm *VM) answer(req *wire.Request) *wire.Response {
 	if name, ok := strings.CutPrefix(req.Path, consolePath); ok && req.Method == "GET" {
 		return vm.answerConsole(name)
 	}
-	if id, ok := limitsOf(req.Path); ok && (req.Method == "GET" || req.Method == "PATCH") {
-		return vm.answerLimits(id, req)
+	if f, ok := settings[settingOf(req.Path)]; ok && req.Method == "PUT" {
+		return f(vm, req)
 	}
 	return answerError(qverr.New(qverr.NoEnt, "control socket: no %s %s", req.Method, req.Path))
 }
@@ -126,6 +132,9 @@ func (vm *VM) answerConsole(name string) *wire.Response {
 		return answerError(qverr.New(qverr.State, "console: the VM is %s", vmm.StateStarting))
 	}
 	c, ok := vm.consoles[name]
+	if !ok && vm.port(name) != nil {
+		return answerError(qverr.New(qverr.Inval, "port %q of the console keeps nothing: attach to it", name))
+	}
 	if !ok {
 		return answerError(qverr.New(qverr.NoEnt, "no console %q", name))
 	}

@@ -30,7 +30,7 @@ func Main(name string) int {
 	debug.SetGCPercent(gcPercent)
 	// The log may be a pipe whose reader is gone with the daemon; the VM stays.
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
-	log := qvlog.New(os.Stderr, qvlog.Options{}).With("subsystem", "vm", "vm", name)
+	log := qvlog.New(newBoundedLog(os.Stderr), qvlog.Options{}).With("subsystem", "vm", "vm", name)
 	sock := os.NewFile(vmm.StartFD, "start")
 	frame, files, err := vmm.ReceiveFrame(sock)
 	if err == nil && frame.Machine.Name != name {
@@ -54,11 +54,13 @@ func Main(name string) int {
 // begin locks the process in and starts the machine.
 func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, net.Listener, error) {
 	began := time.Now()
+	seal := func() error { return nil }
 	if j := frame.Jail; j != nil {
-		err := jail.Enter(jail.Spec{UID: j.UID, GID: j.GID, Dir: j.Dir, Memlock: j.Memlock, Hostname: frame.Machine.Name})
-		if err != nil {
+		spec := jail.Spec{UID: j.UID, GID: j.GID, Dir: j.Dir, Memlock: j.Memlock, Hostname: frame.Machine.Name, LogCalls: j.LogCalls}
+		if err := jail.Enter(spec); err != nil {
 			return nil, nil, err
 		}
+		seal = spec.Seal
 	}
 	locked := time.Now()
 	if err := frame.Machine.Validate(); err != nil {
@@ -71,7 +73,7 @@ func begin(frame vmm.Frame, files map[string]*os.File, log *slog.Logger) (*VM, n
 	files[config.FileControl].Close()
 	vm := newVM(frame.Machine, log)
 	go vm.serve(listener)
-	built, err := vm.start(files)
+	built, err := vm.start(files, seal)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,6 +98,7 @@ func (vm *VM) finish(listener io.Closer, report *os.File) int {
 	exit := vm.machine.Wait()
 	r := reportOf(exit)
 	r.Time, r.Resets, r.Last = time.Now().UTC(), int(vm.machine.Stats().Resets), vm.lastState()
+	r.Crash = vm.crashOf(exit, r)
 	writeReport(vm.log, report, r)
 	vm.log.Info("the VM is over", "reason", string(r.Reason), "status", r.Status)
 	vm.close(vm.log)

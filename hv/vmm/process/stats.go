@@ -1,11 +1,15 @@
 package process
 
 import (
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/kvm"
+	"quantavirt/hv/machine"
 	"quantavirt/hv/vmm"
 	ver "quantavirt/internal/version"
 )
@@ -16,7 +20,7 @@ func version() string { return ver.Version }
 func (vm *VM) stats() vmm.Stats {
 	now := time.Now()
 	s := vmm.Stats{Time: now.UTC(), CPU: cpuStats(), Process: procStats(),
-		VCPUs: []vmm.VCPUStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
+		VCPUs: []vmm.VCPUStats{}, Consoles: []vmm.ConsoleStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
 	ready := vm.hasMachine()
 	vm.mu.Lock()
 	s.State = vm.state
@@ -33,16 +37,32 @@ func (vm *VM) stats() vmm.Stats {
 		s.FirstEntry = &at
 	}
 	for i, v := range m.VCPUs {
-		s.VCPUs = append(s.VCPUs, vmm.VCPUStats{ID: i, Exits: v.Exits, IO: v.IO, MMIO: v.MMIO, CPUUS: v.CPUTime.Microseconds()})
+		s.VCPUs = append(s.VCPUs, vcpuStats(i, v))
 	}
+	for _, name := range slices.Sorted(maps.Keys(vm.consoles)) {
+		r := vm.consoles[name].ring
+		s.Consoles = append(s.Consoles, vmm.ConsoleStats{ID: name, Bytes: r.Written(), Dropped: r.Dropped()})
+	}
+	s.Balloon = vm.balloonStats()
 	for _, d := range vm.disks {
 		s.Disks = append(s.Disks, d.stats())
 	}
 	for _, n := range vm.nics {
-		c := &n.dev.Counters
-		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(),
-			RxPackets: c.RxPackets.Load(), RxBytes: c.RxBytes.Load(), RxDropped: c.RxDropped.Load(),
-			TxPackets: c.TxPackets.Load(), TxBytes: c.TxBytes.Load(), TxErrors: c.TxErrors.Load()})
+		c := n.dev.Stats()
+		s.NICs = append(s.NICs, vmm.NICStats{ID: n.id, Offloaded: n.dev.Vhost(), Queues: n.dev.Pairs(), Link: n.dev.LinkUp(), Limits: n.dev.Limits(),
+			RxPackets: c.RxPackets, RxBytes: c.RxBytes, RxDropped: c.RxDropped,
+			TxPackets: c.TxPackets, TxBytes: c.TxBytes, TxErrors: c.TxErrors})
+	}
+	return s
+}
+
+func vcpuStats(id int, v machine.VCPUStats) vmm.VCPUStats {
+	s := vmm.VCPUStats{ID: id, Exits: v.Total(), IO: v.Exits[kvm.ExitIO], MMIO: v.Exits[kvm.ExitMMIO],
+		CPUUS: v.CPUTime.Microseconds(), Reasons: map[string]uint64{}}
+	for reason, n := range v.Exits {
+		if n > 0 {
+			s.Reasons[kvm.ReasonName(uint32(reason))] += n
+		}
 	}
 	return s
 }

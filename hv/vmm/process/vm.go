@@ -8,6 +8,8 @@ import (
 
 	"quantavirt/hv/config"
 	"quantavirt/hv/machine"
+	"quantavirt/hv/virtio/balloon"
+	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -21,6 +23,10 @@ type VM struct {
 	devices  []device
 	disks    []disk
 	nics     []nic
+	balloon  *balloon.Device // nil for none
+	pci      passthrough
+
+	virtioConsole *vconsole.Device
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex
@@ -42,14 +48,18 @@ func newVM(cfg config.Machine, log *slog.Logger) *VM {
 		since: time.Now(), changed: make(chan struct{})}
 }
 
-// start builds the machine and lets it run. It tells when the machine was built.
-func (vm *VM) start(files map[string]*os.File) (built time.Time, err error) {
+// start builds the machine, has seal forbid what that needed, and lets it run. It
+// tells when the machine was built.
+func (vm *VM) start(files map[string]*os.File, seal func() error) (built time.Time, err error) {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
 	if err := vm.build(files); err != nil {
 		return built, err
 	}
 	built = time.Now()
+	if err := seal(); err != nil {
+		return built, err
+	}
 	if err := vm.machine.Start(); err != nil {
 		return built, err
 	}
@@ -182,8 +192,12 @@ func (vm *VM) info() vmm.Info {
 	for _, d := range vm.devices {
 		info := d.info
 		info.Ready = d.transport.Ready()
+		if err := d.transport.Broken(); err != nil {
+			info.Broken = err.Error()
+		}
 		i.Devices = append(i.Devices, info)
 	}
+	i.Devices = append(i.Devices, vm.pci.info()...)
 	return i
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"quantavirt/hv/internal/allowance"
 	"quantavirt/internal/qverr"
 )
 
@@ -215,5 +216,38 @@ func TestCreate(t *testing.T) {
 	}
 	if _, err := Read(filepath.Join(dir, "none")); !errors.Is(err, qverr.NoEnt) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestQuota prints more than a guest may.
+func TestQuota(t *testing.T) {
+	r := NewMemory(64 << 20)
+	defer r.Close()
+	line := []byte("0123456789abcdef")
+	const total = 3 * Burst
+	for range total / len(line) {
+		_, _ = r.Write(line)
+	}
+	// Some time passes while this prints: at most a burst and what flowed in.
+	if kept := total - r.Dropped(); kept < Burst || r.Dropped() < Burst {
+		t.Fatalf("%d bytes were kept, %d dropped", kept, r.Dropped())
+	}
+	// One giant write is no way around.
+	before := r.Dropped()
+	_, _ = r.Write(make([]byte, 16<<20))
+	if r.Dropped()-before < 8<<20 {
+		t.Errorf("%d bytes of a giant write were dropped", r.Dropped()-before)
+	}
+	// When it may print again, it is told what was lost.
+	r.mu.Lock()
+	lost := r.unsaid
+	r.quota, r.credit = allowance.New(1, Burst), 0
+	r.mu.Unlock()
+	_, _ = r.Write([]byte("again"))
+	r.Close()
+	data, err := r.Snapshot()
+	want := fmt.Sprintf("\r\n[%d bytes were dropped: more than 1024 KiB a second]\r\nagain", lost)
+	if err != nil || !bytes.HasSuffix(data, []byte(want)) || r.Written() != uint64(len(data)) {
+		t.Errorf("%v: …%q, want …%q", err, data[max(0, len(data)-100):], want)
 	}
 }

@@ -2,9 +2,13 @@ package ring
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"sync"
+	"time"
+
+	"quantavirt/hv/internal/allowance"
 )
 
 // maxPending is how much may wait to be written to the file.
@@ -31,7 +35,21 @@ type Ring struct {
 	broken  bool          // the file cannot be written: bytes are dropped
 	closed  bool
 	done    bool // and the flusher has ended: pos is the last
+
+	quota   *allowance.Allowance // of bytes, taken by the quantum
+	credit  int                  // what is left of the quantum
+	dropped uint64               // bytes beyond the quota, ever
+	unsaid  uint64               // of these, not told in the ring yet
 }
+
+// How much a guest may print: Rate bytes a second after Burst at once. It keeps a
+// guest that prints without end from keeping the disk busy. What is more is dropped,
+// a quantum at least, so that what comes through are whole pieces of text.
+const (
+	Rate    = 1 << 20
+	Burst   = 4 << 20
+	quantum = 64 << 10
+)
 
 // Open continues the ring in a file made by Create. It takes the file over.
 func Open(f *os.File) (*Ring, error) {
@@ -46,31 +64,74 @@ func Open(f *os.File) (*Ring, error) {
 func NewMemory(size int64) *Ring { return start(&memoryStore{}, size, 0) }
 
 func start(s storage, size int64, pos uint64) *Ring {
-	r := &Ring{store: s, size: size, pos: pos, change: make(chan struct{})}
+	r := &Ring{store: s, size: size, pos: pos, change: make(chan struct{}), quota: allowance.New(Rate, Burst)}
 	r.cond = sync.NewCond(&r.mu)
 	r.wg.Go(r.flush)
 	return r
 }
 
-// Write appends p. It returns before p is in the file; it waits only while the
-// file is too slow for what is printed. It never fails: a console that cannot be
-// kept must not stop its guest.
+// Write appends p, or as much of it as the guest may print now. It returns before p
+// is in the file; it waits only while the file is too slow for what is printed. It
+// never fails: a console that cannot be kept must not stop its guest.
 func (r *Ring) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for rest := p; len(rest) > 0; {
+		if r.credit == 0 && !r.renew() {
+			r.dropped += uint64(len(rest))
+			r.unsaid += uint64(len(rest))
+			break
+		}
+		n := min(len(rest), r.credit)
+		r.credit -= n
+		r.append(rest[:n])
+		rest = rest[n:]
+	}
+	return len(p), nil
+}
+
+// renew takes the next quantum, and tells in the ring what was dropped before it.
+// The lock is held.
+func (r *Ring) renew() bool {
+	if !r.quota.Take(quantum, time.Now()) {
+		return false
+	}
+	r.credit = quantum
+	if r.unsaid > 0 {
+		r.append(fmt.Appendf(nil, "\r\n[%d bytes were dropped: more than %d KiB a second]\r\n", r.unsaid, Rate>>10))
+		r.unsaid = 0
+	}
+	return true
+}
+
+// append waits for room and adds p to what is pending. The lock is held.
+func (r *Ring) append(p []byte) {
+	for len(p) > 0 {
 		for len(r.pending) == maxPending && !r.closed && !r.broken {
 			r.cond.Wait()
 		}
 		if r.closed || r.broken {
-			break
+			return
 		}
-		n := min(len(rest), maxPending-len(r.pending))
-		r.pending = append(r.pending, rest[:n]...)
-		rest = rest[n:]
+		n := min(len(p), maxPending-len(r.pending))
+		r.pending = append(r.pending, p[:n]...)
+		p = p[n:]
 		r.cond.Broadcast()
 	}
-	return len(p), nil
+}
+
+// Written counts the bytes that are in the ring or were, over all processes.
+func (r *Ring) Written() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pos + uint64(len(r.pending))
+}
+
+// Dropped counts the bytes beyond the quota.
+func (r *Ring) Dropped() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dropped
 }
 
 // flush moves what is pending into the file: bytes first, then the header that

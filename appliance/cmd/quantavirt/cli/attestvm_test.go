@@ -74,7 +74,7 @@ func (a *attested) report(digits string) string {
 		a.t.Error(err)
 	}
 	r, err := attest.NewVM(attest.Node{ID: "id", Hostname: "rack-7", Version: "0.1"}, attest.Started{At: time.Unix(1e9, 0), Measures: attest.Measures{
-		Name: "web", UUID: "1b4e28ba-2fa1-41d2-883f-0016d3cca427", Machine: "quantavirt-1", CPUs: 1, Memory: 1 << 29, Firmware: "direct",
+		Name: "web", UUID: "1b4e28ba-2fa1-41d2-883f-0016d3cca427", Machine: "qv-1", CPUs: 1, Memory: 1 << 29, Firmware: "direct",
 		Kernel: digest("kernel"), Initrd: digest("initrd"), Cmdline: "console=hvc0 <x>", Card: "none", Config: config,
 		Disks: []attest.Disk{
 			{Name: "root", Size: 9, ReadOnly: true, Content: digest("kernel")}, {Name: "data", Size: 1 << 20, Origin: digest("initrd")}, {Name: "scratch", Size: 512},

@@ -239,6 +239,12 @@ func TestCreateForms(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("interactive made\n%s\nwant\n%s", got, want)
 	}
+	if r := runIn(t, env, strings.NewReader("web\n\n\n\nroot\n\n\n"), "vm", "create", "--interactive"); r.exit != 0 {
+		t.Errorf("interactive without a kernel: %+v", r)
+	}
+	if want := `{"cpu":{"count":1},"memory":{"size":"512M"},"name":"web","network":[{"network":"default"}],"storage":[{"disk":"root"}]}`; string(got) != want {
+		t.Errorf("interactive without a kernel made\n%s\nwant\n%s", got, want)
+	}
 	if r := runIn(t, env, strings.NewReader("web\n"), "vm", "create", "--interactive"); r.exit != 2 {
 		t.Errorf("answers end: %+v", r)
 	}

@@ -34,14 +34,14 @@ func (a *app) vmConsoleCmd() *cobra.Command {
 		Long: "Attach to a VM's console: what the node kept of it, then live. Ctrl-] leaves and the VM runs on; attach again at\n" +
 			"any time. Ends when the VM ends. When stdin is no terminal its bytes go to the guest as they are.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			params := &spec.GetVMConsoleParams{Device: spec.GetVMConsoleParamsDevice(device)}
+			params := &spec.GetVMConsoleParams{Device: device}
 			if log {
 				return a.consoleLog(cmd.Context(), args[0], params)
 			}
 			return a.console(cmd.Context(), args[0], params, readOnly)
 		},
 	}
-	cmd.Flags().StringVar(&device, "device", "", "virtio-console or serial (the VM's configuration decides when absent)")
+	cmd.Flags().StringVar(&device, "device", "", "virtio-console, serial or the name of a port (the VM's configuration decides when absent)")
 	cmd.Flags().BoolVar(&log, "log", false, "only print what the node kept, also of a VM that does not run")
 	cmd.Flags().BoolVar(&readOnly, "read-only", false, "send nothing to the guest")
 	return cmd

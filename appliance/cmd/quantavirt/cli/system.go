@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 )
 
 func (a *app) systemCmd() *cobra.Command {
-	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemInstallCmd(),
+	return group("system", "The node itself", a.systemInfoCmd(), a.capabilitiesCmd(), a.systemDisksCmd(), a.systemPCICmd(), a.systemInstallCmd(),
 		a.powerCmd("reboot", "Stop the VMs and reboot the node", func(cmd *cobra.Command, c *client) (*http.Response, error) {
 			return c.Reboot(cmd.Context())
 		}),
@@ -56,6 +58,11 @@ func infoTable(w io.Writer, i spec.SystemInfo) {
 	row(w, "Time", when(i.Time)+" UTC"+synchronised(i.Clock))
 	row(w, "Uptime", seconds(i.UptimeSeconds))
 	row(w, "CPU", fmt.Sprintf("%d × %s", i.CPU.Count, i.CPU.Model))
+	for _, name := range slices.Sorted(maps.Keys(i.CPU.Vulnerabilities)) {
+		if text := i.CPU.Vulnerabilities[name]; text != "Not affected" {
+			row(w, "  "+name, text)
+		}
+	}
 	row(w, "Memory", fmt.Sprintf("%s, %s available, VMs may take %s", size(i.Memory.TotalBytes), size(i.Memory.AvailableBytes), size(i.Memory.AdmissibleBytes)))
 	row(w, "VMs", fmt.Sprintf("%d, %d running", i.Vms.Total, i.Vms.Running))
 	row(w, "KVM", kvm(i.KVM))
@@ -172,6 +179,8 @@ func (a *app) capabilitiesCmd() *cobra.Command {
 				}
 				l := ans.value.Limits
 				io.WriteString(w, "\n")
+				row(w, "Machine types", strings.Join(ans.value.MachineTypes, " "))
+				row(w, "CPU flags", strings.Join(ans.value.CPUFlags, " "))
 				row(w, "vCPUs of a VM", l.VcpusPerVM)
 				row(w, "Disks of a VM", l.DisksPerVM)
 				row(w, "NICs of a VM", l.NicsPerVM)

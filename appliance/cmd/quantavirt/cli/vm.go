@@ -31,7 +31,7 @@ func (a *app) vmCmd() *cobra.Command {
 		a.vmAction("reset", "Reset a VM as its reset button would", func(ctx context.Context, c *client, name string) (*http.Response, error) {
 			return c.ResetVM(ctx, name, &spec.ResetVMParams{})
 		}),
-		a.vmDestroyCmd(), a.vmStatsCmd(), a.vmLimitCmd(), a.vmConsoleCmd(), a.vmAttestCmd())
+		a.vmDestroyCmd(), a.vmStatsCmd(), a.vmLimitCmd(), a.vmCrashCmd(), a.vmConsoleCmd(), a.vmAttestCmd())
 }
 
 // vmAction is a verb that is one task and has no options of its own.
@@ -111,7 +111,16 @@ func (a *app) vmShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(ans.raw, func(w io.Writer) { vmTable(w, ans.value) })
+			crash, err := a.lastCrash(cmd.Context(), ans.value)
+			if err != nil {
+				return err
+			}
+			return a.print(ans.raw, func(w io.Writer) {
+				vmTable(w, ans.value)
+				if crash != nil {
+					crashTable(w, *crash)
+				}
+			})
 		},
 	}
 }
@@ -190,7 +199,8 @@ func (a *app) vmStatsCmd() *cobra.Command {
 				row(w, "Memory", size(s.Memory.CurrentBytes))
 				row(w, "  limit", size(s.Memory.LimitBytes))
 				row(w, "  guest RAM", size(s.Memory.GuestBytes))
-				diskRows(w, s.VMM.Disks)
+				row(w, "  beyond guest RAM", size(s.Memory.BeyondBytes))
+				vmmTable(w, s)
 			})
 		},
 	}

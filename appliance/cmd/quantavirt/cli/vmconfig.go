@@ -212,12 +212,14 @@ func (a *app) ask() ([]byte, error) {
 	config := map[string]any{"name": q.text("Name", "")}
 	config["cpu"] = map[string]any{"count": q.number("vCPUs", 1)}
 	config["memory"] = map[string]any{"size": q.text("Memory (K, M, G)", "512M")}
-	boot := map[string]any{"firmware": "direct", "kernel": q.text("Kernel image (see quantavirt image list)", "")}
-	if initrd := q.text("Initrd image, empty for none", "-"); initrd != "-" {
-		boot["initrd"] = initrd
+	if kernel := q.text("Kernel image (see quantavirt image list), empty to boot from a disk", "-"); kernel != "-" {
+		boot := map[string]any{"firmware": "direct", "kernel": kernel}
+		if initrd := q.text("Initrd image, empty for none", "-"); initrd != "-" {
+			boot["initrd"] = initrd
+		}
+		boot["cmdline"] = q.text("Kernel command line", "console=hvc0")
+		config["boot"] = boot
 	}
-	boot["cmdline"] = q.text("Kernel command line", "console=hvc0")
-	config["boot"] = boot
 	var disks []any
 	for q.err == nil {
 		disk := q.text("Disk (see quantavirt disk list), empty for no more", "-")

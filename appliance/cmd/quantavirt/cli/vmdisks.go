@@ -16,21 +16,13 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-// diskRows shows what a VM asked of its disks.
-func diskRows(w io.Writer, disks []vmm.DiskStats) {
-	if len(disks) == 0 {
-		return
+// diskLatency says how long a disk's requests took.
+func diskLatency(d vmm.DiskStats) string {
+	mean := int64(0)
+	if n := int64(d.Latency.Count); n > 0 {
+		mean = d.Latency.SumUS / n
 	}
-	fmt.Fprintln(w)
-	row(w, "DISK", "READS", "READ", "WRITES", "WRITTEN", "FLUSHES", "ERRORS", "LIMITED", "LATENCY", "WORST")
-	for _, d := range disks {
-		mean := int64(0)
-		if n := int64(d.Latency.Count); n > 0 {
-			mean = d.Latency.SumUS / n
-		}
-		row(w, d.ID, d.Reads, size(int64(d.ReadBytes)), d.Writes, size(int64(d.WriteBytes)), d.Flushes, d.Errors, d.Throttled,
-			time.Duration(mean)*time.Microsecond, time.Duration(d.Latency.MaxUS)*time.Microsecond)
-	}
+	return fmt.Sprintf("latency %v, worst %v, %d limited", time.Duration(mean)*time.Microsecond, time.Duration(d.Latency.MaxUS)*time.Microsecond, d.Throttled)
 }
 
 func (a *app) vmLimitCmd() *cobra.Command {

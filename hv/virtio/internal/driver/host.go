@@ -56,14 +56,18 @@ func (h *host) DetachDoorbell(addr uint64, _ int, _ int) error {
 	return nil
 }
 
+func (h *host) MapMemory(uint64, []byte) error   { return nil }
+func (h *host) UnmapMemory(uint64, []byte) error { return nil }
+
 // ring signals the doorbell at addr, as KVM does, and tells whether there is one.
 func (h *host) ring(addr uint64) bool {
 	h.mu.Lock()
 	fd, ok := h.bells[addr]
 	h.mu.Unlock()
 	if ok {
-		one := binary.NativeEndian.AppendUint64(nil, 1)
-		_, _ = unix.Write(fd, one)
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = unix.Write(fd, one[:])
 	}
 	return ok
 }

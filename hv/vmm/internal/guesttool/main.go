@@ -1,14 +1,20 @@
 // Command guesttool runs in the guest of the nested test, which has busybox and
 // nothing else.
 //
-//	guesttool vsock PORT TEXT   sends TEXT to the host and prints its answer
+//	guesttool vsock PORT TEXT          sends TEXT to the host and prints its answer
+//	guesttool echo ADDRESS COUNT SIZE  sends SIZE bytes on each of COUNT connections to
+//	                                   one that sends them back, and prints "equal" if it did
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,10 +27,25 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 3 || args[0] != "vsock" {
-		return fmt.Errorf("usage: guesttool vsock PORT TEXT")
+	switch {
+	case len(args) == 3 && args[0] == "vsock":
+		return vsock(args[1], args[2])
+	case len(args) == 4 && args[0] == "echo":
+		count, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		size, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		return echoes(args[1], count, size)
 	}
-	port, err := strconv.ParseUint(args[1], 10, 32)
+	return fmt.Errorf("usage: guesttool vsock PORT TEXT, guesttool echo ADDRESS COUNT SIZE")
+}
+
+func vsock(arg, text string) error {
+	port, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil {
 		return err
 	}
@@ -37,10 +58,58 @@ func run(args []string) error {
 	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: uint32(port)}); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(conn, args[2]+"\n"); err != nil {
+	if _, err := io.WriteString(conn, text+"\n"); err != nil {
 		return err
 	}
 	answer, err := io.ReadAll(conn)
 	fmt.Printf("%s\n", answer)
 	return err
+}
+
+// echoes runs all connections at once.
+func echoes(address string, count, size int) error {
+	errs := make([]error, count)
+	var wg sync.WaitGroup
+	for i := range count {
+		wg.Go(func() { errs[i] = echo(address, byte(i), size) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Println("equal")
+	return nil
+}
+
+func echo(address string, seed byte, size int) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	block := make([]byte, 64<<10)
+	for i := range block {
+		block[i] = byte(i*7) + byte(i>>8) + seed
+	}
+	sent := make(chan error, 1)
+	go func() {
+		for left := size; left > 0; left -= len(block) {
+			if _, err := conn.Write(block[:min(left, len(block))]); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- conn.(*net.TCPConn).CloseWrite()
+	}()
+	got := make([]byte, len(block))
+	for left := size; left > 0; left -= len(block) {
+		n := min(left, len(block))
+		if _, err := io.ReadFull(conn, got[:n]); err != nil {
+			return err
+		}
+		if !bytes.Equal(got[:n], block[:n]) {
+			return fmt.Errorf("other bytes came back, %d before the end", left)
+		}
+	}
+	return <-sent
 }

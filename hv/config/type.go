@@ -1,0 +1,30 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"quantavirt/internal/qverr"
+)
+
+// A machine type names what a guest finds where: memory map, ACPI tables, slots of
+// the PCI bus, ports. A VM keeps the type that it was made with; when any of these
+// must change there is a new type, and the code that reads Machine.Type makes both.
+const (
+	// FirstMachineType is that of VMs which were made before types were recorded.
+	FirstMachineType = "qv-1"
+	// MachineType is the newest, which new VMs get.
+	MachineType = "qv-1"
+)
+
+// MachineTypes lists the types that this version can make, oldest first.
+func MachineTypes() []string { return []string{FirstMachineType} }
+
+// CheckMachineType refuses a type that this version cannot make, such as that of a
+// newer one, with QV_ERR_UNSUPPORTED.
+func CheckMachineType(name string) error {
+	if !slices.Contains(MachineTypes(), name) {
+		return qverr.New(qverr.Unsupported, "machine type %.64q is unknown; this version has %s", name, strings.Join(MachineTypes(), ", "))
+	}
+	return nil
+}

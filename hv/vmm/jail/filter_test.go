@@ -1,0 +1,166 @@
+package jail
+
+import (
+	"encoding/binary"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// run asks a program about one call, on the simulator of package bpf, which reads its
+// packet big-endian.
+func run(t *testing.T, code []bpf.Instruction, arch, call uint32, args ...uint64) action {
+	t.Helper()
+	vm, err := bpf.NewVM(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 64)
+	binary.BigEndian.PutUint32(data[offCall:], call)
+	binary.BigEndian.PutUint32(data[offArch:], arch)
+	for i, a := range args {
+		binary.BigEndian.PutUint32(data[offArgs+8*i:], uint32(a))
+		binary.BigEndian.PutUint32(data[offArgs+8*i+4:], uint32(a>>32))
+	}
+	got, err := vm.Run(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return action(uint32(got))
+}
+
+func TestProgram(t *testing.T) {
+	const pid, arch, i386 = 7, unix.AUDIT_ARCH_X86_64, 0x4000_0003
+	full := program(allowlist, pid, actKill)
+	for _, c := range []struct {
+		name string
+		arch uint32
+		call uint32
+		args []uint64
+		want action
+	}{
+		{"KVM_RUN", arch, unix.SYS_IOCTL, []uint64{3, 0xae80, 0}, actAllow},
+		{"the last ioctl", arch, unix.SYS_IOCTL, []uint64{3, unix.BLKGETSIZE64}, actAllow},
+		{"another ioctl", arch, unix.SYS_IOCTL, []uint64{3, unix.TIOCSTI}, actKill},
+		{"ioctl with a high half, which the kernel ignores", arch, unix.SYS_IOCTL, []uint64{3, 1<<32 | 0xae80}, actAllow},
+		{"another architecture", i386, unix.SYS_IOCTL, []uint64{3, 0xae80, 0}, actKill},
+		{"x32", arch, 0x4000_0000 | unix.SYS_READ, nil, actKill},
+		{"mmap", arch, unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, actAllow},
+		{"mmap of code", arch, unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, actKill},
+		{"thread", arch, unix.SYS_CLONE, []uint64{onlyThreads}, actAllow},
+		{"process", arch, unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, actKill},
+		{"thread in a namespace", arch, unix.SYS_CLONE, []uint64{onlyThreads | unix.CLONE_NEWNET}, actKill},
+		{"tgkill", arch, unix.SYS_TGKILL, []uint64{pid, 9, 23}, actAllow},
+		{"tgkill of another", arch, unix.SYS_TGKILL, []uint64{pid + 1, 9, 23}, actKill},
+		{"second match", arch, unix.SYS_PRCTL, []uint64{unix.PR_SET_NAME}, actAllow},
+		{"prctl", arch, unix.SYS_PRCTL, []uint64{unix.PR_SET_DUMPABLE}, actKill},
+		{"statx by descriptor", arch, unix.SYS_STATX, []uint64{3, 0, unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC}, actAllow},
+		{"statx by path", arch, unix.SYS_STATX, []uint64{3, 0, 0}, actKill},
+		{"last rule", arch, unix.SYS_RECVFROM, nil, actAllow},
+		{"open", arch, unix.SYS_OPENAT, nil, actKill},
+		{"unknown", arch, 999, nil, actKill},
+	} {
+		if got := run(t, full, c.arch, c.call, c.args...); got != c.want {
+			t.Errorf("%s: %#x, want %#x", c.name, got, c.want)
+		}
+	}
+	if got := run(t, program(allowlist, pid, actLog), arch, unix.SYS_OPENAT); got != actLog {
+		t.Errorf("development: %#x", got)
+	}
+	seal := sealProgram(allowlist, actKill)
+	for call, want := range map[uint32]action{unix.SYS_MEMFD_CREATE: actKill, unix.SYS_IO_URING_SETUP: actKill, unix.SYS_READ: actAllow} {
+		if got := run(t, seal, arch, call); got != want {
+			t.Errorf("sealed, call %d: %#x", call, got)
+		}
+	}
+}
+
+func TestAllowlist(t *testing.T) {
+	seen := map[uint32]bool{}
+	for _, r := range allowlist {
+		if seen[r.call] {
+			t.Errorf("call %d has two rows", r.call)
+		}
+		seen[r.call] = true
+		if len(r.why) < 3 || r.when != nil && len(r.when) == 0 {
+			t.Errorf("call %d: no reason, or matches that allow nothing", r.call)
+		}
+		for _, m := range r.when {
+			if m.arg < 0 || m.arg > 5 || m.why == "" || m.value != self && m.value&^m.mask != 0 {
+				t.Errorf("call %d: %+v", r.call, m)
+			}
+		}
+	}
+	if allowlist[0].call != unix.SYS_IOCTL || ioctls[0].value != 0xae80 {
+		t.Error("KVM_RUN does not come first")
+	}
+}
+
+// TestIoctls holds the list against the constants of hv: what is not used is not
+// allowed, and what is used is.
+func TestIoctls(t *testing.T) {
+	used := map[uint32]string{}
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/jail/") {
+			return err
+		}
+		return constants(path, used)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(used) < 40 {
+		t.Errorf("only %d constants were found", len(used))
+	}
+	listed := map[uint32]bool{}
+	for _, m := range ioctls {
+		listed[m.value] = true
+		if _, ok := used[m.value]; !ok && isOurs(m.value) {
+			t.Errorf("%s (%#x) is allowed and no constant of hv", m.why, m.value)
+		}
+	}
+	for v, where := range used {
+		if !listed[v] {
+			t.Errorf("%s: %#x is not in the list", where, v)
+		}
+	}
+}
+
+// isOurs tells whether v has the type of KVM or vhost: those of package unix are
+// used by name.
+func isOurs(v uint32) bool { return v>>8&0xff == 0xae || v>>8&0xff == 0xaf }
+
+// constants finds the ioctl numbers that a file declares.
+func constants(path string, into map[uint32]string) error {
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for i, value := range spec.Values {
+			lit, ok := value.(*ast.BasicLit)
+			if !ok || lit.Kind != token.INT || !strings.HasPrefix(lit.Value, "0x") {
+				continue
+			}
+			v, err := strconv.ParseUint(strings.ReplaceAll(lit.Value, "_", ""), 0, 32)
+			if err == nil && v >= 0xae00 && isOurs(uint32(v)) && len(lit.Value) != len("0xae_00") {
+				into[uint32(v)] = fset.Position(lit.Pos()).String() + " " + spec.Names[i].Name
+			}
+		}
+		return true
+	})
+	return nil
+}
