@@ -49,6 +49,9 @@ func (d *daemon) services(boot initapi.Boot) (err error) {
 	if d.init != nil {
 		vmDeps.Exit = d.init.WaitExit
 	}
+	if err := vm.AllowHugePages(); err != nil {
+		d.logger("vm").Warn("VMs get no huge pages but those that are set aside", "err", err)
+	}
 	if d.vms, err = vm.Open(vmDeps); err != nil {
 		return err
 	}

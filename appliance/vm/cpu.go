@@ -43,6 +43,9 @@ func cpuOf(c *spec.VMConfig) config.CPU {
 }
 
 func checkPlace(c *spec.VMConfig) error {
+	if c.Memory.Balloon && c.Memory.Hugepages != spec.MemoryConfigHugepagesOff {
+		return invalid("memory.balloon", "guest memory in huge pages cannot be given back")
+	}
 	if page := memoryFrom(c).PageBytes(); page != 0 && int64(c.Memory.Size)%page != 0 {
 		return invalid("memory.size", "%s is not whole huge pages of %s", c.Memory.Size, c.Memory.Hugepages)
 	}

@@ -67,7 +67,7 @@ func (s *Service) Create(tree any, dryRun bool) (spec.VM, error) {
 		return spec.VM{}, qverr.New(qverr.Limit, "the node has %d VMs, which is the most", maxVMs)
 	}
 	t := now()
-	m := &machine{rec: record{Config: c, State: spec.VMStateCREATED, Since: t, CreatedAt: t, UpdatedAt: t, CID: s.freeCID()}}
+	m := &machine{rec: record{Config: c, State: spec.VMStateCREATED, Since: t, CreatedAt: t, UpdatedAt: t, CID: s.freeCID(), Generation: uuid.NewString()}}
 	if dryRun {
 		return s.show(m), nil
 	}

@@ -8,19 +8,25 @@ import (
 
 	"quantavirt/appliance/api/spec"
 	"quantavirt/hv/config"
+	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
 
 // What of a configuration can change while its VM runs:
 //
 //	memory.balloon_target   the guest is asked to give memory back, or gets it again
+<<<<<<< HEAD
 //	storage[].iops and bandwidth
+=======
+//	cpu.shares, cpu.limit   by its cgroup
+>>>>>>> main
 //	network[].bandwidth     of a card that was started with one; QV_ERR_STATE with vhost-net
 
 // onlyLive tells whether nothing else differs.
 func onlyLive(old, c *spec.VMConfig) bool {
 	still := *c
 	still.Memory.BalloonTarget = old.Memory.BalloonTarget
+	still.CPU.Shares, still.CPU.Limit = old.CPU.Shares, old.CPU.Limit
 	still.Network = slices.Clone(c.Network)
 	for i := range min(len(old.Network), len(still.Network)) {
 		still.Network[i].Bandwidth = old.Network[i].Bandwidth
@@ -40,12 +46,27 @@ func (s *Service) changeLive(ctx context.Context, m *machine, c *spec.VMConfig) 
 	}
 	r, old, at := m.run, m.rec.Config, m.rec.UpdatedAt
 	s.mu.Unlock()
-	err := applyLive(ctx, r.proc.Control(), &old, c)
+	err := s.applyCPU(&old, c)
+	if err == nil {
+		err = applyLive(ctx, r.proc.Control(), &old, c)
+	}
 	s.mu.Lock()
 	if err == nil && (m.run != r || m.rec.UpdatedAt != at) {
 		err = qverr.New(qverr.Busy, "VM %s changed meanwhile", c.Name)
 	}
 	return err
+}
+
+// applyCPU needs no process: the kernel keeps the limits.
+func (s *Service) applyCPU(old, c *spec.VMConfig) error {
+	dir := s.cgroup(c.Name)
+	if c.CPU.Shares == old.CPU.Shares && c.CPU.Limit == old.CPU.Limit || dir == "" {
+		return nil
+	}
+	if err := vmm.SetCPU(dir, uint64(c.CPU.Shares), c.CPU.Limit); err != nil {
+		return coded(qverr.Generic, err, "cpu.shares and cpu.limit of VM %s", c.Name)
+	}
+	return nil
 }
 
 func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) error {

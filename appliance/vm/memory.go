@@ -37,7 +37,11 @@ func (s *Service) committed() (limits, used int64) {
 			continue
 		}
 		limits += m.limit
-		used += min(s.cgroupValue(name, "memory.current"), m.limit)
+		taken := s.cgroupValue(name, "memory.current")
+		if memoryFrom(&m.rec.Config).HugePage != "" { // which a cgroup does not count
+			taken += int64(m.rec.Config.Memory.Size)
+		}
+		used += min(taken, m.limit)
 	}
 	return limits, used
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"quantavirt/appliance/api/schema"
 	"quantavirt/appliance/api/spec"
 	"quantavirt/appliance/event"
@@ -152,6 +154,9 @@ type record struct {
 	Starting bool   `json:"starting,omitempty"`
 	BootID   string `json:"boot_id,omitempty"` // of the node when the process was started
 	PID      int    `json:"pid,omitempty"`
+	// Generation is the VM generation id: it keeps over restarts, and changes when the
+	// VM is taken back to an earlier state or cloned.
+	Generation string `json:"generation,omitempty"`
 	// Lent are the PCI functions of the node that the VM has while it has a process.
 	Lent []hostpci.Lent `json:"lent,omitempty"`
 	// Measured is set while a VM with attestation has a process.
@@ -193,6 +198,7 @@ func Open(deps Deps) (*Service, error) {
 	}
 	for _, r := range records {
 		setDefault(&r.Config.Machine, config.FirstMachineType)
+		setDefault(&r.Generation, uuid.NewString()) // stored with the next start
 		s.vms[r.Config.Name] = &machine{rec: r}
 	}
 	return s, nil

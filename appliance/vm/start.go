@@ -70,6 +70,9 @@ func (s *Service) claimAndLaunch(name, requestID string, again bool, lent []host
 	if err := s.checkReferences(&m.rec.Config); err != nil {
 		return spec.Task{}, err
 	}
+	if err := checkNode(sysNodes, &m.rec.Config); err != nil {
+		return spec.Task{}, err
+	}
 	if err := s.admit(m); err != nil {
 		return spec.Task{}, err
 	}
@@ -122,7 +125,7 @@ func (s *Service) build(m *machine) (vmm.Spec, error) {
 		RunDir:    s.RunDir,
 		NoJail:    s.NoJail,
 		Machine: config.Machine{
-			Name: c.Name, UUID: c.UUID, Type: c.Machine, CPUs: c.CPU.Count, CPU: cpuOf(c),
+			Name: c.Name, UUID: c.UUID, Type: c.Machine, Generation: m.rec.Generation, CPUs: c.CPU.Count, CPU: cpuOf(c),
 			Memory: int64(c.Memory.Size), MemoryFrom: memoryFrom(c),
 			Boot: config.Boot{Kernel: fileKernel, Cmdline: c.Boot.Cmdline}, Balloon: balloonOf(c), Ports: c.ConsolePorts,
 		},

@@ -1,6 +1,9 @@
 package acpi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"strings"
+)
 
 // The functions below encode one AML term each (ACPI 6.5, chapter 20); a term is
 // its bytes, so that terms nest by being arguments.
@@ -47,6 +50,17 @@ func scope(name string, terms ...[]byte) []byte {
 
 func device(name string, terms ...[]byte) []byte {
 	return append([]byte{0x5b, 0x82}, packaged(join(segment(name), join(terms...)))...)
+}
+
+// method takes no arguments.
+func method(id string, terms ...[]byte) []byte {
+	return append([]byte{0x14}, packaged(join(segment(id), []byte{0}, join(terms...)))...)
+}
+
+// notify tells the driver of the device at path, which is two names from the root.
+func notify(path string, value uint64) []byte {
+	first, second, _ := strings.Cut(path[1:], ".")
+	return join([]byte{0x86, '\\', 0x2e}, segment(first), segment(second), integer(value))
 }
 
 func name(id string, value []byte) []byte { return join([]byte{0x08}, segment(id), value) }

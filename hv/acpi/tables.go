@@ -18,6 +18,7 @@ type Config struct {
 	Low, High Range // where BARs may lie; High.Size 0: only below 4 GiB
 
 	PM         uint16 // first of 12 ports: PM1a events, PM1a control, PM timer
+	GPE        uint16 // first of 4 ports: 16 general purpose events
 	Reset      uint16 // port that takes ResetValue
 	ResetValue uint8
 	SCI        int
@@ -27,6 +28,9 @@ type Config struct {
 	COM1IRQ int
 
 	IOAPIC, LAPIC uint64
+
+	Generation      uint64 // address of the generation id
+	GenerationEvent int    // that tells of a new one, 0 to 15
 }
 
 const (
@@ -147,7 +151,8 @@ func fadt(c Config, facs, dsdt uint64) []byte {
 	le.PutUint32(b[56:], uint32(c.PM))
 	le.PutUint32(b[64:], uint32(c.PM)+4)
 	le.PutUint32(b[76:], uint32(c.PM)+8)
-	b[88], b[89], b[91] = 4, 2, 4
+	le.PutUint32(b[80:], uint32(c.GPE))
+	b[88], b[89], b[91], b[92] = 4, 2, 4, 4
 	le.PutUint16(b[96:], 0xfff) // C2 and C3 latencies: none
 	le.PutUint16(b[98:], 0xfff)
 	b[108] = centuryInCMOS
@@ -160,6 +165,7 @@ func fadt(c Config, facs, dsdt uint64) []byte {
 	ioRegister(b[148:], 32, 2, c.PM)
 	ioRegister(b[172:], 16, 2, c.PM+4)
 	ioRegister(b[208:], 32, 3, c.PM+8)
+	ioRegister(b[220:], 32, 1, c.GPE)
 	return table("FACP", fadtRevision, b[headerSize:])
 }
 
@@ -251,14 +257,23 @@ func dsdt(c Config) []byte {
 			device("ECAM",
 				name("_HID", eisaID("PNP0C02")),
 				name("_UID", text("ECAM")),
-				name("_CRS", resources(memoryFixed(c.ECAM), ioPorts(c.PM, 12))),
+				name("_CRS", resources(memoryFixed(c.ECAM), ioPorts(c.PM, 12), ioPorts(c.GPE, 4))),
 			),
 			device("COM1",
 				name("_HID", eisaID("PNP0501")),
 				name("_UID", integer(1)),
 				name("_CRS", resources(ioPorts(c.COM1, 8), irqLine(c.COM1IRQ))),
 			),
+			device("VGEN",
+				name("_HID", text("QVRT0001")),
+				name("_CID", text("VM_Gen_Counter")),
+				name("_DDN", text("VM_Gen_Counter")),
+				name("ADDR", list(integer(c.Generation&0xffff_ffff), integer(c.Generation>>32))),
+			),
 			processors(c),
+		),
+		scope(`\_GPE`,
+			method(fmt.Sprintf("_E%02X", c.GenerationEvent), notify(`\_SB.VGEN`, 0x80)),
 		),
 		name("_S5", list(off, off, integer(0), integer(0))),
 	)

@@ -24,7 +24,7 @@ const at = 0xe0000
 func machine(cpus int, high uint64) Config {
 	c := Config{
 		ECAM: Range{0xc000_0000, 1 << 20}, Low: Range{0xd000_0000, 0x2ec0_0000}, High: Range{0x1_0000_0000, high},
-		PM: 0x600, Reset: 0xcf9, ResetValue: 6, SCI: 9, SleepOff: 5, COM1: 0x3f8, COM1IRQ: 4,
+		PM: 0x600, GPE: 0x620, Generation: 0xfeff_8000, GenerationEvent: 3, Reset: 0xcf9, ResetValue: 6, SCI: 9, SleepOff: 5, COM1: 0x3f8, COM1IRQ: 4,
 		IOAPIC: 0xfec0_0000, LAPIC: 0xfee0_0000,
 	}
 	for id := range cpus {

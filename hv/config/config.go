@@ -20,6 +20,8 @@ type Machine struct {
 	Vsock *Vsock `json:"vsock,omitempty"`
 	// Balloon takes memory back from the guest; nil leaves the device out.
 	Balloon *Balloon `json:"balloon,omitempty"`
+	// Generation is the VM generation id, a UUID; "" makes one for this start.
+	Generation string `json:"generation,omitempty"`
 	// Ports are the names of further ports of the virtio console: byte streams between a
 	// program in the guest and one that is attached at the control socket. At most 8.
 	Ports []string `json:"console_ports,omitempty"`

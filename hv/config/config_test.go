@@ -36,6 +36,8 @@ func TestValidate(t *testing.T) {
 		{"no CPU", func(m *config.Machine) { m.CPUs = 0 }, qverr.Config, "cpus"},
 		{"257 CPUs", func(m *config.Machine) { m.CPUs = 257 }, qverr.Config, "cpus"},
 		{"machine type", func(m *config.Machine) { m.Type = "qv-9" }, qverr.Unsupported, "type"},
+		{"generation", func(m *config.Machine) { m.Generation = "1b4e28ba" }, qverr.Config, "generation"},
+		{"long generation", func(m *config.Machine) { m.Generation = "1b4e28ba-2fa1-41d2-883f-0016d3cca42700" }, qverr.Config, "generation"},
 		{"topology", func(m *config.Machine) { m.CPU.Topology = config.Topology{Sockets: 2, Cores: 2, Threads: 1} }, qverr.Topology, "cpu.topology"},
 		{"three threads", func(m *config.Machine) { m.CPUs, m.CPU.Topology = 3, config.Topology{Sockets: 1, Cores: 1, Threads: 3} }, qverr.Topology, "cpu.topology"},
 		{"CPU model", func(m *config.Machine) { m.CPU.Model = "8086" }, qverr.Config, "cpu.model"},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -27,4 +28,16 @@ func CheckMachineType(name string) error {
 		return qverr.New(qverr.Unsupported, "machine type %.64q is unknown; this version has %s", name, strings.Join(MachineTypes(), ", "))
 	}
 	return nil
+}
+
+// GenerationID is Generation as bytes, in the order of its digits.
+func (m *Machine) GenerationID() (id [16]byte, err error) {
+	if m.Generation == "" {
+		return id, nil
+	}
+	digits, err := hex.DecodeString(strings.ReplaceAll(m.Generation, "-", ""))
+	if err != nil || copy(id[:], digits) != len(digits) || len(digits) != len(id) {
+		return id, bad("generation", "%.64q is no UUID", m.Generation)
+	}
+	return id, nil
 }

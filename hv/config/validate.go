@@ -36,6 +36,9 @@ func (m *Machine) Validate() error {
 			return qverr.From(err).With("path", "type")
 		}
 	}
+	if _, err := m.GenerationID(); err != nil {
+		return err
+	}
 	if err := m.validateCPU(); err != nil {
 		return err
 	}

@@ -137,7 +137,8 @@ func (m *Machine) acpiConfig() acpi.Config {
 		ECAM:    acpi.Range{Base: ecamBase, Size: ecamSize},
 		Low:     acpi.Range{Base: w.Low.Base, Size: w.Low.End - w.Low.Base},
 		High:    acpi.Range{Base: w.High.Base, Size: w.High.End - w.High.Base},
-		PM:      portPM, Reset: portReset, ResetValue: cf9Reset | 2,
+		PM:      portPM, GPE: portGPE, Reset: portReset, ResetValue: cf9Reset | 2,
+		Generation: generationAddr, GenerationEvent: gpeGeneration,
 		SCI: irqSCI, COM1: portCOM1, COM1IRQ: irqCOM1,
 		IOAPIC: ioapicAddr, LAPIC: lapicAddr, SleepOff: sleepTypeOff,
 	}

@@ -24,6 +24,8 @@ type Options struct {
 	CPU     config.CPU
 	Memory  int64  // bytes
 	Cmdline string // of the kernel
+	// Generation is the generation id; zero: a random one.
+	Generation [16]byte
 	// MemoryFrom is where memory comes from on the host.
 	MemoryFrom config.MemoryFrom
 
@@ -97,6 +99,7 @@ type Machine struct {
 	uart   *serial.UART
 	pm     *powerManagement
 	rtc    *clockChip
+	gen    *generation
 	ports  []portRange
 	// firmware is nil when a kernel is started directly.
 	firmware *firmware
@@ -179,6 +182,9 @@ func (m *Machine) build() (err error) {
 	if last := m.mem.Regions()[len(m.mem.Regions())-1]; last.End() > 1<<bits {
 		return qverr.New(qverr.Limit, "%d bytes of memory: the host's CPU gives guests %d address bits", m.opts.Memory, bits)
 	}
+	if m.gen, err = newGeneration(m.opts.Generation); err != nil {
+		return err
+	}
 	if m.opts.Firmware != nil {
 		if err := m.addFirmware(); err != nil {
 			return err
@@ -245,9 +251,11 @@ func (m *Machine) fillVM(vm *kvm.VM) error {
 		}
 	}
 	if m.firmware != nil {
-		return m.mapFirmware(vm)
+		if err := m.mapFirmware(vm); err != nil {
+			return err
+		}
 	}
-	return nil
+	return vm.SetMemory(m.gen.region())
 }
 
 // Memory is the guest's RAM.
@@ -294,6 +302,9 @@ func (m *Machine) Close() {
 	}
 	if m.vm != nil {
 		_ = m.vm.Close()
+	}
+	if m.gen != nil {
+		m.gen.close()
 	}
 	if m.firmware != nil {
 		m.firmware.close()

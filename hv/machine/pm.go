@@ -34,8 +34,11 @@ type powerManagement struct {
 	mu             sync.Mutex
 	status, enable uint16
 	control        uint16
-	level          bool
-	start          time.Time
+	// General purpose events, see gpe.go.
+	events, eventsOn uint16
+
+	level bool
+	start time.Time
 }
 
 func newPowerManagement(line func(high bool)) *powerManagement {
@@ -46,6 +49,7 @@ func (p *powerManagement) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status, p.enable, p.control, p.start = 0, 0, 0, time.Now()
+	p.events, p.eventsOn = 0, 0
 	p.update()
 }
 
@@ -58,7 +62,7 @@ func (p *powerManagement) pressPowerButton() {
 
 // update drives the SCI; p.mu is held.
 func (p *powerManagement) update() {
-	if level := p.status&p.enable&pmEvents != 0; level != p.level {
+	if level := p.status&p.enable&pmEvents != 0 || p.events&p.eventsOn != 0; level != p.level {
 		p.level = level
 		p.line(level)
 	}

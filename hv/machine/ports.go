@@ -14,6 +14,7 @@ const (
 	portKBD    = 0x64
 	portA      = 0x92
 	portPM     = 0x600
+	portGPE    = 0x620
 	portConfig = 0xcf8
 	portReset  = 0xcf9
 
@@ -44,6 +45,7 @@ func (m *Machine) portMap() []portRange {
 		{portA, 1, resetPort{pulse: func(v uint8) bool { return v&portAReset != 0 }, read: 0x02}},
 		{portCOM1, serial.Ports, comPort{m.uart}},
 		{portPM, pmPorts, m.pm},
+		{portGPE, gpePorts, gpeBlock{m.pm}},
 		{portConfig, 8, configPort{m}},
 	}
 	list = append(list, m.firmwarePorts()...)

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,14 +37,26 @@ func kernelFor(t *testing.T) *os.File {
 // operator reads what the test kernel prints, and does what it asks for.
 type operator struct {
 	output
-	asked sync.Once
-	press func()
+	m    *Machine
+	done map[string]bool
 }
+
+// The lines by which the test kernel asks for something.
+const (
+	askPress  = "press the power button"
+	askChange = "change the generation"
+)
 
 func (o *operator) Write(p []byte) (int, error) {
 	n, err := o.output.Write(p)
-	if strings.Contains(o.String(), "press the power button\n") {
-		o.asked.Do(func() { go o.press() })
+	for ask, do := range map[string]func(){
+		askPress:  func() { _ = o.m.PowerButton() },
+		askChange: func() { o.m.SetGeneration([16]byte{1, 2, 3}) },
+	} {
+		if !o.done[ask] && strings.Contains(o.String(), ask+"\n") {
+			o.done[ask] = true
+			go do()
+		}
 	}
 	return n, err
 }
@@ -63,17 +74,17 @@ func TestSuites(t *testing.T) {
 		cmdline string
 		least   int // so many checks must be good
 	}{
-		{"1", 1, config.CPU{}, "cpus=1", 77},
-		{"2", 2, config.CPU{}, "cpus=2", 78},
-		{"4", 4, config.CPU{Topology: config.Topology{Sockets: 1, Cores: 2, Threads: 2}}, "cpus=4 cores=2 threads=2", 78},
-		{"8", 8, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 2, Threads: 2}}, "cpus=8 sockets=2 cores=2 threads=2", 78},
-		{"6 of 3 cores", 6, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 3, Threads: 1}}, "cpus=6 sockets=2 cores=3" + few, 28},
-		{"level 2", 1, config.CPU{Model: "x86-64-v2"}, "cpus=1 level=2" + few, 30},
-		{"level 3", 1, config.CPU{Model: "x86-64-v3"}, "cpus=1 level=3" + few, 30},
-		{"256", 256, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 64, Threads: 2}}, "cpus=256 from=253 online=4 no-cpuid" + few, 18},
+		{"1", 1, config.CPU{}, "cpus=1", 79},
+		{"2", 2, config.CPU{}, "cpus=2", 80},
+		{"4", 4, config.CPU{Topology: config.Topology{Sockets: 1, Cores: 2, Threads: 2}}, "cpus=4 cores=2 threads=2", 80},
+		{"8", 8, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 2, Threads: 2}}, "cpus=8 sockets=2 cores=2 threads=2", 80},
+		{"6 of 3 cores", 6, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 3, Threads: 1}}, "cpus=6 sockets=2 cores=3" + few, 29},
+		{"level 2", 1, config.CPU{Model: "x86-64-v2"}, "cpus=1 level=2" + few, 31},
+		{"level 3", 1, config.CPU{Model: "x86-64-v3"}, "cpus=1 level=3" + few, 31},
+		{"256", 256, config.CPU{Topology: config.Topology{Sockets: 2, Cores: 64, Threads: 2}}, "cpus=256 from=253 online=4 no-cpuid" + few, 19},
 		// The last APIC id is 4<<6 + 32.
 		{"wide ids", 165, config.CPU{Topology: config.Topology{Sockets: 5, Cores: 33, Threads: 1}},
-			"cpus=165 from=286 online=4 no-cpuid no-interrupts no-ioapic no-timers no-pci", 30},
+			"cpus=165 from=286 online=4 no-cpuid no-interrupts no-ioapic no-timers no-pci", 31},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			runSuites(t, Options{CPUs: c.cpus, CPU: c.cpu, Cmdline: c.cmdline}, c.least)
@@ -83,13 +94,13 @@ func TestSuites(t *testing.T) {
 
 func runSuites(t *testing.T, o Options, least int) {
 	o.KVM, o.Kernel, o.Memory = realKVM(t), kernelFor(t), 16<<20
-	var m *Machine
-	out := &operator{press: func() { _ = m.PowerButton() }}
+	out := &operator{done: map[string]bool{}}
 	o.Serial = out
 	m, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	out.m = m
 	t.Cleanup(m.Close)
 	dev, err := virtio.NewTransport("rng", rng.New(), virtio.ClassOther, m.Memory(), func(err error) { t.Error(err) })
 	if err != nil {
@@ -114,7 +125,7 @@ func runSuites(t *testing.T, o Options, least int) {
 		switch p := suiteOf.FindStringSubmatch(line); {
 		case p != nil && p[1] == "ok":
 			good++
-		case line != "done" && line != "press the power button":
+		case line != "done" && line != askPress && line != askChange:
 			t.Error(line)
 		}
 	}

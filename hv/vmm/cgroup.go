@@ -38,17 +38,16 @@ func makeCgroup(ctx context.Context, spec *Spec) (*os.File, error) {
 		{"memory.max", strconv.FormatInt(spec.memoryLimit(), 10)},
 		{"memory.oom.group", "1"},
 	}
-	if spec.CPUWeight != 0 {
-		limits = append(limits, struct{ file, value string }{"cpu.weight", strconv.FormatUint(spec.CPUWeight, 10)})
-	}
-	if spec.CPULimit > 0 {
-		const period = 100_000
-		limits = append(limits, struct{ file, value string }{"cpu.max", fmt.Sprintf("%d %d", int64(spec.CPULimit*period), period)})
-	}
 	for _, l := range limits {
 		if err := os.WriteFile(filepath.Join(spec.Cgroup, l.file), []byte(l.value), 0); err != nil {
 			_ = os.Remove(spec.Cgroup)
 			return nil, qverr.New(qverr.VMStart, "limit %s of VM %s: %w", l.file, spec.Name, err)
+		}
+	}
+	if spec.CPUWeight != 0 || spec.CPULimit != 0 {
+		if err := SetCPU(spec.Cgroup, spec.CPUWeight, spec.CPULimit); err != nil {
+			_ = os.Remove(spec.Cgroup)
+			return nil, err
 		}
 	}
 	dir, err := os.OpenFile(spec.Cgroup, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -57,6 +56,28 @@ func makeCgroup(ctx context.Context, spec *Spec) (*os.File, error) {
 		return nil, qverr.New(qverr.VMStart, "cgroup of VM %s: %w", spec.Name, err)
 	}
 	return dir, nil
+}
+
+// SetCPU sets what share of the processors a VM's cgroup has, also while it runs:
+// weight (0: the default of 100) against that of others, and limit in units of one
+// CPU (0: none).
+func SetCPU(cgroup string, weight uint64, limit float64) error {
+	const period = 100_000 // µs
+	most := "max"
+	if limit > 0 {
+		most = strconv.FormatInt(int64(limit*period), 10)
+	}
+	if weight == 0 {
+		weight = 100
+	}
+	for _, l := range []struct{ file, value string }{
+		{"cpu.weight", strconv.FormatUint(weight, 10)}, {"cpu.max", fmt.Sprintf("%s %d", most, period)},
+	} {
+		if err := os.WriteFile(filepath.Join(cgroup, l.file), []byte(l.value), 0); err != nil {
+			return qverr.New(qverr.CodeOf(err), "%s of cgroup %s: %w", l.file, filepath.Base(cgroup), err)
+		}
+	}
+	return nil
 }
 
 // removeCgroup kills what is left in a cgroup and removes it. It is no error

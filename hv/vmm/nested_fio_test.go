@@ -31,24 +31,10 @@ var fioLimits = []limit.Limits{
 	{Operations: limit.Rate{PerSecond: 3000}, Bytes: limit.Rate{PerSecond: 32 << 20}},
 }
 
-// fioPauses is how often the VM is paused: QUANTAVIRT_PAUSES, by default 10.
-func fioPauses(t *testing.T) int {
-	t.Helper()
-	s := os.Getenv("QUANTAVIRT_PAUSES")
-	if s == "" {
-		return 10
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		t.Fatalf("QUANTAVIRT_PAUSES=%q", s)
-	}
-	return n
-}
-
 // TestFio has fio write and verify a disk on four queues while the VM is paused and
 // resumed and the disk's limits change.
 func TestFio(t *testing.T) {
-	pauses := fioPauses(t)
+	pauses := rounds(10, 100)
 	g := newSpec(t, "fio", "", true)
 	program := open(t, filepath.Join(rig(t), fioImage), os.O_RDONLY)
 	g.spec.Files["fio"] = program

@@ -87,7 +87,7 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 	}
 	g.spec = vmm.Spec{Binary: filepath.Join(dir, "hv"), Name: name, Files: files, RunDir: work, Log: os.Stderr,
 		UID: guestUID, GID: guestUID, Cgroup: filepath.Join(cgroupRoot(t), name), CPUWeight: 50, Grace: 2 * time.Second,
-		Machine: config.Machine{UUID: "8d1f0000-0000-4000-8000-000000000001", CPUs: guestCPUs, Memory: guestMemory,
+		Machine: config.Machine{UUID: "8d1f0000-0000-4000-8000-000000000001", CPUs: guestCPUs, CPU: config.CPU{Topology: config.Topology{Sockets: 1, Cores: 1, Threads: guestCPUs}}, Memory: guestMemory,
 			Boot:  config.Boot{Kernel: "kernel", Initrd: "initrd", Cmdline: "console=ttyS0 quiet panic=-1 mitigations=off " + cmdline},
 			Disks: []config.Disk{{ID: "disk0", File: "disk", Format: "raw", Serial: "qv-disk-0", Discard: true, Queues: 2}},
 			NICs:  []config.NIC{nic}, Balloon: &config.Balloon{}, Ports: []string{portName}, Vsock: &config.Vsock{CID: 42, Vhost: "vsock"},
@@ -249,19 +249,7 @@ func makeTAP(t *testing.T, name string, queues int) (taps []*os.File) {
 		command(t, "ip", "link", "set", bridgeName, "up")
 	}
 	for range queues {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req, err := unix.NewIfreq(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-			t.Fatalf("TAP: %v", err)
-		}
-		taps = append(taps, os.NewFile(uintptr(fd), name))
+		taps = append(taps, openTAP(t, name, unix.IFF_MULTI_QUEUE))
 	}
 	iface, err := net.InterfaceByName(name)
 	if err != nil {

@@ -51,6 +51,7 @@ const (
 func TestGuest(t *testing.T) {
 	g := startGuest(t, "life", "", true)
 	t.Run("info", g.testInfo)
+	t.Run("firmware", g.testFirmware)
 	t.Run("memory", g.testOverhead)
 	t.Run("disk", g.testDisk)
 	t.Run("network", g.testNetwork)
@@ -62,6 +63,7 @@ func TestGuest(t *testing.T) {
 	t.Run("port", g.testPort)
 	t.Run("pause", g.testPause)
 	t.Run("serial", g.testSerial)
+	t.Run("bad neighbours", g.testBadNeighbours)
 	t.Run("adopt", g.testAdopt)
 	t.Run("reset", g.testReset)
 	t.Run("reboot", g.testReboot)
@@ -106,41 +108,37 @@ func (g *guest) testInfo(t *testing.T) {
 	}
 }
 
+// testFirmware asks what Linux makes of CPUID and of the ACPI tables.
+func (g *guest) testFirmware(t *testing.T) {
+	g.t = t
+	for _, c := range []struct{ command, want string }{
+		{"cat /sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1"},
+		{"ls /sys/bus/acpi/drivers/vmgenid | grep -c :", "1"},
+		{"dmesg | grep -iE 'acpi.*(error|warning)|firmware bug|unknown nmi' || true", ""},
+	} {
+		if got := g.ask(c.command); got != c.want {
+			t.Errorf("%s: %q, want %q", c.command, got, c.want)
+		}
+	}
+}
+
 // testOverhead measures what the process needs beside guest RAM.
 func (g *guest) testOverhead(t *testing.T) {
 	g.t = t
-	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", g.process.PID))
+	h, err := g.process.Host()
 	g.must(err)
-	var total, guestRAM int
-	inGuest := false
-	header := regexp.MustCompile(`^[0-9a-f]+-[0-9a-f]+ `)
-	by := map[string]int{}
-	name := ""
-	for _, line := range strings.Split(string(smaps), "\n") {
-		if header.MatchString(line) {
-			inGuest = strings.Contains(line, "memfd:guest-ram")
-			name = "anonymous"
-			if f := strings.Fields(line); len(f) > 5 {
-				name = f[5]
-			}
-			name += " " + strings.Fields(line)[1]
-		}
-		var kb int
-		if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kb); n == 1 {
-			total += kb
-			by[name] += kb
-			if inGuest {
-				guestRAM += kb
-			}
-		}
-	}
-	t.Logf("PSS beside guest RAM: %d kB (guest RAM %d kB): %v", total-guestRAM, guestRAM, by)
-	if total-guestRAM > 8<<10 {
-		t.Errorf("over 8 MiB")
+	t.Logf("PSS beside guest RAM: %d kB (guest RAM %d kB), %+v", h.Beyond()>>10, h.GuestPSS>>10, h)
+	if h.Beyond() > 8<<20 || h.Beyond() < 1<<20 || h.GuestPSS < 16<<20 || len(h.Steal) != guestCPUs {
+		t.Errorf("%+v", h)
 	}
 	stats, err := g.client.Stats(t.Context())
 	g.must(err)
 	t.Logf("%+v", stats)
+	for _, v := range stats.VCPUs {
+		if v.Reasons["io"] != v.IO || v.Reasons["mmio"] != v.MMIO || v.Exits < v.IO+v.MMIO {
+			t.Errorf("%+v", v)
+		}
+	}
 }
 
 func (g *guest) testDisk(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"quantavirt/hv/machine/testkernel"
 	"quantavirt/qemu-tests/guest"
 	"quantavirt/qemu-tests/lab"
 )
@@ -21,6 +22,9 @@ import (
 type Monitors struct {
 	HV      Monitor `json:"hv"`
 	MicroVM Monitor `json:"microvm"`
+	// Timers are how late a guest's timer of 1 ms is, under load.
+	TimerHV      Latency `json:"timer_hv"`
+	TimerMicroVM Latency `json:"timer_microvm"`
 }
 
 // Monitor is the medians of one of them.
@@ -49,7 +53,7 @@ func (r *run) monitors(ctx context.Context) error {
 		return err
 	}
 	hv, microvm := parse(out, "hv"), parse(out, "microvm")
-	r.rep.Monitor = Monitors{HV: hv, MicroVM: microvm}
+	r.rep.Monitor = Monitors{HV: hv, MicroVM: microvm, TimerHV: latencyOf(out, "hv"), TimerMicroVM: latencyOf(out, "microvm")}
 	if hv.GuestInit == 0 || microvm.GuestInit == 0 {
 		return fmt.Errorf("the monitors could not be measured: %s", out)
 	}
@@ -59,7 +63,7 @@ func (r *run) monitors(ctx context.Context) error {
 	show("start to first instruction", hv.FirstInstruction, microvm.FirstInstruction, "ms", "0.3")
 	show("start to guest's init", hv.GuestInit, microvm.GuestInit, "ms", "0.6")
 	show("memory beyond guest RAM", hv.BeyondRAMMiB, microvm.BeyondRAMMiB, "MiB", "8 MiB")
-	return nil
+	return r.showTimers(out)
 }
 
 // parse takes the medians of one monitor out of the runner's lines.
@@ -95,9 +99,13 @@ func (r *run) monitorArchive(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	kernel, err := testkernel.Build(ctx, dir)
+	if err != nil {
+		return "", err
+	}
 	add := map[string]string{
 		"bench/runner": runner, "bench/vmlinuz": files.Kernel, "bench/initrd": files.Initrd,
-		"bench/qemu-system-x86_64": r.tool.Path("usr", "bin", "qemu-system-x86_64"),
+		"bench/testkernel": kernel, "bench/qemu-system-x86_64": r.tool.Path("usr", "bin", "qemu-system-x86_64"),
 	}
 	for _, name := range []string{"usr/share/seabios/bios-microvm.bin", "usr/share/qemu/qboot.rom", "usr/share/qemu/linuxboot_dma.bin", "usr/share/qemu/pvh.bin"} {
 		add["bench/share/"+filepath.Base(name)] = r.tool.Path(name)

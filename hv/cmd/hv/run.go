@@ -28,6 +28,7 @@ type options struct {
 	memory                        string
 	balloon                       bool
 	cpus                          int
+	placed                        placing
 	disks, nics, ports, pci       listFlag
 	cid                           uint
 	console                       string
@@ -54,7 +55,8 @@ func parseOptions(args []string) (options, error) {
 	o.boot.flags(fs)
 	fs.StringVar(&o.memory, "memory", "256M", "guest RAM in bytes, or with K, M or G")
 	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
-	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 8")
+	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 256")
+	o.placed.define(fs)
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
@@ -119,6 +121,9 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	m := &spec.Machine
 	m.Name, m.CPUs, m.Memory, m.Ports = o.name, o.cpus, memory, o.ports
+	if err := o.placed.apply(m); err != nil {
+		return err
+	}
 	if o.balloon {
 		m.Balloon = &config.Balloon{}
 	}

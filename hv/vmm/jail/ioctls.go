@@ -3,8 +3,8 @@ package jail
 import "golang.org/x/sys/unix"
 
 // ioctls are the requests of SYS_IOCTL, its argument 1, by their numbers in
-// <linux/kvm.h>, <linux/vhost.h>, <linux/if_tun.h> and <linux/fs.h>. That none is
-// missing and none is left over is tested against the constants of hv.
+// <linux/kvm.h>, <linux/vhost.h>, <linux/vfio.h>, <linux/if_tun.h> and <linux/fs.h>. That of KVM
+// and vhost none is missing and none is left over is tested against the constants of hv.
 var ioctls = []match{
 	is(1, 0xae80, "KVM_RUN: guest code"),
 
@@ -57,6 +57,15 @@ var ioctls = []match{
 	is(1, 0x4008af30, "VHOST_NET_SET_BACKEND"),
 	is(1, 0x4008af60, "VHOST_VSOCK_SET_GUEST_CID"),
 	is(1, 0x4004af61, "VHOST_VSOCK_SET_RUNNING"),
+
+	// Functions of the host, whose group and container the daemon has opened. Their numbers
+	// are _IO(';', 100 + n) in <linux/vfio.h>.
+	is(1, ';'<<8+107, "VFIO_DEVICE_GET_INFO"),
+	is(1, ';'<<8+108, "VFIO_DEVICE_GET_REGION_INFO: BARs"),
+	is(1, ';'<<8+110, "VFIO_DEVICE_SET_IRQS: MSI-X vectors"),
+	is(1, ';'<<8+111, "VFIO_DEVICE_RESET"),
+	is(1, ';'<<8+113, "VFIO_IOMMU_MAP_DMA: guest RAM, and on a function VFIO_DEVICE_PCI_HOT_RESET"),
+	is(1, ';'<<8+114, "VFIO_IOMMU_UNMAP_DMA: guest RAM"),
 
 	// TAPs and disks.
 	is(1, unix.TUNGETIFF, "is it a TAP"),

@@ -41,8 +41,13 @@ func (vm *VM) build(files map[string]*os.File) error {
 	if err := vm.buildConsoles(files); err != nil {
 		return err
 	}
+	generation, err := cfg.GenerationID()
+	if err != nil {
+		return err
+	}
 	m, err := machine.New(machine.Options{
-		CPUs: cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
+		Generation: generation,
+		CPUs:       cfg.CPUs, CPU: cfg.CPU, Memory: cfg.Memory, MemoryFrom: cfg.MemoryFrom, Cmdline: cfg.Boot.Cmdline,
 		KVM: files[config.FileKVM], Kernel: files[cfg.Boot.Kernel], Unpacked: files[cfg.Boot.Unpacked], Initrd: files[cfg.Boot.Initrd],
 		Firmware: vm.firmware(files),
 		Serial:   vm.consoles[vmm.ConsoleSerial].ring, OnState: vm.machineState, Log: vm.log,
@@ -128,6 +133,7 @@ func (vm *VM) close(log *slog.Logger) {
 		n.dev.Close()
 	}
 	for _, d := range vm.disks {
+		d.dev.Close()
 		if err := d.backend.Flush(); err != nil {
 			log.Error("a disk could not be flushed at the end", "disk", d.id, "err", err)
 		}

@@ -8,12 +8,14 @@ import (
 	"quantavirt/hv/limit"
 	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/vmm"
+	"quantavirt/hv/vmm/ring"
 	"quantavirt/internal/qverr"
 )
 
 // consoleLimits hold what a guest prints: each byte is written into the ring on the
-// data volume, which other VMs need as well.
-var consoleLimits = limit.Limits{Bytes: limit.Rate{PerSecond: 4 << 20, Burst: 1 << 20}}
+// data volume, which other VMs need as well. It is within what the ring takes: what
+// comes by virtio waits, where the ring would drop it.
+var consoleLimits = limit.Limits{Bytes: limit.Rate{PerSecond: ring.Rate, Burst: ring.Burst / 4}}
 
 // port is the named port of the console, or nil.
 func (vm *VM) port(name string) *vconsole.Stream {

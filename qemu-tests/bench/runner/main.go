@@ -68,6 +68,9 @@ func main() {
 			_ = out.Encode(m)
 		}
 	}
+	if err := measureTimers(); err != nil {
+		fmt.Println("bench-error", err)
+	}
 	fmt.Println("bench-done")
 }
 

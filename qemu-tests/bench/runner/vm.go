@@ -136,19 +136,38 @@ func startVM(guest, text string, seen func(ms float64, pid int) error) error {
 
 // expect attaches to a VM's console and waits for a text.
 func expect(path, text string) error {
-	conn, err := net.Dial("unix", apiSocket)
+	console, err := attach(path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() { _ = console.Close() }()
+	return await(console, text)
+}
+
+// attached is a console.
+type attached struct {
+	io.Reader
+	io.Closer
+}
+
+func attach(path string) (_ io.ReadCloser, err error) {
+	conn, err := net.Dial("unix", apiSocket)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
 	fmt.Fprintf(conn, "GET /api/v1%s/console HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: quantavirt-console\r\n\r\n", path)
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return fmt.Errorf("console of %s: %s", path, resp.Status)
+		return nil, fmt.Errorf("console of %s: %s", path, resp.Status)
 	}
-	return await(r, text)
+	return attached{r, conn}, nil
 }

@@ -53,6 +53,53 @@ static void madt(void)
 	check(ioapics == 1 && sci == 1 && strange == 0, "MADT has IOAPIC and SCI", "%u, %u, %u strange", ioapics, sci, strange);
 }
 
+// generation_id is what ADDR of the generation device in the DSDT says: a package of
+// two integers.
+static const u8 *generation_id(const u8 *dsdt)
+{
+	for (const u8 *p = dsdt; p < dsdt + acpi_length(dsdt) - 16; p++)
+		if (same(p, "ADDR\x12", 5) && p[7] == 0x0c)
+			return (const u8 *)(u64)get32(p + 8);
+	return 0;
+}
+
+enum { GPE = 0x620 };
+
+// switch_off ends the interrupts of a level whose cause stays.
+static bool switch_off(u32 vector)
+{
+	(void)vector;
+	out16(GPE + 2, 0);
+	return true;
+}
+
+// The operator makes a new id when it reads the line.
+static void generation(const u8 *dsdt)
+{
+	enum { PIN = 9, VECTOR = 0x72 };
+	static u8 old[16];
+	static const u8 zero[16];
+	const u8 *id = generation_id(dsdt);
+	if (!id) {
+		check(false, "generation id", "there is none");
+		return;
+	}
+	memcpy(old, id, sizeof old);
+	bool random = !same(old, zero, sizeof old);
+	forget();
+	handlers[VECTOR] = switch_off;
+	ioapic_route(PIN, IOAPIC_LEVEL | VECTOR, this_cpu()->apic_id);
+	out16(GPE + 2, 1);
+	say("change the generation\n");
+	bool came = await(VECTOR, 1);
+	ioapic_write(0x10 + 2 * PIN, MASKED);
+	handlers[VECTOR] = 0;
+	u16 status = in16(GPE);
+	out16(GPE, status);
+	check(random && came && status == 1 && in16(GPE) == 0 && !same(old, id, sizeof old), "generation id changes",
+	      "was random %u, came %u, status %x, then %x", random, came, status, in16(GPE));
+}
+
 void test_acpi(void)
 {
 	check(*(u32 *)start_info == 0x336ec578, "start info", "magic %x", *(u32 *)start_info);
@@ -75,4 +122,5 @@ void test_acpi(void)
 	const u8 *mcfg = acpi_table("MCFG");
 	check(mcfg && *(u32 *)get64(mcfg + 44) == pci_read(0, 0), "MCFG leads to ECAM", "bad");
 	madt();
+	generation(dsdt);
 }

@@ -109,6 +109,10 @@ u32 pm_now(void);
 u64 ns_since(u32 pm_start); // up to 1200 s
 void spin_ms(u32 ms);
 extern u64 tsc_khz;
+u64 clock_khz(void); // of the TSC, as kvmclock says
+
+// latency.c
+void measure_latency(u32 periods);
 
 // smp.c: other CPUs.
 extern volatile u32 online;

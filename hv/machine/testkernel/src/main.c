@@ -1,7 +1,7 @@
 // A kernel that looks at the machine it runs on. The command line tells what
 // should be there (cpus=, sockets=, cores=, threads=, level= of x86-64), which CPUs to
 // start (from= an APIC id on, online= so many) and may name suites to leave out
-// (no-pci). Lines on COM1 say what was found; the last is "done".
+// (no-pci); latency= measures a timer instead. Lines on COM1 say what was found; the last is "done".
 
 #include "kernel.h"
 
@@ -16,6 +16,11 @@ static const struct {
 void kernel_main(void)
 {
 	set_up_cpu(0);
+	if (option("latency", 0)) {
+		measure_latency(option("latency", 0));
+		say("done\n");
+		power_off();
+	}
 	start_others();
 	for (u32 i = 0; i < COUNT(suites); i++) {
 		if (!wanted(suites[i].name))
