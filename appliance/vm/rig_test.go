@@ -149,6 +149,9 @@ func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
 	p.target = target
 	return nil
 }
+func (p *fakeProc) SetDiskLimits(ctx context.Context, id string, l limit.Limits) error {
+	return p.SetNICLimits(ctx, id, l)
+}
 func (p *fakeProc) SetNICLimits(_ context.Context, id string, l limit.Limits) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -62,6 +62,7 @@ type Control interface {
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
 	SetBalloon(ctx context.Context, target int64) error
+	SetDiskLimits(ctx context.Context, id string, l limit.Limits) error
 	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }

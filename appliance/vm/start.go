@@ -189,7 +189,7 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
-			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard,
+			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard, Limits: diskLimits(&d),
 		})
 	}
 	return nil

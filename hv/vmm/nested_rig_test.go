@@ -111,12 +111,18 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 	t.Helper()
 	g := newSpec(t, name, cmdline, vhost)
+	g.start()
+	return g
+}
+
+// start spawns the VM and waits for its init.
+func (g *guest) start() {
+	g.t.Helper()
 	began := time.Now()
 	g.spawn()
 	g.attach()
 	g.expect("GUEST: ready", bootTime)
-	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
-	return g
+	g.t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
 }
 
 // spawn starts the process of the VM.

@@ -42,6 +42,7 @@ const (
 	guestUID    = 4242
 	bootTime    = 90 * time.Second
 	askTime     = 40 * time.Second
+	fioTime     = 5 * time.Minute
 	vsockPort   = 5000
 	bridgeName  = "qvtest0"
 )

@@ -1,6 +1,7 @@
 // Package uring is the little of Linux's io_uring (io_uring_setup(2),
 // io_uring_enter(2), io_uring_register(2)) that a disk needs: one ring for one
-// goroutine, and completions that make an eventfd readable.
+// goroutine, completions that make an eventfd readable, and no operation that a disk
+// does not need.
 //
 // Waiting is left to whoever watches the eventfd, which is the runtime's poller: an
 // idle ring costs no thread. A kernel without io_uring, or one that forbids it

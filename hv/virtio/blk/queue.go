@@ -9,6 +9,10 @@ import (
 	"quantavirt/hv/virtio"
 )
 
+// batch is how many requests are begun before those that are done are looked for: one
+// that is done at once does not wait long to be given back.
+const batch = 32
+
 // mode is what a queue's goroutine is to do.
 type mode = int32
 
@@ -26,7 +30,7 @@ type queue struct {
 
 	vq       *virtio.Queue
 	host     virtio.Host
-	io       block.Queue
+	io       block.Queue // from Prepare to Close
 	free     []*request
 	inFlight int  // requests that the block queue has
 	pushed   bool // something was given back since the guest was interrupted
@@ -51,22 +55,6 @@ func newQueue(d *Device) *queue {
 	w := &queue{dev: d}
 	w.quiet.L = &w.mu
 	return w
-}
-
-// open makes the block queue, whose completions signal kick. It is there over all
-// starts.
-func (w *queue) open(kick *virtio.Event) (err error) {
-	w.io, err = block.NewQueue(w.dev.disk, block.QueueOptions{Depth: queueSize,
-		Threads: max(1, threads/len(w.dev.queues)), EventFD: kick.FD()})
-	return err
-}
-
-// close frees the block queue. The queue is stopped.
-func (w *queue) close() {
-	if w.io != nil {
-		w.io.Close()
-		w.io = nil
-	}
 }
 
 // start begins to serve vq.
@@ -264,7 +252,10 @@ func (w *queue) take() bool {
 		w.held, began = nil, true
 		w.begin(r, now)
 	}
-	for w.inFlight < queueSize {
+	for range batch {
+		if w.inFlight == queueSize {
+			break
+		}
 		r := w.get()
 		ok, err := w.vq.Pop(&r.chain)
 		if ok {

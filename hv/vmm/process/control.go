@@ -112,9 +112,6 @@ func (vm *VM) answer(req *wire.Request) *wire.Response {
 	if name, ok := strings.CutPrefix(req.Path, consolePath); ok && req.Method == "GET" {
 		return vm.answerConsole(name)
 	}
-	if id, ok := limitsOf(req.Path); ok && (req.Method == "GET" || req.Method == "PATCH") {
-		return vm.answerLimits(id, req)
-	}
 	if f, ok := settings[settingOf(req.Path)]; ok && req.Method == "PUT" {
 		return f(vm, req)
 	}
