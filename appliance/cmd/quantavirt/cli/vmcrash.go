@@ -126,7 +126,7 @@ func vmmTable(w io.Writer, s spec.VMStats) {
 	for _, d := range s.VMM.Disks {
 		row(w, d.ID, fmt.Sprintf("%d reads of %s", d.Reads, size(int64(d.ReadBytes))),
 			fmt.Sprintf("%d writes of %s", d.Writes, size(int64(d.WriteBytes))),
-			fmt.Sprintf("%d flushes, %d discards, %d errors", d.Flushes, d.Discards, d.Errors))
+			fmt.Sprintf("%d flushes, %d discards, %d errors", d.Flushes, d.Discards, d.Errors), diskLatency(d))
 	}
 	for _, n := range s.VMM.NICs {
 		if n.Offloaded {
