@@ -44,8 +44,9 @@ func TestNested(t *testing.T) {
 		{"machine", "machine", ".", "TestGuestReset", rounds(1, 5)},
 		{"jail", "jail", "TestEnter|TestForbidden", "TestForbiddenAndAllowed", 1},
 		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian", rounds(1, 5)},
+		{"block", "block", "TestQueue", "TestQueueContent", 1},
 		// These count their rounds themselves.
-		{"many", "vmm", "TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
+		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

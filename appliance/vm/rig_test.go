@@ -111,6 +111,9 @@ func (p *fakeProc) Host() (vmm.HostStats, error) {
 	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
 }
 func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
+func (p *fakeProc) ServeVsock(context.Context) error {
+	return qverr.New(qverr.NoEnt, "it needs no sockets")
+}
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:
@@ -145,6 +148,9 @@ func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
 	}
 	p.target = target
 	return nil
+}
+func (p *fakeProc) SetDiskLimits(ctx context.Context, id string, l limit.Limits) error {
+	return p.SetNICLimits(ctx, id, l)
 }
 func (p *fakeProc) SetNICLimits(_ context.Context, id string, l limit.Limits) error {
 	p.mu.Lock()

@@ -94,6 +94,7 @@ var allowlist = []rule{
 	{call: unix.SYS_FSYNC, why: "flush of a disk"},
 	{call: unix.SYS_LSEEK, why: "reading kernels"},
 	{call: unix.SYS_FSTAT, why: "sizes of disks and kernels"},
+	{call: unix.SYS_FSTATFS, building: true, why: "is a disk's file in memory"},
 	{call: unix.SYS_STATX, when: []match{{2, unix.AT_EMPTY_PATH, unix.AT_EMPTY_PATH, "of a descriptor"}}, why: "alignment of a disk"},
 	{call: unix.SYS_CLOSE, why: "all of them"},
 	{call: unix.SYS_FCNTL, when: fcntls, why: "flags, seals, copies"},
@@ -106,7 +107,7 @@ var allowlist = []rule{
 	{call: unix.SYS_PPOLL, why: "waiting for a descriptor that the poller cannot have"},
 	{call: unix.SYS_GETRANDOM, why: "the entropy device, hash seeds of the Go runtime"},
 	{call: unix.SYS_IO_URING_SETUP, building: true, why: "rings of disks"},
-	{call: unix.SYS_IO_URING_REGISTER, building: true, why: "files and the allowed operations of rings"},
+	{call: unix.SYS_IO_URING_REGISTER, building: true, why: "the eventfd and the allowed operations of rings"},
 	{call: unix.SYS_IO_URING_ENTER, why: "requests of disks"},
 
 	// The control socket, which came from the daemon.
