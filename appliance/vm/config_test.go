@@ -109,6 +109,7 @@ func TestParseRefuses(t *testing.T) {
 		{"target without a balloon", `{"name":"a","memory":{"size":"32M","balloon_target":"16M"},"boot":{"firmware":"direct","kernel":"k"}}`, qverr.Config, 422, "memory.balloon_target"},
 		{"small target", `{"name":"a","memory":{"size":"32M","balloon":true,"balloon_target":"8M"},"boot":{"firmware":"direct","kernel":"k"}}`, qverr.Config, 422, "memory.balloon_target"},
 		{"large target", `{"name":"a","memory":{"size":"32M","balloon":true,"balloon_target":"33M"},"boot":{"firmware":"direct","kernel":"k"}}`, qverr.Config, 422, "memory.balloon_target"},
+		{"balloon and huge pages", `{"name":"a","memory":{"size":"32M","balloon":true,"hugepages":"2M"},"boot":{"firmware":"direct","kernel":"k"}}`, qverr.Config, 422, "memory.balloon"},
 		{"balloon and card", `{"name":"a","memory":{"size":"32M","balloon":true},"pqc":{"quac100":"passthrough"},"boot":{"firmware":"direct","kernel":"k"}}`, qverr.Config, 422, "memory.balloon"},
 		{"seabios with a kernel", `{"name":"a","memory":{"size":"16M"},"boot":{"kernel":"k"}}`, qverr.Config, 422, "boot.kernel"},
 		{"seabios with an initrd", `{"name":"a","memory":{"size":"16M"},"boot":{"firmware":"seabios","initrd":"i"}}`, qverr.Config, 422, "boot.initrd"},

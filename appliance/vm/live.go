@@ -15,11 +15,8 @@ import (
 // What of a configuration can change while its VM runs:
 //
 //	memory.balloon_target   the guest is asked to give memory back, or gets it again
-<<<<<<< HEAD
-//	storage[].iops and bandwidth
-=======
 //	cpu.shares, cpu.limit   by its cgroup
->>>>>>> main
+//	storage[].iops, bandwidth
 //	network[].bandwidth     of a card that was started with one; QV_ERR_STATE with vhost-net
 
 // onlyLive tells whether nothing else differs.
@@ -105,6 +102,8 @@ func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) erro
 func checkBalloon(c *spec.VMConfig) error {
 	m := &c.Memory
 	switch {
+	case m.Balloon && m.Hugepages != spec.MemoryConfigHugepagesOff:
+		return invalid("memory.balloon", "the balloon gives back pages of 4 KiB: none of a huge page is free by that")
 	case m.BalloonTarget == 0:
 		return nil
 	case !m.Balloon:

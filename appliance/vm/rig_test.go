@@ -111,6 +111,9 @@ func (p *fakeProc) Host() (vmm.HostStats, error) {
 	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
 }
 func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
+func (p *fakeProc) ServeVsock(context.Context) error {
+	return qverr.New(qverr.NoEnt, "it needs no sockets")
+}
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:

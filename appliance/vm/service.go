@@ -45,6 +45,8 @@ type Process interface {
 	PID() int
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
+	// ServeVsock makes connections for the guest; QV_ERR_NOENT for one that needs none.
+	ServeVsock(ctx context.Context) error
 	Kill() error
 	// Host is what the node's kernel knows of it.
 	Host() (vmm.HostStats, error)

@@ -64,6 +64,10 @@ func TestValidate(t *testing.T) {
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
 		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
 		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"balloon and passthrough", func(m *config.Machine) {
+			m.Balloon, m.VFIO, m.PCI = &config.Balloon{}, "vfio", []config.PCI{{Address: "0000:01:00.0"}}
+		}, qverr.Config, "balloon"},
+		{"balloon and huge pages", func(m *config.Machine) { m.Balloon, m.MemoryFrom.HugePage = &config.Balloon{}, "2M" }, qverr.Config, "balloon"},
 		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
 		{"no slot for a balloon", func(m *config.Machine) {
 			m.Disks, m.NICs = many()
@@ -73,6 +77,7 @@ func TestValidate(t *testing.T) {
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
 		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
 		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
+		{"limit of entropy", func(m *config.Machine) { m.RNGLimit.Burst = 1 }, qverr.Config, "rng_limit"},
 		{"nine ports", func(m *config.Machine) { m.Ports = strings.Split("a b c d e f g h i", " ") }, qverr.Config, "console_ports"},
 		{"path as port", func(m *config.Machine) { m.Ports = []string{"a/b"} }, qverr.Config, "console_ports"},
 		{"same port", func(m *config.Machine) { m.Ports = []string{"a", "a"} }, qverr.Config, "console_ports"},
@@ -86,6 +91,7 @@ func TestValidate(t *testing.T) {
 		{"small MTU", func(m *config.Machine) { m.NICs[0].MTU = 67 }, qverr.NetMTU, "nics.mtu"},
 		{"host's CID", func(m *config.Machine) { m.Vsock.CID = 2 }, qverr.Config, "vsock.cid"},
 		{"any CID", func(m *config.Machine) { m.Vsock.CID = 0xffffffff }, qverr.Config, "vsock.cid"},
+		{"two ways of vsock", func(m *config.Machine) { m.Vsock.Sockets = "s" }, qverr.Config, "vsock.vhost"},
 		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
 	} {
 		m := machine()

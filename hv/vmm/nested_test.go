@@ -368,6 +368,7 @@ func testKilled(t *testing.T, vhost bool) {
 	g.testNetwork(t)
 	if !vhost {
 		g.testStreams(t)
+		g.testSockets(t)
 	}
 	stats, err := g.client.Stats(t.Context())
 	g.must(err)

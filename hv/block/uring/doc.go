@@ -11,6 +11,9 @@
 // its process has ended, and a disk's file, with its lock, would stay open until
 // then. Neither are buffers: that pins guest memory, which a balloon wants back.
 //
+// A ring does the operations listed in this package and no others: what it does passes
+// a seccomp filter.
+//
 // System calls: io_uring_setup, io_uring_register and mmap in New, io_uring_enter in
 // Submit, munmap and close in Close.
 package uring
