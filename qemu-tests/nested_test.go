@@ -65,5 +65,6 @@ func TestNested(t *testing.T) {
 	}
 	t.Run("placed", func(t *testing.T) { placed(t, n, filepath.Join(filepath.Dir(archive), "testkernel")) })
 	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
+	t.Run("passthrough", func(t *testing.T) { passThrough(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

@@ -133,6 +133,7 @@ func TestParseRefuses(t *testing.T) {
 		{"firewall", with(`,"network":[{"firewall":[{}]}]`), qverr.Unsupported, 422, "network[0].firewall"},
 		{"display", with(`,"graphics":{"type":"vnc"}`), qverr.Unsupported, 422, "graphics.type"},
 		{"a function twice", with(`,"pci":[{"address":"0000:00:05.0"},{"address":"0000:00:05.0"}]`), qverr.Config, 422, "pci[1].address"},
+		{"card", with(`,"memory":{"size":"64M","balloon":true},"pqc":{"quac100":"passthrough"}`), qverr.Config, 422, "memory.balloon"},
 		{"SEV-SNP", with(`,"security":{"sev-snp":true}`), qverr.MemEncrypt, 500, "security.sev-snp"},
 		{"TDX", with(`,"security":{"tdx":true}`), qverr.MemEncrypt, 500, "security.tdx"},
 		{"other version", with(`,"schema_version":"2.0"`), qverr.Version, 500, "schema_version"},

@@ -15,8 +15,8 @@ import (
 // What of a configuration can change while its VM runs:
 //
 //	memory.balloon_target   the guest is asked to give memory back, or gets it again
+//	storage[].iops and bandwidth
 //	cpu.shares, cpu.limit   by its cgroup
-//	storage[].iops, bandwidth
 //	network[].bandwidth     of a card that was started with one; QV_ERR_STATE with vhost-net
 
 // onlyLive tells whether nothing else differs.

@@ -264,6 +264,7 @@ type rig struct {
 	vmm   *fakeVMM
 	store *fakeStorage
 	net   *fakeNetwork
+	pci   *fakeFunctions
 	db    *store.DB
 	tasks *task.Manager
 	exit  func(ctx context.Context, pid int) (initapi.Exit, error)
@@ -271,7 +272,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
+	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, pci: &fakeFunctions{}, free: 4 << 30}
 	r.store = &fakeStorage{dir: r.dir, locked: map[string]bool{}}
 	r.open("boot-1")
 	t.Cleanup(r.close)
@@ -292,7 +293,7 @@ func (r *rig) open(bootID string) {
 	set := testSet(r.t)
 	r.Service, err = Open(Deps{
 		Log: log, DB: r.db, Bus: bus, Tasks: r.tasks, Schema: func() (*schema.Set, error) { return set, nil },
-		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
+		Storage: r.store, Network: r.net, PCI: r.pci, VMM: r.vmm, KVM: func(context.Context) error { return nil },
 		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
 		Memory:  func() (int64, int64) { return 8 << 30, r.free },
 		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv", Firmware: filepath.Join(r.dir, "firmware"),

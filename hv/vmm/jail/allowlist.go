@@ -41,7 +41,7 @@ var allowlist = []rule{
 	{call: unix.SYS_IOCTL, when: ioctls, why: "KVM, vhost, TAP, VFIO"},
 
 	// Memory.
-	{call: unix.SYS_MMAP, when: without(2, unix.PROT_EXEC, "no new code"), why: "guest RAM, vCPU areas, the Go heap"},
+	{call: unix.SYS_MMAP, when: without(2, unix.PROT_EXEC, "no new code"), why: "guest RAM, BARs, vCPU areas, the Go heap"},
 	{call: unix.SYS_MPROTECT, when: without(2, unix.PROT_EXEC, "no new code"), why: "the Go heap"},
 	{call: unix.SYS_MUNMAP, why: "the Go heap, guest RAM at the end"},
 	{call: unix.SYS_MADVISE, why: "the Go heap, huge pages, pages that the guest gives back"},
@@ -84,8 +84,8 @@ var allowlist = []rule{
 	{call: unix.SYS_WRITE, why: "eventfds, TAPs, connections, the log"},
 	{call: unix.SYS_READV, why: "TAPs"},
 	{call: unix.SYS_WRITEV, why: "TAPs, connections"},
-	{call: unix.SYS_PREAD64, why: "kernels, console rings"},
-	{call: unix.SYS_PWRITE64, why: "console rings, last words"},
+	{call: unix.SYS_PREAD64, why: "kernels, console rings, functions of the host"},
+	{call: unix.SYS_PWRITE64, why: "console rings, last words, functions of the host"},
 	{call: unix.SYS_PREADV, why: "disks"},
 	{call: unix.SYS_PREADV2, why: "disks"},
 	{call: unix.SYS_PWRITEV, why: "disks"},

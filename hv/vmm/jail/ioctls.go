@@ -65,7 +65,6 @@ var ioctls = []match{
 	is(1, ';'<<8+110, "VFIO_DEVICE_SET_IRQS: MSI-X vectors"),
 	is(1, ';'<<8+111, "VFIO_DEVICE_RESET"),
 	is(1, ';'<<8+113, "VFIO_IOMMU_MAP_DMA: guest RAM, and on a function VFIO_DEVICE_PCI_HOT_RESET"),
-	is(1, ';'<<8+114, "VFIO_IOMMU_UNMAP_DMA: guest RAM"),
 
 	// TAPs and disks.
 	is(1, unix.TUNGETIFF, "is it a TAP"),
