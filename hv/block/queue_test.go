@@ -126,7 +126,7 @@ func TestQueueContent(t *testing.T) {
 // exercise does rounds of requests that do not overlap.
 func exercise(t *testing.T, q *testQueue, base, size int64, rnd *rand.Rand) {
 	want := make([]byte, size)
-	for range 8 {
+	for range 4 {
 		step := size / testDepth
 		pending := map[*Request]func(){}
 		for i := range int64(testDepth) {

@@ -77,8 +77,10 @@ func (w *queue) close() {
 func (w *queue) start(vq *virtio.Queue, host virtio.Host) {
 	w.vq, w.host = vq, host
 	w.inFlight, w.pushed, w.broken, w.held = 0, false, false, nil
-	w.timer = time.AfterFunc(time.Hour, vq.Kick.Signal)
-	w.timer.Stop()
+	if w.timer == nil {
+		w.timer = time.AfterFunc(time.Hour, w.wake)
+		w.timer.Stop()
+	}
 	vq.Kick.Rearm()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,14 +138,19 @@ func (w *queue) resume() {
 	}
 }
 
-// unlimit lets a request that waits for the limit begin.
-func (w *queue) unlimit() {
+// wake makes the goroutine look again. A timer may fire when the event is no more.
+func (w *queue) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.kick != nil {
-		w.freed.Store(true)
 		w.kick.Signal()
 	}
+}
+
+// unlimit lets a request that waits for the limit begin.
+func (w *queue) unlimit() {
+	w.freed.Store(true)
+	w.wake()
 }
 
 func (w *queue) serve() {
