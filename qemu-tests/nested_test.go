@@ -34,7 +34,7 @@ func TestNested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, OneThread: true, Archive: archive, Cmdline: "quantavirt.rescue", Extra: vmBootArgs(t, disks)})
+	n := boot(t, lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue", Extra: vmBootArgs(t, disks)})
 	// Modules go on loading after the API is ready.
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
 	for _, c := range []struct {

@@ -26,11 +26,6 @@ type Options struct {
 	Card   bool   // a QUAC 100, our model behind vfio-user
 	Slot   bool   // the card is not there yet, but an empty slot: see Node.PutCard
 	NoKVM  bool   // hide SVM from the appliance
-	// OneThread emulates all CPUs by one thread. With a thread each, QEMU 11.1 now and
-	// then translates a nested guest's address wrongly while two CPUs are in guests or
-	// going there: about once in half a million entries, and the guest ends with a triple
-	// fault. For nodes with many guests.
-	OneThread bool
 
 	// DataDisk is the size in MiB of the disk labelled QV-DATA; 0 leaves it
 	// out. A disk that is already in the node's directory is used again when

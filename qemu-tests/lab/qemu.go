@@ -74,9 +74,6 @@ const slowStrings = ",erms=off,fsrm=off,fzrm=off,fsrs=off"
 func (l launch) cpuArgs() []string {
 	model := "max"
 	accel := "tcg,thread=multi"
-	if l.opts.OneThread {
-		accel = "tcg,thread=single"
-	}
 	if hardwareKVM() {
 		accel = "kvm"
 	} else {
