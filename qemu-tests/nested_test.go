@@ -49,17 +49,16 @@ func TestNested(t *testing.T) {
 		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-			defer cancel()
-			out, err := n.Shell(ctx, fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested QV_SOAK='%s' ./%s.test -test.v -test.run '%s' -test.count=%d",
-				await, os.Getenv("QV_SOAK"), c.pkg, c.run, c.count))
-			if err != nil {
-				t.Fatal(err)
+			command := fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested QV_SOAK='%s' ./%s.test -test.v -test.run '%s' -test.count=%d",
+				await, os.Getenv("QV_SOAK"), c.pkg, c.run, c.count)
+			out, passed := inside(t, n, command, c.proof)
+			if !passed && lab.Emulated() && faulted(out) {
+				t.Logf("%s\nA guest ended with a triple fault: once more.", out)
+				out, passed = inside(t, n, command, c.proof)
 			}
 			t.Log(out)
-			lines := strings.Split(out, "\n")
-			if last := lines[len(lines)-1]; last != "PASS" || !strings.Contains(out, "--- PASS: "+c.proof+" ") {
-				t.Errorf("the tests %q end with %q", c.name, last)
+			if !passed {
+				t.Errorf("the tests %q do not pass", c.name)
 			}
 		})
 	}
@@ -67,4 +66,25 @@ func TestNested(t *testing.T) {
 	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
 	t.Run("passthrough", func(t *testing.T) { passThrough(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
+}
+
+// inside runs a test program in the node. It has passed when it says so and the test
+// proof was among those that ran.
+func inside(t *testing.T, n *lab.Node, command, proof string) (out string, passed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	out, err := n.Shell(ctx, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out, strings.HasSuffix("\n"+out, "\nPASS") && strings.Contains(out, "--- PASS: "+proof+" ")
+}
+
+// faulted tells whether a guest has ended with a triple fault, which is no proof against
+// us where QEMU emulates the node's processor: with two CPUs in guests, its nested paging
+// reads a wrong page table about once in half a million entries (QEMU 11.1; docs/soak.md
+// says how that was seen). A fault of ours comes again.
+func faulted(out string) bool {
+	return strings.Contains(out, "triple fault") || strings.Contains(out, "triple-fault")
 }

@@ -144,6 +144,9 @@ func (g *guest) spawn() {
 	g.t.Cleanup(func() {
 		_ = p.Kill()
 		<-p.Done()
+		if g.t.Failed() {
+			g.t.Logf("VM %s: %s", g.spec.Name, g.fate())
+		}
 	})
 }
 

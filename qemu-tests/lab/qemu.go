@@ -85,6 +85,9 @@ func (l launch) cpuArgs() []string {
 	return []string{"-accel", accel, "-cpu", model}
 }
 
+// Emulated tells whether QEMU emulates the nodes' processors.
+func Emulated() bool { return !hardwareKVM() }
+
 // hardwareKVM trusts /proc/cpuinfo, not /dev/kvm: a device node is no proof of
 // hardware that can run an ordinary kernel.
 func hardwareKVM() bool {
