@@ -231,17 +231,31 @@ func count(t *testing.T) resources {
 
 // expectCount waits until the node has as much in use as before: the runtime's
 // goroutines and the kernel's threads end a moment after what they served.
-func expectCount(t *testing.T, before resources) {
+func expectCount(t *testing.T, want resources) {
+	t.Helper()
+	await(t, want, func(r resources) resources { return r })
+}
+
+// expectNode does so for what is not of this process, but of the node.
+func expectNode(t *testing.T, want resources) {
+	t.Helper()
+	await(t, want, func(r resources) resources {
+		r.descriptors, r.goroutines = want.descriptors, want.goroutines
+		return r
+	})
+}
+
+func await(t *testing.T, want resources, of func(resources) resources) {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {
-		after := count(t)
-		if after == before {
+		now := of(count(t))
+		if now == want {
 			return
 		}
 		select {
 		case <-limit:
-			t.Fatalf("before: %+v\nafter:  %+v", before, after)
+			t.Fatalf("want: %+v\nhave: %+v", want, now)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -89,11 +89,10 @@ func TestMany(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	during := count(t)
-	t.Logf("%d VMs: %+v", n, during)
-	if during.processes != before.processes+n || during.memfds != before.memfds+n || during.taps != before.taps+2*n || during.cgroups != before.cgroups+n {
-		t.Errorf("%d VMs: before %+v, now %+v", n, before, during)
-	}
+	during := before
+	during.processes, during.memfds = before.processes+n, before.memfds+n
+	during.taps, during.cgroups = before.taps+2*n, before.cgroups+n
+	expectNode(t, during)
 	for i, v := range vms {
 		if err := v.echo(fmt.Sprintf("number %d", i)); err != nil {
 			t.Errorf("VM %d does not answer: %v", i, err)
