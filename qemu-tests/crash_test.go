@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -93,11 +94,16 @@ func TestCyclesByAPI(t *testing.T) {
 	// Files of VMs that the daemon holds, the network's devices, cgroups, memfds.
 	count := func() string {
 		t.Helper()
-		out, err := n.Shell(t.Context(), "ls -l /proc/"+strconv.Itoa(pid)+"/fd | grep -cE 'kvm-vm|pidfd|tun|vhost|memfd|/logs/consoles|/cgroup/vm'; ls /sys/class/net | wc -l; ls -d /sys/fs/cgroup/vm/*/ 2>/dev/null | wc -l; ls /run/quantavirt/vm/*/control.sock 2>/dev/null | wc -l")
-		if err != nil && out == "" {
+		out, err := n.Shell(t.Context(), "ls -l /proc/"+strconv.Itoa(pid)+"/fd | grep -c 'kvm-vm|pidfd|tun|vhost|memfd|/logs/consoles|/cgroup/vm'; ls /sys/class/net | wc -l; ls -d /sys/fs/cgroup/vm/*/ 2>/dev/null | wc -l; ls /run/quantavirt/vm/*/control.sock 2>/dev/null | wc -l")
+		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Join(strings.Fields(out), " ")
+		out = strings.Join(strings.Fields(out), " ")
+		// An empty VM keeps virtualization switched on, so there is one at least.
+		if !regexp.MustCompile(`^[1-9][0-9]* [0-9]+ [0-9]+ [0-9]+$`).MatchString(out) {
+			t.Fatalf("counts: %q", out)
+		}
+		return out
 	}
 	cycle := func() {
 		act(t, n, "cycler", "start")

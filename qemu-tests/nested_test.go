@@ -44,8 +44,9 @@ func TestNested(t *testing.T) {
 		{"machine", "machine", ".", "TestGuestReset", rounds(1, 5)},
 		{"jail", "jail", "TestEnter|TestForbidden", "TestForbiddenAndAllowed", 1},
 		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian", rounds(1, 5)},
+		{"block", "block", "TestQueue", "TestQueueContent", 1},
 		// These count their rounds themselves.
-		{"many", "vmm", "TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
+		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -64,5 +65,6 @@ func TestNested(t *testing.T) {
 	}
 	t.Run("placed", func(t *testing.T) { placed(t, n, filepath.Join(filepath.Dir(archive), "testkernel")) })
 	t.Run("boot", func(t *testing.T) { bootGuests(t, n, tool) })
+	t.Run("passthrough", func(t *testing.T) { passThrough(t, n, tool) })
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }

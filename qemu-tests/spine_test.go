@@ -47,6 +47,7 @@ type systemInfo struct {
 	Daemon struct {
 		PID      int `json:"pid"`
 		Restarts int `json:"restarts"`
+		Adopted  int `json:"adopted_vms"`
 	} `json:"daemon"`
 	Problems []problem `json:"problems"`
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // bootNetwork is the network of a node whose guests boot from it.
-var bootNetwork = map[string]any{"name": "boot", "subnet": "10.9.0.1/24", "nat": false, "boot_file": "start.ipxe", "boot_images": []string{"memtest"}}
+var bootNetwork = map[string]any{"name": "boot", "subnet": "10.19.0.1/24", "nat": false, "boot_file": "start.ipxe", "boot_images": []string{"memtest"}}
 
 // vmBootArgs are for the node of bootGuests: its configuration, and the disks.
 func vmBootArgs(t *testing.T, disks guest.BootDisks) []string {
@@ -78,14 +78,15 @@ func bootFromDisk(t *testing.T, n *lab.Node, root tools.Root) {
 // A VM without a disk boots from its network: iPXE's option ROM, our DHCP and TFTP, a
 // script, and memtest86+ up to its running screen.
 func bootFromNetwork(t *testing.T, n *lab.Node, root tools.Root) {
-	const script = "#!ipxe\nkernel memtest console=ttyS0,115200 nobench\nboot\n"
+	const script = "#!ipxe\necho machine ${manufacturer} ${uuid}\nkernel memtest console=ttyS0,115200 nobench\nboot\n"
 	file := filepath.Join(t.TempDir(), "start.ipxe")
 	if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	upload(t, n, "start.ipxe", "raw", file)
 	upload(t, n, "memtest", "raw", root.Path("boot", "memtest86+x64.bin"))
-	bootVM(t, n, map[string]any{"name": "pxe", "memory": map[string]any{"size": "128M"}, "boot": map[string]any{"order": []string{"disk", "network"}},
+	const id = "5156b007-0000-4000-8000-0123456789ab"
+	bootVM(t, n, map[string]any{"name": "pxe", "uuid": id, "memory": map[string]any{"size": "128M"}, "boot": map[string]any{"order": []string{"disk", "network"}},
 		"network": []any{map[string]any{"network": "boot"}}},
-		"SeaBIOS", "iPXE", "start.ipxe", "memtest", "Memtest86+", "Testing:")
+		"SeaBIOS", "iPXE", "start.ipxe", "machine QuantaVirt "+id, "memtest", "Memtest86+", "Testing:")
 }

@@ -102,3 +102,35 @@ func TestRealSoftware(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A card that a VM has is not the node's, whatever PID 1 says meanwhile.
+func TestLend(t *testing.T) {
+	set := []string{}
+	var opened []string
+	s := New(Deps{Log: slog.New(slog.DiscardHandler)})
+	s.open = func(_ context.Context, opts pqc.Options) (provider, error) {
+		opened = opts.Cards
+		return fixed{status: pqc.Status{CardError: qverr.New(qverr.QUACNotFound, "none")}, set: &set}, nil
+	}
+	one, two := initapi.Card{Address: "0000:01:00.0", Bound: true}, initapi.Card{Address: "0000:02:00.0", Bound: true}
+	s.Lend(t.Context(), one.Address, "early") // of an earlier daemon's VM
+	s.Start(t.Context(), []initapi.Card{one, two})
+	if !slices.Equal(opened, []string{two.Address}) {
+		t.Errorf("opened %v", opened)
+	}
+	if all, err := s.Addresses(t.Context()); err != nil || !slices.Equal(all, []string{one.Address, two.Address}) {
+		t.Errorf("%v, %v", all, err)
+	}
+	s.Lend(t.Context(), two.Address, "web")
+	s.SetCards(t.Context(), []initapi.Card{one, two})
+	if len(set) != 0 {
+		t.Errorf("used: %v", set)
+	}
+	if o := s.Overview(t.Context()); o[0].VM != "early" || o[1].VM != "web" || o[1].Problem.Code != 0 {
+		t.Errorf("%+v", o)
+	}
+	s.Return(t.Context(), one.Address)
+	if o := s.Overview(t.Context()); !slices.Equal(set, []string{one.Address}) || o[0].VM != "" {
+		t.Errorf("used: %v, %+v", set, o)
+	}
+}

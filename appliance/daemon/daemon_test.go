@@ -75,7 +75,7 @@ func TestProbesAndPanes(t *testing.T) {
 		n.want(200, n.call("GET", probe, ""), nil)
 	}
 	n.token = anonymous
-	for _, path := range []string{"/system/info", "/system/capabilities", "/system/disks", "/system/errors", "/system/errors?code=-3", "/system/errors?code=QV_ERR_NOVMX",
+	for _, path := range []string{"/system/info", "/system/capabilities", "/system/disks", "/system/pci", "/system/errors", "/system/errors?code=-3", "/system/errors?code=QV_ERR_NOVMX",
 		"/networks", "/networks/default", "/networks/default/leases", "/crypto/qrng", "/tasks", "/tokens", "/images", "/disks", "/vms"} {
 		a := n.call("GET", "/api/v1"+path, "")
 		n.want(200, a, nil)

@@ -24,9 +24,13 @@ type function struct {
 	uses           []string // what of the node is on it
 }
 
-// bridge tells functions that pass others' traffic on: they may stay with the host
-// (vfio_pci_is_denylisted of the kernel, and its list of drivers that do no DMA).
+// bridge tells functions that no VM can have.
 func (f *function) bridge() bool { return f.class>>16 == 0x06 }
+
+// harmless tells bridges that may stay with the host when a VM has the rest of their group:
+// those between buses, whose driver does no DMA, and those without a driver (the kernel's
+// vfio_dev_viable).
+func (f *function) harmless() bool { return f.bridge() && (f.class>>8 == 0x0604 || f.driver == "") }
 
 func (f *function) title() string {
 	s := f.address + " (" + className(f.class)
@@ -95,32 +99,41 @@ func (t tree) read(address string, mounted map[string]string) (function, error) 
 			f.members = append(f.members, filepath.Base(m))
 		}
 	}
-	f.uses = t.uses(address, mounted)
+	if !f.bridge() { // below it are others
+		f.uses = t.uses(address, mounted)
+	}
 	return f, nil
 }
 
 // uses names what the node itself has on a function: network devices that are up and
 // disks that are mounted or part of something else. To lose them would cut the node off.
+// Links lead elsewhere and are not followed.
 func (t tree) uses(address string, mounted map[string]string) (uses []string) {
-	// The classes' folders lie at most so deep: a NIC's at once, a disk's below host,
-	// target and unit, or a virtio or NVMe device.
-	for _, depth := range []string{"", "*/", "*/*/", "*/*/*/", "*/*/*/*/", "*/*/*/*/*/"} {
-		nets, _ := filepath.Glob(filepath.Join(t.dir(address), depth+"net/*/flags"))
-		for _, n := range nets {
-			const up = 1 // IFF_UP
-			if v, err := strconv.ParseUint(readWord(n), 0, 32); err == nil && v&up != 0 {
-				uses = append(uses, "network "+filepath.Base(filepath.Dir(n)))
-			}
-		}
-		disks, _ := filepath.Glob(filepath.Join(t.dir(address), depth+"block/*"))
-		for _, d := range disks {
-			if t.diskUsed(d, mounted) {
-				uses = append(uses, "disk "+filepath.Base(d))
-			}
-		}
+	dir, err := filepath.EvalSymlinks(t.dir(address))
+	if err != nil {
+		return nil
 	}
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil // what is gone is in use by nobody
+		}
+		switch filepath.Base(filepath.Dir(path)) {
+		case "net":
+			const up = 1 // IFF_UP
+			if v, err := strconv.ParseUint(readWord(filepath.Join(path, "flags")), 0, 32); err == nil && v&up != 0 {
+				uses = append(uses, "network "+e.Name())
+			}
+			return fs.SkipDir
+		case "block":
+			if t.diskUsed(path, mounted) {
+				uses = append(uses, "disk "+e.Name())
+			}
+			return fs.SkipDir
+		}
+		return nil
+	})
 	slices.Sort(uses)
-	return slices.Compact(uses)
+	return uses
 }
 
 // diskUsed looks at a disk and its partitions.

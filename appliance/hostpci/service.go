@@ -84,7 +84,7 @@ func (s *Service) List() ([]spec.SystemPCI, error) {
 				p.GroupMembers = append(p.GroupMembers, m)
 			}
 		}
-		if problem := initapi.NewProblem(s.why(all, f, f.members)); problem != nil {
+		if problem := initapi.NewProblem(s.whyGroup(all, f)); problem != nil {
 			p.Problem = *problem
 		}
 		p.Assignable = p.Problem.Code == 0
@@ -158,6 +158,25 @@ func (s *Service) freeCard(all []function, cards []string) (string, error) {
 	return "", qverr.New(qverr.QUACNotFound, "the node has no QUAC 100 that can be given to a VM")
 }
 
+// whyGroup is why a VM cannot have f with all that goes with it; it needs the lock.
+func (s *Service) whyGroup(all []function, f *function) error {
+	if f.group < 0 || f.bridge() {
+		return s.why(all, f, nil)
+	}
+	var group []*function
+	var wanted []string
+	for i := range all {
+		if o := &all[i]; slices.Contains(f.members, o.address) && !o.bridge() {
+			group, wanted = append(group, o), append(wanted, o.address)
+		}
+	}
+	err := s.why(all, f, wanted)
+	for i := 0; i < len(group) && err == nil; i++ {
+		err = s.why(all, group[i], wanted)
+	}
+	return err
+}
+
 // why a VM that wants these functions cannot have f; it needs the lock.
 func (s *Service) why(all []function, f *function, wanted []string) error {
 	switch holder := s.vms[f.address]; {
@@ -173,7 +192,7 @@ func (s *Service) why(all []function, f *function, wanted []string) error {
 	var others []string
 	for i := range all {
 		o := &all[i]
-		if !slices.Contains(f.members, o.address) || slices.Contains(wanted, o.address) || o.bridge() {
+		if !slices.Contains(f.members, o.address) || slices.Contains(wanted, o.address) || o.harmless() {
 			continue
 		}
 		if holder := s.vms[o.address]; holder != "" {

@@ -55,6 +55,7 @@ func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
 	add("kvm", noKVM)
 	add("iommu", iommu)
 	add("quac100", card)
+	add("passthrough", iommu)
 	for _, name := range []string{
 		"firmware:direct", "firmware:seabios", "disk:raw", "device:virtio-blk", "device:virtio-net", "device:virtio-console", "device:serial",
 		"device:virtio-rng", "device:virtio-vsock", "device:virtio-balloon", "memory:hugepages", "memory:balloon", "network:nat", "network:dhcp", "kem:ML-KEM-768", "tls:X25519MLKEM768", "tls:SecP384r1MLKEM1024",
@@ -63,7 +64,7 @@ func (s *Service) Capabilities(ctx context.Context) (spec.Capabilities, error) {
 	}
 	for _, name := range []string{
 		"firmware:ovmf", "disk:qcow2", "device:nvme", "device:ahci", "device:ide", "graphics", "usb",
-		"passthrough", "snapshots", "migration", "memory:hotplug", "security:sev-snp", "security:tdx",
+		"snapshots", "migration", "memory:hotplug", "security:sev-snp", "security:tdx",
 	} {
 		add(name, qverr.New(qverr.Unsupported, "%s does not exist in this version", name))
 	}

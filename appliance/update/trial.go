@@ -323,7 +323,7 @@ func (s *Service) wrong(ctx context.Context, b slot.Before) []string {
 	}
 	well := make(map[string]bool)
 	for _, c := range s.Cards(ctx) {
-		well[c.Address] = c.Healthy
+		well[c.Address] = c.Healthy || c.VM != "" // a VM that has it sees to it
 	}
 	for _, address := range b.Cards {
 		if !well[address] {

@@ -15,6 +15,7 @@ import (
 // What of a configuration can change while its VM runs:
 //
 //	memory.balloon_target   the guest is asked to give memory back, or gets it again
+//	storage[].iops and bandwidth
 //	cpu.shares, cpu.limit   by its cgroup
 //	network[].bandwidth     of a card that was started with one; QV_ERR_STATE with vhost-net
 
@@ -26,6 +27,10 @@ func onlyLive(old, c *spec.VMConfig) bool {
 	still.Network = slices.Clone(c.Network)
 	for i := range min(len(old.Network), len(still.Network)) {
 		still.Network[i].Bandwidth = old.Network[i].Bandwidth
+	}
+	still.Storage = slices.Clone(c.Storage)
+	for i := range min(len(old.Storage), len(still.Storage)) {
+		still.Storage[i].Iops, still.Storage[i].Bandwidth = old.Storage[i].Iops, old.Storage[i].Bandwidth
 	}
 	return reflect.DeepEqual(old, &still)
 }
@@ -64,6 +69,15 @@ func (s *Service) applyCPU(old, c *spec.VMConfig) error {
 func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	for i := range c.Storage {
+		l := diskLimits(&c.Storage[i])
+		if l == diskLimits(&old.Storage[i]) {
+			continue
+		}
+		if err := control.SetDiskLimits(ctx, diskID(i), l); err != nil {
+			return coded(qverr.Generic, err, "limits of %s of VM %s", indexed("storage", i, ""), c.Name)
+		}
+	}
 	for i := range c.Network {
 		if c.Network[i].Bandwidth == old.Network[i].Bandwidth {
 			continue
@@ -88,6 +102,8 @@ func applyLive(ctx context.Context, control Control, old, c *spec.VMConfig) erro
 func checkBalloon(c *spec.VMConfig) error {
 	m := &c.Memory
 	switch {
+	case m.Balloon && m.Hugepages != spec.MemoryConfigHugepagesOff:
+		return invalid("memory.balloon", "the balloon gives back pages of 4 KiB: none of a huge page is free by that")
 	case m.BalloonTarget == 0:
 		return nil
 	case !m.Balloon:

@@ -111,6 +111,9 @@ func (p *fakeProc) Host() (vmm.HostStats, error) {
 	return vmm.HostStats{Threads: 4, PSS: 9 << 20, GuestPSS: 5 << 20, Steal: []int64{11}}, nil
 }
 func (p *fakeProc) Kill() error { p.end(-1, 9); return nil }
+func (p *fakeProc) ServeVsock(context.Context) error {
+	return qverr.New(qverr.NoEnt, "it needs no sockets")
+}
 func (p *fakeProc) Wait(ctx context.Context) (vmm.ExitReport, error) {
 	select {
 	case <-p.done:
@@ -145,6 +148,9 @@ func (p *fakeProc) SetBalloon(_ context.Context, target int64) error {
 	}
 	p.target = target
 	return nil
+}
+func (p *fakeProc) SetDiskLimits(ctx context.Context, id string, l limit.Limits) error {
+	return p.SetNICLimits(ctx, id, l)
 }
 func (p *fakeProc) SetNICLimits(_ context.Context, id string, l limit.Limits) error {
 	p.mu.Lock()
@@ -258,6 +264,7 @@ type rig struct {
 	vmm   *fakeVMM
 	store *fakeStorage
 	net   *fakeNetwork
+	pci   *fakeFunctions
 	db    *store.DB
 	tasks *task.Manager
 	exit  func(ctx context.Context, pid int) (initapi.Exit, error)
@@ -265,7 +272,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, free: 4 << 30}
+	r := &rig{t: t, dir: t.TempDir(), vmm: &fakeVMM{procs: map[string]*fakeProc{}}, net: &fakeNetwork{ports: map[string]bool{}}, pci: &fakeFunctions{}, free: 4 << 30}
 	r.store = &fakeStorage{dir: r.dir, locked: map[string]bool{}}
 	r.open("boot-1")
 	t.Cleanup(r.close)
@@ -286,7 +293,7 @@ func (r *rig) open(bootID string) {
 	set := testSet(r.t)
 	r.Service, err = Open(Deps{
 		Log: log, DB: r.db, Bus: bus, Tasks: r.tasks, Schema: func() (*schema.Set, error) { return set, nil },
-		Storage: r.store, Network: r.net, VMM: r.vmm, KVM: func(context.Context) error { return nil },
+		Storage: r.store, Network: r.net, PCI: r.pci, VMM: r.vmm, KVM: func(context.Context) error { return nil },
 		Exit:    func(ctx context.Context, pid int) (initapi.Exit, error) { return r.exit(ctx, pid) },
 		Memory:  func() (int64, int64) { return 8 << 30, r.free },
 		DataDir: r.dir, RunDir: filepath.Join(r.dir, "run"), Binary: "hv", Firmware: filepath.Join(r.dir, "firmware"),

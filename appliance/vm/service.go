@@ -45,6 +45,8 @@ type Process interface {
 	PID() int
 	Control() Control
 	Wait(ctx context.Context) (vmm.ExitReport, error)
+	// ServeVsock makes connections for the guest; QV_ERR_NOENT for one that needs none.
+	ServeVsock(ctx context.Context) error
 	Kill() error
 	// Host is what the node's kernel knows of it.
 	Host() (vmm.HostStats, error)
@@ -60,6 +62,7 @@ type Control interface {
 	PowerButton(ctx context.Context) error
 	Quit(ctx context.Context) error
 	SetBalloon(ctx context.Context, target int64) error
+	SetDiskLimits(ctx context.Context, id string, l limit.Limits) error
 	SetNICLimits(ctx context.Context, id string, l limit.Limits) error
 	Console(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }

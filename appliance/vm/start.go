@@ -29,7 +29,7 @@ const (
 	fileNetROM   = "net-rom"
 	fileConsole  = "console-log"
 	fileSerial   = "serial-log"
-	fileVsock    = "vhost-vsock"
+	fileVsock    = "vsock"
 )
 
 // processLog is the name of the log of a VM process, beside its consoles.
@@ -189,7 +189,7 @@ func (s *Service) openDisks(m *machine, plan *vmm.Spec) error {
 		plan.Files[id] = f
 		plan.Machine.Disks = append(plan.Machine.Disks, config.Disk{
 			ID: id, File: id, Format: "raw", ReadOnly: d.Readonly, Serial: d.Serial,
-			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard,
+			Queues: d.Queues, Cache: string(d.Cache), Discard: d.Discard, Limits: diskLimits(&d),
 		})
 	}
 	return nil
@@ -238,18 +238,24 @@ func (s *Service) openConsoles(m *machine, plan *vmm.Spec) error {
 	return nil
 }
 
-// openVsock gives the VM its vsock device where the node has vhost-vsock.
+// openVsock gives the VM its vsock device: on UNIX sockets where the node has no
+// vhost-vsock.
 func (s *Service) openVsock(m *machine, plan *vmm.Spec) error {
+	v := &config.Vsock{CID: m.rec.CID}
+	plan.Machine.Vsock = v
 	f, err := openDevice("/dev/vhost-vsock")
 	if err != nil {
 		return err
 	}
-	if f == nil {
-		s.Log.Warn("VM " + m.rec.Config.Name + " gets no vsock: the node has no /dev/vhost-vsock")
-		return nil
+	if f != nil {
+		v.Vhost = fileVsock
+	} else {
+		v.Sockets = fileVsock
+		if f, err = vmm.ListenVsock(s.RunDir, m.rec.Config.Name); err != nil {
+			return err
+		}
 	}
 	plan.Files[fileVsock] = f
-	plan.Machine.Vsock = &config.Vsock{CID: m.rec.CID, Vhost: fileVsock}
 	return nil
 }
 
@@ -324,6 +330,15 @@ func (s *Service) runs(m *machine, proc Process, state spec.VMState) {
 	s.enter(m, state, "", initapi.Problem{})
 	s.wg.Add(1)
 	go s.watch(m, m.run)
+	s.wg.Go(func() { s.serveVsock(m.rec.Config.Name, proc) })
+}
+
+// serveVsock makes the connections that a guest without vhost-vsock asks for, as long as
+// its process or this daemon lives. Most guests need none.
+func (s *Service) serveVsock(name string, proc Process) {
+	if err := proc.ServeVsock(s.ctx); err != nil && qverr.CodeOf(err) != qverr.NoEnt && s.ctx.Err() == nil {
+		s.Log.Warn("vsock of VM "+name, "err", err)
+	}
 }
 
 // failed puts a VM back after a start that led to no process.

@@ -67,10 +67,10 @@ func checkStorage(c *spec.VMConfig) error {
 			return invalid(at(""), "needs one of disk and path")
 		case d.Disk == "." || d.Disk == "..":
 			return invalid(at(".disk"), "%q is no name", d.Disk)
-		case d.Iops != 0:
-			return unsupported(at(".iops"), "a limit of operations")
-		case d.Bandwidth != 0:
-			return unsupported(at(".bandwidth"), "a limit of bandwidth")
+		}
+		if err := diskLimits(&d).Validate(); err != nil {
+			path := at(map[any]string{"operations": ".iops", "bytes": ".bandwidth"}[qverr.From(err).Details["path"]])
+			return qverr.New(qverr.Config, "%s: %w", path, err).With("path", path)
 		}
 		key := d.Disk + "\x00" + d.Path
 		if j, twice := seen[key]; twice && !(d.Readonly && c.Storage[j].Readonly) {

@@ -71,12 +71,12 @@ func NewQueue(d Device, o QueueOptions) (Queue, error) {
 	}
 	ring, err := uring.New(uint32(o.Depth), o.EventFD)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return newPool(d, o), nil
+		return &inlineQueue{Queue: newPool(raw, o), raw: raw}, nil
 	}
 	if err != nil {
 		return nil, qverr.New(qverr.CodeOf(err), "queue of disk %s: %w", raw.file.Name(), err)
 	}
-	return newRingQueue(raw, ring, o), nil
+	return &inlineQueue{Queue: newRingQueue(raw, ring, o), raw: raw}, nil
 }
 
 // list is requests in the order in which they came.

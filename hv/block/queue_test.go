@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -26,7 +27,7 @@ type testQueue struct {
 }
 
 // queueKinds are the queues that a Raw may get.
-var queueKinds = []string{"uring", "pool"}
+var queueKinds = []string{"uring", "pool", "inline uring", "inline pool"}
 
 func newTestQueue(tb testing.TB, kind string, d Device) *testQueue {
 	tb.Helper()
@@ -36,7 +37,7 @@ func newTestQueue(tb testing.TB, kind string, d Device) *testQueue {
 	}
 	q := &testQueue{tb: tb, eventFD: fd}
 	o := QueueOptions{Depth: testDepth, Threads: 4, EventFD: fd}
-	if kind == "pool" {
+	if strings.HasSuffix(kind, "pool") {
 		q.Queue = newPool(d, o)
 	} else {
 		ring, err := uring.New(testDepth, fd)
@@ -47,6 +48,9 @@ func newTestQueue(tb testing.TB, kind string, d Device) *testQueue {
 			tb.Fatal(err)
 		}
 		q.Queue = newRingQueue(d.(*Raw), ring, o)
+	}
+	if strings.HasPrefix(kind, "inline") {
+		q.Queue = &inlineQueue{Queue: q.Queue, raw: d.(*Raw)}
 	}
 	tb.Cleanup(func() {
 		q.Close()
@@ -122,7 +126,7 @@ func TestQueueContent(t *testing.T) {
 // exercise does rounds of requests that do not overlap.
 func exercise(t *testing.T, q *testQueue, base, size int64, rnd *rand.Rand) {
 	want := make([]byte, size)
-	for range 20 {
+	for range 8 {
 		step := size / testDepth
 		pending := map[*Request]func(){}
 		for i := range int64(testDepth) {

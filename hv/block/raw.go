@@ -40,6 +40,8 @@ type Raw struct {
 	sync     bool // each write is durable by itself
 	align    int  // of memory and offsets for O_DIRECT; 1 without it
 
+	inMemory bool        // the file system is memory: nothing of it takes long
+	noCached atomic.Bool // the file system cannot tell what it has in its cache
 	noPunch  atomic.Bool // the file system cannot punch holes
 	noZero   atomic.Bool // nor zero ranges
 	bounceMu sync.Mutex
@@ -55,6 +57,7 @@ func OpenRaw(file *os.File, opts Options) (*Raw, error) {
 	if err := r.stat(); err != nil {
 		return nil, err
 	}
+	r.inMemory = onMemory(r.fd)
 	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
 	if err != nil {
 		return nil, qverr.New(qverr.StrOpen, "open disk %s: %w", file.Name(), err)

@@ -8,6 +8,12 @@ type Balloon struct {
 }
 
 func (m *Machine) validateBalloon() error {
+	if m.Balloon != nil && len(m.PCI) > 0 {
+		return bad("balloon", "functions of the host have the guest's memory pinned: it cannot be given back")
+	}
+	if m.Balloon != nil && m.MemoryFrom.HugePage != "" {
+		return bad("balloon", "the balloon gives back pages of 4 KiB: none of a huge page is free by that")
+	}
 	if m.Balloon == nil || m.Balloon.Target == 0 {
 		return nil
 	}

@@ -3,6 +3,8 @@
 // come with the configuration over the start socket.
 package config
 
+import "quantavirt/hv/limit"
+
 // Machine is the hardware of one VM.
 type Machine struct {
 	Name   string `json:"name"`
@@ -20,6 +22,8 @@ type Machine struct {
 	Vsock *Vsock `json:"vsock,omitempty"`
 	// Balloon takes memory back from the guest; nil leaves the device out.
 	Balloon *Balloon `json:"balloon,omitempty"`
+	// RNGLimit is how many bytes the guest may draw from its entropy device.
+	RNGLimit limit.Rate `json:"rng_limit,omitzero"`
 	// Generation is the VM generation id, a UUID; "" makes one for this start.
 	Generation string `json:"generation,omitempty"`
 	// Ports are the names of further ports of the virtio console: byte streams between a
@@ -42,9 +46,3 @@ const (
 	FileControl = "control"     // the listening control socket
 	FileExit    = "exit-report" // where the last words go
 )
-
-// Vsock is the virtio-vsock device.
-type Vsock struct {
-	CID   uint32 `json:"cid"`   // 3 and up
-	Vhost string `json:"vhost"` // descriptor name of /dev/vhost-vsock
-}

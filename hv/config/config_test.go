@@ -14,7 +14,7 @@ func machine() config.Machine {
 	return config.Machine{Name: "web", CPUs: 2, Memory: 64 << 20, Boot: config.Boot{Kernel: "k", Initrd: "i", Cmdline: "quiet"},
 		Disks: []config.Disk{{ID: "a", File: "fa", Format: "raw"}, {ID: "b", File: "fb", Format: "raw", Cache: "none", Queues: 64, Serial: "12345678901234567890"}},
 		NICs:  []config.NIC{{ID: "n", TAP: "t", Vhost: "v", MAC: "02:00:00:00:00:01", MTU: 1400}},
-		Vsock: &config.Vsock{CID: 3, Vhost: "vs"}, ConsoleLog: "cl", SerialLog: "sl"}
+		Vsock: &config.Vsock{CID: 3, Vhost: "vs"}, VFIO: "vf", PCI: []config.PCI{{Address: "0000:01:00.0", Device: "p0"}, {Address: "0000:01:00.1", Device: "p1"}}, ConsoleLog: "cl", SerialLog: "sl"}
 }
 
 func TestValidate(t *testing.T) {
@@ -22,7 +22,7 @@ func TestValidate(t *testing.T) {
 	if err := m.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := m.Files(), []string{"k", "i", "cl", "sl", "fa", "fb", "t", "v", "vs"}; !slices.Equal(got, want) {
+	if got, want := m.Files(), []string{"k", "i", "cl", "sl", "fa", "fb", "t", "v", "vs", "vf", "p0", "p1"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	for _, tc := range []struct {
@@ -62,17 +62,22 @@ func TestValidate(t *testing.T) {
 		{"unknown cache", func(m *config.Machine) { m.Disks[1].Cache = "lazy" }, qverr.Config, "disks.cache"},
 		{"17 NICs", func(m *config.Machine) { m.NICs = make([]config.NIC, 17) }, qverr.Config, "nics"},
 		{"too many devices", func(m *config.Machine) { m.Disks, m.NICs = many() }, qverr.Limit, "disks"},
-		{"small target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
-		{"large target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
-		{"odd target", func(m *config.Machine) { m.Balloon = &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
+		{"small target", func(m *config.Machine) { m.PCI, m.VFIO, m.Balloon = nil, "", &config.Balloon{Target: 8 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"large target", func(m *config.Machine) { m.PCI, m.VFIO, m.Balloon = nil, "", &config.Balloon{Target: 65 << 20} }, qverr.Config, "balloon.target_bytes"},
+		{"balloon and passthrough", func(m *config.Machine) {
+			m.Balloon, m.VFIO, m.PCI = &config.Balloon{}, "vfio", []config.PCI{{Address: "0000:01:00.0"}}
+		}, qverr.Config, "balloon"},
+		{"balloon and huge pages", func(m *config.Machine) { m.Balloon, m.MemoryFrom.HugePage = &config.Balloon{}, "2M" }, qverr.Config, "balloon"},
+		{"odd target", func(m *config.Machine) { m.PCI, m.VFIO, m.Balloon = nil, "", &config.Balloon{Target: 32<<20 + 1} }, qverr.Config, "balloon.target_bytes"},
 		{"no slot for a balloon", func(m *config.Machine) {
 			m.Disks, m.NICs = many()
-			m.NICs, m.Balloon = m.NICs[:12], &config.Balloon{}
+			m.NICs, m.PCI, m.Balloon = m.NICs[:12], nil, &config.Balloon{}
 		}, qverr.Limit, "disks"},
 		{"no NIC id", func(m *config.Machine) { m.NICs[0].ID = "" }, qverr.Config, "nics.id"},
 		{"no TAP", func(m *config.Machine) { m.NICs[0].TAP = "" }, qverr.Config, "nics.tap"},
 		{"limits of vhost-net", func(m *config.Machine) { m.NICs[0].Limits.Bytes.PerSecond = 1 }, qverr.Config, "nics.limits"},
 		{"limits too large", func(m *config.Machine) { m.NICs[0].Vhost, m.NICs[0].Limits.Bytes.PerSecond = "", 1<<63 }, qverr.Config, "nics.limits"},
+		{"limit of entropy", func(m *config.Machine) { m.RNGLimit.Burst = 1 }, qverr.Config, "rng_limit"},
 		{"nine ports", func(m *config.Machine) { m.Ports = strings.Split("a b c d e f g h i", " ") }, qverr.Config, "console_ports"},
 		{"path as port", func(m *config.Machine) { m.Ports = []string{"a/b"} }, qverr.Config, "console_ports"},
 		{"same port", func(m *config.Machine) { m.Ports = []string{"a", "a"} }, qverr.Config, "console_ports"},
@@ -86,6 +91,13 @@ func TestValidate(t *testing.T) {
 		{"small MTU", func(m *config.Machine) { m.NICs[0].MTU = 67 }, qverr.NetMTU, "nics.mtu"},
 		{"host's CID", func(m *config.Machine) { m.Vsock.CID = 2 }, qverr.Config, "vsock.cid"},
 		{"any CID", func(m *config.Machine) { m.Vsock.CID = 0xffffffff }, qverr.Config, "vsock.cid"},
+		{"two ways of vsock", func(m *config.Machine) { m.Vsock.Sockets = "s" }, qverr.Config, "vsock.vhost"},
+		{"17 functions", func(m *config.Machine) { m.PCI = make([]config.PCI, 17) }, qverr.Config, "pci"},
+		{"no PCI address", func(m *config.Machine) { m.PCI[0].Address = "01:00.0" }, qverr.Config, "pci.address"},
+		{"a function twice", func(m *config.Machine) { m.PCI[1].Address = m.PCI[0].Address }, qverr.Config, "pci.address"},
+		{"no device", func(m *config.Machine) { m.PCI[1].Device = "" }, qverr.Config, "pci.device"},
+		{"functions and a balloon", func(m *config.Machine) { m.Balloon = &config.Balloon{} }, qverr.Config, "balloon"},
+		{"no container", func(m *config.Machine) { m.VFIO = "" }, qverr.Config, "vfio"},
 		{"no vsock", func(m *config.Machine) { m.Vsock.Vhost = "" }, qverr.Config, "vsock.vhost"},
 	} {
 		m := machine()

@@ -22,6 +22,9 @@ func (m *Machine) validatePCI() error {
 	if len(m.PCI) > 0 && m.VFIO == "" {
 		return bad("vfio", "no descriptor is named")
 	}
+	if len(m.PCI) > 0 && m.Balloon != nil {
+		return bad("balloon", "functions of the host pin all memory: there can be no balloon")
+	}
 	seen := map[string]bool{}
 	for _, p := range m.PCI {
 		switch {

@@ -3,6 +3,7 @@ package config
 import (
 	"strings"
 
+	"quantavirt/hv/limit"
 	"quantavirt/internal/qverr"
 )
 
@@ -60,6 +61,9 @@ func (m *Machine) Validate() error {
 	if err := m.validatePorts(); err != nil {
 		return err
 	}
+	if err := (limit.Limits{Bytes: m.RNGLimit}).Validate(); err != nil {
+		return bad("rng_limit", "%w", err)
+	}
 	if err := m.validatePCI(); err != nil {
 		return err
 	}
@@ -70,15 +74,7 @@ func (m *Machine) Validate() error {
 	if n := len(m.Disks) + len(m.NICs) + len(m.PCI); n > most {
 		return qverr.New(qverr.Limit, "%d disks, network devices and functions of the host: %d are possible together", n, most).With("path", "disks")
 	}
-	if m.Vsock != nil {
-		if m.Vsock.CID < MinCID || m.Vsock.CID == 0xffffffff {
-			return bad("vsock.cid", "context id %d is reserved", m.Vsock.CID)
-		}
-		if m.Vsock.Vhost == "" {
-			return bad("vsock.vhost", "no descriptor is named")
-		}
-	}
-	return nil
+	return m.validateVsock()
 }
 
 // Files lists the names of the descriptors that the machine refers to, besides
@@ -102,7 +98,7 @@ func (m *Machine) Files() []string {
 		add(m.NICs[i].Vhosts()...)
 	}
 	if m.Vsock != nil {
-		add(m.Vsock.Vhost)
+		add(m.Vsock.Vhost, m.Vsock.Sockets)
 	}
 	if len(m.PCI) > 0 {
 		add(m.VFIO)

@@ -9,12 +9,15 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"quantavirt/hv/acpi"
+	"quantavirt/hv/config"
 	"quantavirt/hv/fwcfg"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/pci"
+	"quantavirt/hv/smbios"
 	"quantavirt/internal/qverr"
 )
 
@@ -27,6 +30,8 @@ type Firmware struct {
 	// NetROM is the option ROM of virtio-net devices, by which the guest boots from
 	// a network; nil for none.
 	NetROM *os.File
+	// UUID is what the guest finds as that of its machine, in SMBIOS.
+	UUID uuid.UUID
 }
 
 // CheckFirmware tells whether size bytes can be a firmware.
@@ -72,10 +77,13 @@ func (m *Machine) addFirmware() error {
 	if err != nil {
 		return err
 	}
+	anchor, tables := smbios.Tables(smbios.Config{Vendor: "QuantaVirt", Product: "Virtual Machine", Version: config.MachineType,
+		UUID: m.opts.Firmware.UUID, Memory: m.opts.Memory})
 	le := binary.LittleEndian
 	files := map[string][]byte{
 		fileE820:        e820(m.ramMap()),
 		acpi.FileLoader: script.Loader, acpi.FileRSDP: script.RSDP, acpi.FileTables: script.Tables,
+		smbios.FileAnchor: anchor, smbios.FileTables: tables,
 		// There is no screen: what firmware and boot loader print by INT 10h goes to COM1.
 		"etc/sercon-port": le.AppendUint16(nil, portCOM1),
 		// Without it SeaBIOS resets for ever where nothing can be booted.

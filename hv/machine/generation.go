@@ -63,8 +63,8 @@ func (g *generation) close() {
 	}
 }
 
-// SetGeneration gives the guest a new generation id, in the order of bytes that a
-// UUID has in memory, and tells it so. The id keeps over a reset.
+// SetGeneration gives the guest a new generation id, 16 bytes that nobody had before,
+// and tells it so. The id keeps over a reset.
 func (m *Machine) SetGeneration(id [16]byte) {
 	m.gen.set(id)
 	m.pm.raise(gpeGeneration)

@@ -47,8 +47,9 @@ type memorySlot struct {
 	mem  []byte
 }
 
-// deviceSlots is where KVM's memory slots of devices begin; those before are RAM.
-const deviceSlots = 256
+// deviceSlots is where KVM's memory slots of devices begin; those before are RAM, the
+// generation id and firmware (romSlot).
+const deviceSlots = romSlot + 0x100
 
 var _ pci.Host = (*host)(nil)
 

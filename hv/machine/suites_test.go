@@ -102,7 +102,7 @@ func runSuites(t *testing.T, o Options, least int) {
 	}
 	out.m = m
 	t.Cleanup(m.Close)
-	dev, err := virtio.NewTransport("rng", rng.New(), virtio.ClassOther, m.Memory(), func(err error) { t.Error(err) })
+	dev, err := virtio.NewTransport("rng", rng.New(nil), virtio.ClassOther, m.Memory(), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,11 @@ import (
 
 // Release gives the whole pages within s, a slice of the guest's memory, back to
 // the host, and returns their size in bytes. They read as zero afterwards, and take
-// memory again when they are written. No device may have them pinned (VFIO).
+// memory again when they are written. QV_ERR_BUSY when they are pinned.
 func (m *Memory) Release(s []byte) (int, error) {
+	if m.pinned {
+		return 0, qverr.New(qverr.Busy, "guest memory is pinned for a device")
+	}
 	if len(s) == 0 {
 		return 0, nil
 	}

@@ -124,6 +124,7 @@ func (f *Function) build() error {
 			return err
 		}
 	}
+	f.setCommand(0) // firmware may place BARs before anybody writes the register
 	return errors.Join(f.watch(f.hw.OnRequest, func() error {
 		return qverr.New(qverr.NoDev, "the host wants %s back: it is taken out of the machine, or given to another driver", f.hw.Address())
 	}), f.watchErrors())
@@ -213,8 +214,8 @@ func (f *Function) watchErrors() error {
 	return err
 }
 
-// Close takes the function away from the guest, which no longer runs: no DMA and no
-// interrupt after it. The hardware is reset and closed.
+// Close ends what the function does, no DMA and no interrupt come after it, and gives it
+// back, reset. The guest must not run any more.
 func (f *Function) Close() {
 	f.mu.Lock()
 	closed := f.closed

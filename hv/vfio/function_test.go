@@ -37,6 +37,20 @@ func TestConfigurationSpace(t *testing.T) {
 	}
 }
 
+// Before the guest or firmware has written anything, memory is decoded and the function
+// may not do DMA.
+func TestFirst(t *testing.T) {
+	hw := newHardware()
+	f, err := hvfio.New(hw, hvfio.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if hw.command() != 0x2 || hw.resets != 1 {
+		t.Errorf("command %#x, %d resets", hw.command(), hw.resets)
+	}
+}
+
 // The only writes that reach the hardware are bus master, interrupt disable, and reset.
 func TestWritesReachLittle(t *testing.T) {
 	r := newRig(t, newHardware())
@@ -256,28 +270,43 @@ func (c *container) Map(iova uint64, mem []byte) error {
 	c.mapped[iova] = len(mem)
 	return nil
 }
-func (c *container) Unmap(iova, _ uint64) error { delete(c.mapped, iova); return nil }
 
-func TestSpace(t *testing.T) {
+func TestMapMemory(t *testing.T) {
 	m, err := memory.New(memory.GapStart + 8<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
 	c := &container{mapped: map[uint64]int{}}
-	s, err := hvfio.NewSpace(c, m)
-	if err != nil || len(c.mapped) != 2 || c.mapped[0] != memory.GapStart || c.mapped[memory.GapEnd] != 8<<20 {
+	if err := hvfio.MapMemory(c, m); err != nil || len(c.mapped) != 2 || c.mapped[0] != memory.GapStart || c.mapped[memory.GapEnd] != 8<<20 {
 		t.Fatalf("%v, %v", c.mapped, err)
 	}
 	if err := m.DiscardRange(0, 4096); !errors.Is(err, qverr.Busy) {
 		t.Errorf("pinned memory is given back: %v", err)
 	}
-	if err := s.Close(); err != nil || len(c.mapped) != 0 {
-		t.Errorf("%v, %v", c.mapped, err)
+	if _, err := m.Release(m.Regions()[0].Data[:4096]); !errors.Is(err, qverr.Busy) {
+		t.Errorf("pinned memory is released: %v", err)
 	}
 	c.refuse = memory.GapEnd
-	if _, err := hvfio.NewSpace(c, m); !errors.Is(err, qverr.NoMem) || len(c.mapped) != 0 {
-		t.Errorf("after a refusal: %v, %v", c.mapped, err)
+	if err := hvfio.MapMemory(c, m); !errors.Is(err, qverr.NoMem) {
+		t.Errorf("a refusal: %v", err)
+	}
+}
+
+// What is pinned stays where it is over a reset of the guest, and is cleared.
+func TestPinnedReset(t *testing.T) {
+	m, err := memory.New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := hvfio.MapMemory(&container{mapped: map[uint64]int{}}, m); err != nil {
+		t.Fatal(err)
+	}
+	clear(m.Regions()[0].Data)
+	m.Regions()[0].Data[5] = 1
+	if err := m.Discard(); err != nil || m.Regions()[0].Data[5] != 0 || m.Touched() != 1<<20 {
+		t.Errorf("after a reset %d in memory, %d bytes of it there (%v)", m.Regions()[0].Data[5], m.Touched(), err)
 	}
 }
 

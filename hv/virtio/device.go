@@ -47,6 +47,12 @@ type Device interface {
 	Resume() error
 }
 
+// Preparer is a Device that wants the events of its queues, by which the driver kicks,
+// before there is a driver. It is called once, by NewTransport.
+type Preparer interface {
+	Prepare(kicks []*Event) error
+}
+
 // Host is what a device may ask of its transport.
 type Host interface {
 	// ConfigChanged tells the driver that the configuration space is another.

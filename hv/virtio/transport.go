@@ -88,6 +88,16 @@ func NewTransport(name string, dev Device, class uint32, mem *memory.Memory, log
 		t.Close()
 		return nil, err
 	}
+	if p, ok := dev.(Preparer); ok {
+		var kicks []*Event
+		for _, s := range t.queues {
+			kicks = append(kicks, s.kick)
+		}
+		if err := p.Prepare(kicks); err != nil {
+			t.Close()
+			return nil, err
+		}
+	}
 	t.pci.OnReset(t.Reset)
 	return t, nil
 }

@@ -26,7 +26,8 @@
 //	POST /pause /resume /reset     200 and Info
 //	POST /power-button             202: the guest was asked, its end shows in the state
 //	POST /quit                     202: the process ends with status 10
-//	GET, PATCH /devices/ID/limits  limit.Limits; of a LimitsPatch, what is absent stays
+//	PUT  /disks/ID /nics/ID        DiskSetting, NICSetting: limits, for waiting requests too
+//	PUT  /balloon                  BalloonSetting
 //	GET  /console/NAME             what the ring keeps, as bytes
 //	GET  /console/NAME + Upgrade: quantavirt-console
 //	                               101, then the ring's content, then live in both directions

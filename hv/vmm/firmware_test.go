@@ -111,13 +111,12 @@ func TestFirmwareDebian(t *testing.T) {
 	g.stages("SeaBIOS", "Booting from Hard Disk", "GRUB", "Loading Linux", "Loading initial ramdisk", "INIT: version", "bios login: ")
 }
 
-// Debian's ipxe.iso boots where the disk's registers lie above 4 GiB, which SeaBIOS
-// reaches through configuration space alone, and again after a reset. It shows its
+// Debian's ipxe.iso boots, with RAM above 4 GiB, and again after a reset. It shows its
 // banner and its network device.
-func TestFirmwareHighMemory(t *testing.T) {
-	g := newFirmwareSpec(t, "high", "boot-ipxe")
+func TestFirmwareISO(t *testing.T) {
+	g := newFirmwareSpec(t, "iso", "boot-ipxe")
 	g.spec.Machine.Memory = 5 << 30
-	g.spec.Files["tap"] = makeTAP(t, "qvt-high", 1)[0]
+	g.spec.Files["tap"] = makeTAP(t, "qvt-iso", 1)[0]
 	g.spec.Machine.NICs = []config.NIC{{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:77"}}
 	g.boot()
 	g.stages("SeaBIOS", "Booting from Hard Disk", "iPXE 1.21", "net0: 02:51:56:00:00:77")

@@ -54,6 +54,8 @@ type Stats struct {
 	VCPUs      []VCPUStats `json:"vcpus"`
 	Disks      []DiskStats `json:"disks"`
 	NICs       []NICStats  `json:"nics"`
+	// Devices are all of them, with what is wrong with one.
+	Devices []Device `json:"devices"`
 	// Consoles count what the guest printed.
 	Consoles     []ConsoleStats `json:"consoles"`
 	GuestTouched int64          `json:"guest_touched_bytes"` // guest RAM in use on the host

@@ -1,9 +1,12 @@
 package vmm_test
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +19,9 @@ const (
 	// followTime is how long the guest has to follow a balloon: it reports free pages
 	// every two seconds.
 	followTime = 30 * time.Second
+	// smallReports has a guest report blocks of 64 KiB: by itself Linux reports 2 MiB,
+	// and only above 64 MiB of free memory.
+	smallReports = "page_reporting.page_reporting_order=4 "
 )
 
 // testStreams sends data both ways on several connections at once, in segments, over all
@@ -137,4 +143,42 @@ func (g *guest) testPort(t *testing.T) {
 	if s := g.ask("stty -F /dev/hvc0 size"); s != "43 132" {
 		t.Errorf("the terminal has the size %s", s)
 	}
+}
+
+// testSockets goes through the vsock device on UNIX sockets, both ways.
+func (g *guest) testSockets(t *testing.T) {
+	g.t = t
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- g.process.ServeVsock(ctx) }()
+	path := vmm.VsockPath(g.spec.RunDir, g.spec.Name)
+	l, err := net.Listen("unix", fmt.Sprintf("%s_%d", path, vsockPort))
+	g.must(err)
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		fmt.Fprintf(conn, "heard %s", line)
+	}()
+	if s := g.ask(fmt.Sprintf("guesttool vsock %d ping", vsockPort)); s != "heard ping" {
+		t.Errorf("from the guest: %q", s)
+	}
+	g.ask("guesttool answer 6000 >/tmp/answer 2>&1 & until grep -q listening /tmp/answer; do sleep 0.1; done")
+	conn, err := net.Dial("unix", path)
+	g.must(err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "CONNECT 6000\nhello\n")
+	g.must(err)
+	answer, err := io.ReadAll(conn)
+	g.must(err)
+	if !strings.HasPrefix(string(answer), "OK ") || !strings.HasSuffix(string(answer), "\nguest heard hello\n") {
+		t.Errorf("to the guest: %q", answer)
+	}
+	cancel()
+	g.must(<-served)
 }

@@ -65,7 +65,6 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 		"kernel": open(t, filepath.Join(dir, "vmlinuz"), os.O_RDONLY),
 		"initrd": open(t, filepath.Join(dir, "guest.cpio"), os.O_RDONLY),
 		"disk":   disk,
-		"vsock":  open(t, "/dev/vhost-vsock", os.O_RDWR),
 	}
 	for _, c := range []string{vmm.ConsoleSerial, vmm.ConsoleVirtio} {
 		g.rings[c] = filepath.Join(work, c)
@@ -76,8 +75,13 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 		files[c] = f
 	}
 	nic := config.NIC{ID: "nic0", TAP: "tap", MAC: "02:51:56:00:00:01", Queues: guestQueues}
+	socket := &config.Vsock{CID: 42, Sockets: "vsock"}
 	if vhost {
 		nic.Vhost = "vhost"
+		socket = &config.Vsock{CID: 42, Vhost: "vsock"}
+		files["vsock"] = open(t, "/dev/vhost-vsock", os.O_RDWR)
+	} else if files["vsock"], err = vmm.ListenVsock(work, name); err != nil {
+		t.Fatal(err)
 	}
 	for _, file := range nic.Vhosts() {
 		files[file] = open(t, "/dev/vhost-net", os.O_RDWR)
@@ -88,9 +92,9 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 	g.spec = vmm.Spec{Binary: filepath.Join(dir, "hv"), Name: name, Files: files, RunDir: work, Log: os.Stderr,
 		UID: guestUID, GID: guestUID, Cgroup: filepath.Join(cgroupRoot(t), name), CPUWeight: 50, Grace: 2 * time.Second,
 		Machine: config.Machine{UUID: "8d1f0000-0000-4000-8000-000000000001", CPUs: guestCPUs, CPU: config.CPU{Topology: config.Topology{Sockets: 1, Cores: 1, Threads: guestCPUs}}, Memory: guestMemory,
-			Boot:  config.Boot{Kernel: "kernel", Initrd: "initrd", Cmdline: "console=ttyS0 quiet panic=-1 mitigations=off " + cmdline},
+			Boot:  config.Boot{Kernel: "kernel", Initrd: "initrd", Cmdline: "console=ttyS0 quiet panic=-1 mitigations=off " + smallReports + cmdline},
 			Disks: []config.Disk{{ID: "disk0", File: "disk", Format: "raw", Serial: "qv-disk-0", Discard: true, Queues: 2}},
-			NICs:  []config.NIC{nic}, Balloon: &config.Balloon{}, Ports: []string{portName}, Vsock: &config.Vsock{CID: 42, Vhost: "vsock"},
+			NICs:  []config.NIC{nic}, Balloon: &config.Balloon{}, Ports: []string{portName}, Vsock: socket,
 			ConsoleLog: vmm.ConsoleVirtio, SerialLog: vmm.ConsoleSerial}}
 	t.Cleanup(func() {
 		for _, f := range g.spec.Files {
@@ -107,12 +111,18 @@ func newSpec(t *testing.T, name, cmdline string, vhost bool) *guest {
 func startGuest(t *testing.T, name, cmdline string, vhost bool) *guest {
 	t.Helper()
 	g := newSpec(t, name, cmdline, vhost)
+	g.start()
+	return g
+}
+
+// start spawns the VM and waits for its init.
+func (g *guest) start() {
+	g.t.Helper()
 	began := time.Now()
 	g.spawn()
 	g.attach()
 	g.expect("GUEST: ready", bootTime)
-	t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
-	return g
+	g.t.Logf("guest is ready after %v", time.Since(began).Round(time.Millisecond))
 }
 
 // spawn starts the process of the VM.
@@ -159,10 +169,21 @@ func (g *guest) expect(text string, limit time.Duration) string {
 		got = append(got, one[:n]...)
 		g.seen.Write(one[:n])
 		if err != nil {
-			g.t.Fatalf("waiting for %q: %v", text, err)
+			g.t.Fatalf("waiting for %q: %v; %s", text, err, g.fate())
 		}
 	}
 	return string(got[:len(got)-len(text)])
+}
+
+// fate is what became of the process, if it ends soon.
+func (g *guest) fate() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	r, err := g.process.Wait(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%+v", r)
 }
 
 // ask runs a command in the guest and returns what it prints.
@@ -191,7 +212,7 @@ func (g *guest) report() vmm.ExitReport {
 	defer cancel()
 	r, err := g.process.Wait(ctx)
 	g.must(err)
-	for _, path := range []string{g.spec.Cgroup, vmm.SocketPath(g.spec.RunDir, g.spec.Name), "/sys/class/net/qvt-" + g.spec.Name} {
+	for _, path := range []string{g.spec.Cgroup, vmm.SocketPath(g.spec.RunDir, g.spec.Name), vmm.VsockPath(g.spec.RunDir, g.spec.Name), "/sys/class/net/qvt-" + g.spec.Name} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			g.t.Errorf("%s is left (%v)", path, err)
 		}

@@ -42,6 +42,7 @@ const (
 	guestUID    = 4242
 	bootTime    = 90 * time.Second
 	askTime     = 40 * time.Second
+	fioTime     = 5 * time.Minute
 	vsockPort   = 5000
 	bridgeName  = "qvtest0"
 )
@@ -367,6 +368,7 @@ func testKilled(t *testing.T, vhost bool) {
 	g.testNetwork(t)
 	if !vhost {
 		g.testStreams(t)
+		g.testSockets(t)
 	}
 	stats, err := g.client.Stats(t.Context())
 	g.must(err)

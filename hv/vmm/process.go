@@ -114,9 +114,11 @@ func Cleanup(ctx context.Context, runDir, name, cgroup string) error {
 }
 
 func cleanup(ctx context.Context, runDir, name, cgroup string) error {
-	err := os.Remove(SocketPath(runDir, name))
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
+	var errs []error
+	for _, path := range []string{SocketPath(runDir, name), VsockPath(runDir, name)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(err, removeCgroup(ctx, cgroup))
+	return errors.Join(append(errs, removeCgroup(ctx, cgroup))...)
 }

@@ -27,6 +27,17 @@ func (c *Client) SetNICLimits(ctx context.Context, id string, l limit.Limits) er
 	return c.put(ctx, "/nics/"+id, NICSetting{Limits: &l})
 }
 
+// DiskSetting is what can be changed of a disk while the guest runs; nil leaves a thing
+// as it is.
+type DiskSetting struct {
+	Limits *limit.Limits `json:"limits,omitempty"`
+}
+
+// SetDiskLimits changes the limits of a disk, for requests that wait too.
+func (c *Client) SetDiskLimits(ctx context.Context, id string, l limit.Limits) error {
+	return c.put(ctx, "/disks/"+id, DiskSetting{Limits: &l})
+}
+
 // BalloonSetting is what can be changed of the balloon while the guest runs.
 type BalloonSetting struct {
 	Target int64 `json:"target_bytes"` // memory that is left to the guest

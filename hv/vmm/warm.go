@@ -21,6 +21,9 @@ func KeepWarm() (*os.File, error) {
 	defer kvm.Close()
 	const createVM = 0xae01 // KVM_CREATE_VM
 	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), createVM, 0)
+	for errno == unix.EINTR { // the runtime's preemption signal came
+		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), createVM, 0)
+	}
 	if errno != 0 {
 		return nil, qverr.New(qverr.VMCreate, "make an empty VM: %w", errno)
 	}

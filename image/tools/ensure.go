@@ -48,6 +48,12 @@ var firmware = set{name: "firmware", components: "main non-free-firmware", packa
 	"firmware-bnx2x", "firmware-intel-misc", "firmware-misc-nonfree", "firmware-qlogic", "firmware-realtek",
 }}
 
+// guests is what runs in guests of tests and is large: a root of its own, so that
+// builds do without.
+var guests = set{name: "guests", components: "main", packages: []string{
+	"fio", // writes and verifies disks
+}}
+
 // pins prefers backports for QEMU, which has vfio-user from 10.1 on, and for
 // the firmware that belongs to it.
 const pins = `Package: src:qemu src:seabios\nPin: release n=` + Suite + `-backports\nPin-Priority: 990\n`
@@ -79,6 +85,12 @@ func Ensure(ctx context.Context, progress io.Writer) (Root, error) {
 // like Ensure.
 func Firmware(ctx context.Context, progress io.Writer) (Root, error) {
 	return ensure(ctx, firmware, progress, false)
+}
+
+// Guests returns the root of programs that run in guests of tests, and unpacks it
+// like Ensure.
+func Guests(ctx context.Context, progress io.Writer) (Root, error) {
+	return ensure(ctx, guests, progress, false)
 }
 
 // Refresh is Ensure with a root that is made anew, to take over newer versions

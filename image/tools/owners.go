@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -85,7 +86,8 @@ type Licence struct {
 // Licences returns the licences that the package's debian/copyright gives for
 // files, or for the package as a whole without any, in the order of their names.
 // Names of files are those of the source. Where that file has not the
-// machine-readable form, it is one licence as a whole, named after the package.
+// machine-readable form, they are the common licences that it refers to, or else it is one
+// licence as a whole, named after the package.
 func (o *Owners) Licences(p Package, files ...string) ([]Licence, error) {
 	text, err := os.ReadFile(o.root.Path("usr", "share", "doc", p.Name, "copyright"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,9 +97,28 @@ func (o *Owners) Licences(p Package, files ...string) ([]Licence, error) {
 		return nil, fmt.Errorf("tools: %w", err)
 	}
 	if !strings.HasPrefix(string(text), "Format:") {
-		return []Licence{{Name: p.Name + " copyright", Text: string(text)}}, nil
+		return proseLicences(p, string(text)), nil
 	}
 	return licences(string(text), files), nil
+}
+
+// commonLicence is how debian/copyright refers to a licence that many packages have.
+var commonLicence = regexp.MustCompile(`/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])`)
+
+// proseLicences are those that a debian/copyright for people refers to; if to none, it
+// is itself the licence.
+func proseLicences(p Package, text string) []Licence {
+	var list []Licence
+	for _, m := range commonLicence.FindAllStringSubmatch(text, -1) {
+		l := Licence{Name: m[1], Text: text}
+		if !slices.Contains(list, l) {
+			list = append(list, l)
+		}
+	}
+	if list == nil {
+		return []Licence{{Name: p.Name + " copyright", Text: text}}
+	}
+	return list
 }
 
 // stanza is a paragraph of debian/copyright: about files, or with the text of a

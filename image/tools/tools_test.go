@@ -129,6 +129,18 @@ func TestLicences(t *testing.T) {
 	}
 }
 
+func TestProseLicences(t *testing.T) {
+	p := Package{Name: "x"}
+	for text, want := range map[string]string{
+		"It is free.": "x copyright",
+		"See /usr/share/common-licenses/LGPL-3 file.\nOr /usr/share/common-licenses/GPL-2. Or\n/usr/share/common-licenses/LGPL-3.": "LGPL-3, GPL-2",
+	} {
+		if got := names(proseLicences(p, text)); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func names(list []Licence) string {
 	var names []string
 	for _, l := range list {

@@ -67,7 +67,11 @@ func (s System) bind(dir string, c *wire.Card) error {
 	if err := s.LoadVFIO(); err != nil {
 		return qverr.New(qverr.QUACDriver, "card %s: %w", c.Address, err)
 	}
-	if err := (vfio.Sysfs{Root: s.Sys, Probed: s.Probed}).Take(c.Address); err != nil {
+	bus := vfio.Sysfs{Root: s.Sys}
+	if s.Probed != nil {
+		bus.Probed = func(string) { s.Probed() }
+	}
+	if err := bus.Take(c.Address); err != nil {
 		return qverr.New(qverr.QUACDriver, "bind card %s to vfio-pci: %w", c.Address, err)
 	}
 	return s.viable(dir, c)

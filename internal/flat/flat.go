@@ -44,12 +44,12 @@ func assemble() []byte {
 		"\x88\x0b",                         // mov %cl, (%ebx)
 		"\x85\x0b\x75\x04\xf3\x90\xeb\xf8", // test %ecx, (%ebx); jnz +4; pause; jmp back
 		"\x39\x0b\x74\x0b\x66\xba\xf8\x03\xb0\x46\xee\xf4\xeb\xfd\x90", // cmp %ecx, (%ebx); je +11; print F; hlt for ever
-		"\x89\xda\x88\xc8\xee",                     // mov %ebx, %edx; mov %cl, %al; out %al, %dx
-		"\x89\xda\x89\xc8\x66\xef",                 // mov %ebx, %edx; mov %ecx, %eax; out %ax, %dx
-		"\x89\xda\x89\xc8\xef",                     // mov %ebx, %edx; mov %ecx, %eax; out %eax, %dx
-		"\x89\xde",                                 // mov %ebx, %esi
-		"\x56\x89\xde\x66\xba\xf8\x03\xf3\x6e\x5e", // push %esi; mov %ebx, %esi; mov $0x3f8, %dx; rep outsb; pop %esi
-		"\x0f\x0b",                                 // ud2, without an IDT
+		"\x89\xda\x88\xc8\xee",     // mov %ebx, %edx; mov %cl, %al; out %al, %dx
+		"\x89\xda\x89\xc8\x66\xef", // mov %ebx, %edx; mov %ecx, %eax; out %ax, %dx
+		"\x89\xda\x89\xc8\xef",     // mov %ebx, %edx; mov %ecx, %eax; out %eax, %dx
+		"\x89\xde",                 // mov %ebx, %esi
+		"\x89\xf5\x89\xde\x66\xba\xf8\x03\xf3\x6e\x89\xee", // mov %esi, %ebp; mov %ebx, %esi; mov $0x3f8, %dx; rep outsb; mov %ebp, %esi
+		"\x0f\x0b", // ud2, without an IDT
 	} {
 		code = append(code, 0x48, 0x75, byte(len(handler)+5)) // dec %eax; jnz over
 		code = append(code, handler...)

@@ -13,9 +13,9 @@ const Driver = "vfio-pci"
 // Sysfs binds PCI functions to drivers by /sys (Documentation/ABI/testing/sysfs-bus-pci).
 type Sysfs struct {
 	Root string // "/sys"
-	// Probed is called after a function was given to the kernel's drivers to probe;
-	// nil outside tests.
-	Probed func()
+	// Unbound and Probed are called after a function was taken from its driver, and after
+	// it was given to the kernel's drivers to probe; nil outside tests.
+	Unbound, Probed func(address string)
 }
 
 func (s Sysfs) dir(address string) string { return filepath.Join(s.Root, "bus/pci/devices", address) }
@@ -74,7 +74,13 @@ func (s Sysfs) unbind(address string) error {
 	if s.DriverOf(address) == "" {
 		return nil
 	}
-	return os.WriteFile(filepath.Join(s.dir(address), "driver", "unbind"), []byte(address), 0o200)
+	if err := os.WriteFile(filepath.Join(s.dir(address), "driver", "unbind"), []byte(address), 0o200); err != nil {
+		return err
+	}
+	if s.Unbound != nil {
+		s.Unbound(address)
+	}
+	return nil
 }
 
 func (s Sysfs) probe(address string) error {
@@ -82,7 +88,7 @@ func (s Sysfs) probe(address string) error {
 		return err
 	}
 	if s.Probed != nil {
-		s.Probed()
+		s.Probed(address)
 	}
 	return nil
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -230,30 +228,4 @@ func (c *Container) Map(iova uint64, mem []byte) error {
 		return qverr.New(qverr.Inval, "map %#x bytes of memory for DMA at %#x: the machine keeps some of these addresses for itself: %w", len(mem), iova, err)
 	}
 	return qverr.New(qverr.NoMem, "map %#x bytes of memory for DMA (is RLIMIT_MEMLOCK high enough?): %w", len(mem), err)
-}
-
-// Unmap takes memory away from the functions, all that lies within the range.
-func (c *Container) Unmap(iova, size uint64) error {
-	u := unmapDMA{iova: iova, length: size}
-	u.argsz = uint32(unsafe.Sizeof(u))
-	if _, err := ioctlPtr(int(c.file.Fd()), reqUnmapDMA, unsafe.Pointer(&u)); err != nil {
-		return qverr.New(qverr.IO, "unmap %#x bytes of DMA memory at %#x: %w", size, iova, err)
-	}
-	return nil
-}
-
-// Members are the PCI functions of the group of a function, itself among them.
-func Members(address string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(devices, address, "iommu_group", "devices"))
-	if err != nil {
-		return nil, qverr.New(qverr.NoIOMMU, "IOMMU group of %s: %w", address, err)
-	}
-	var list []string
-	for _, e := range entries {
-		if strings.Count(e.Name(), ":") == 2 {
-			list = append(list, e.Name())
-		}
-	}
-	slices.Sort(list)
-	return list, nil
 }

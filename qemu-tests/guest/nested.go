@@ -59,7 +59,7 @@ func compiled(ctx context.Context, source, dir string, programs ...program) ([]c
 
 // Nested writes into dir what the tests of the VMM need inside the appliance, as an
 // archive to be unpacked before the image's own: below /nested the compiled tests
-// of packages hv/machine, hv/vmm and hv/vmm/jail, and of CardTest, hv, a kernel and the initrd of
+// of packages hv/machine, hv/vmm, hv/vmm/jail and hv/block, and of CardTest, hv, a kernel and the initrd of
 // their guest, and the flat test kernel. It returns the archive's path.
 func Nested(ctx context.Context, root tools.Root, source, dir string) (string, error) {
 	kernel, err := root.Kernel("cloud")
@@ -68,7 +68,7 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	}
 	records, err := compiled(ctx, source, dir,
 		program{"machine.test", "test -c", "./hv/machine"}, program{"vmm.test", "test -c", "./hv/vmm"},
-		program{"jail.test", "test -c", "./hv/vmm/jail"}, cardTest,
+		program{"jail.test", "test -c", "./hv/vmm/jail"}, program{"block.test", "test -c", "./hv/block"}, cardTest,
 		program{"hv", "build", "./hv/cmd/hv"}, program{"guesttool", "build", "./hv/vmm/internal/guesttool"})
 	if err != nil {
 		return "", err
@@ -85,6 +85,10 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 	if err != nil {
 		return "", err
 	}
+	fio, err := Fio(ctx, root, dir)
+	if err != nil {
+		return "", err
+	}
 	flat, err := testKernel(ctx, dir)
 	if err != nil {
 		return "", err
@@ -95,6 +99,7 @@ func Nested(ctx context.Context, root tools.Root, source, dir string) (string, e
 		cpio.StaticFile("nested/vmlinuz", string(image), 0o644), cpio.StaticFile("nested/guest.cpio", initrd, 0o644))
 	for name, file := range map[string]string{
 		"bios-256k.bin": root.Path("usr", "share", "seabios", "bios-256k.bin"), "pxe-virtio.rom": root.Path("usr", "share", "qemu", "pxe-virtio.rom"),
+		"fio.img": fio,
 	} {
 		data, err := os.ReadFile(file)
 		if err != nil {

@@ -23,6 +23,7 @@ type Client struct {
 	replies map[uint16]chan reply
 	err     error
 	remote  map[uint64]remoteMemory // served by messages
+	refused []uint64                // addresses that the card asked for by message and that are nobody's, at most 64
 }
 
 type remoteMemory struct {
@@ -121,6 +122,9 @@ func (k *Client) access(m *message) ([]byte, error) {
 	mem := k.find(d, m.cmd == cmdDMAWrite)
 	switch {
 	case mem == nil, m.cmd == cmdDMAWrite && len(d.data) < len(mem):
+		if len(k.refused) < 64 {
+			k.refused = append(k.refused, d.iova)
+		}
 		return nil, model.ErrUnmapped
 	case m.cmd == cmdDMAWrite:
 		model.StoreDMA(mem, d.data)

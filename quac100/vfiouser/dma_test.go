@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -55,6 +56,13 @@ func TestSharedMemory(t *testing.T) {
 		if !errors.Is(err, model.ErrUnmapped) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	// The client hears of each, as an IOMMU of a machine does.
+	c.mu.Lock()
+	heard := slices.Sorted(slices.Values(c.refused))
+	c.mu.Unlock()
+	if want := []uint64{0xFFFF, 0x15000, 1 << 40, ^uint64(0) - 1}; !slices.Equal(heard, want) {
+		t.Errorf("the client heard of %#x, want %#x", heard, want)
 	}
 	if err := h.WriteDMA(0x14000, got); !errors.Is(err, model.ErrPermission) {
 		t.Errorf("write to a read-only map: %v", err)

@@ -937,7 +937,7 @@ type CPUConfig struct {
 	// Limit cap in vCPU units
 	Limit float64 `json:"limit,omitempty,omitzero"`
 
-	// Model "host" when absent
+	// Model "host" when absent, or a baseline; those of the node are the features cpu:NAME of its capabilities
 	Model string `json:"model,omitempty,omitzero"`
 
 	// Pinning host CPUs of each vCPU
@@ -1759,7 +1759,9 @@ type StorageConfig struct {
 
 	// Disk not "." or ".."
 	Disk Name `json:"disk,omitempty,omitzero"`
-	Iops int  `json:"iops,omitempty,omitzero"`
+
+	// Iops requests per second, with a burst of a tenth of that; no limit when absent; may change while the VM runs
+	Iops int64 `json:"iops,omitempty,omitzero"`
 
 	// Path a file below the node's disks or images
 	Path     string `json:"path,omitempty,omitzero"`
@@ -3175,14 +3177,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVM(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVMWithBody Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4715,7 +4717,7 @@ func (c *Client) GetVM(ctx context.Context, name PathName, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// UpdateVMWithBody Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type.
 //
@@ -4732,7 +4734,7 @@ func (c *Client) UpdateVMWithBody(ctx context.Context, name PathName, contentTyp
 	return c.Client.Do(req)
 }
 
-// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type.
 //
@@ -8967,14 +8969,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVMWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMResponse, error)
 
-	// UpdateVMWithBodyWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateVMResponse, error)
 
-	// UpdateVMWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14056,7 +14058,7 @@ func (c *ClientWithResponses) GetVMWithResponse(ctx context.Context, name PathNa
 	return ParseGetVMResponse(rsp)
 }
 
-// UpdateVMWithBodyWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14069,7 +14071,7 @@ func (c *ClientWithResponses) UpdateVMWithBodyWithResponse(ctx context.Context, 
 	return ParseUpdateVMResponse(rsp)
 }
 
-// UpdateVMWithResponse Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17157,7 +17159,7 @@ type ServerInterface interface {
 	// GetVM One virtual machine
 	// (GET /api/v1/vms/{name})
 	GetVM(w http.ResponseWriter, r *http.Request, name PathName)
-	// UpdateVM Change the configuration of a VM that does not run (JSON merge patch, RFC 7396; name and uuid stay)
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
 	// (PATCH /api/v1/vms/{name})
 	UpdateVM(w http.ResponseWriter, r *http.Request, name PathName)
 	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report

@@ -31,6 +31,8 @@ type options struct {
 	placed                        placing
 	disks, nics, ports, pci       listFlag
 	cid                           uint
+	vsockUser                     bool
+	rngRate                       string
 	console                       string
 	runDir, cgroup                string
 	uid                           uint
@@ -59,9 +61,11 @@ func parseOptions(args []string) (options, error) {
 	o.placed.define(fs)
 	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
+	fs.StringVar(&o.rngRate, "rng-rate", "0", "bytes a second that the guest may draw from its entropy device, or with K, M or G; 0 for no limit")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
 	fs.Var(&o.pci, "pci", "function of the host that is bound to vfio-pci: `ADDRESS`, 0000:01:00.0; may be repeated")
 	fs.UintVar(&o.cid, "vsock", 0, "vsock context id, 3 and up")
+	fs.BoolVar(&o.vsockUser, "vsock-user", false, "vsock on UNIX sockets in the run directory, also where /dev/vhost-vsock is")
 	fs.StringVar(&o.console, "console", vmm.ConsoleVirtio, "console on this terminal: virtio-console or serial")
 	fs.StringVar(&o.runDir, "run-dir", "", "`DIR` of the control socket; a temporary one when not given")
 	fs.StringVar(&o.cgroup, "cgroup", "", "cgroup `DIR` to make, with limits")
@@ -110,6 +114,9 @@ func run(args []string) (int, error) {
 	for _, f := range spec.Files {
 		f.Close()
 	}
+	if v := spec.Machine.Vsock; v != nil && v.Sockets != "" {
+		go func() { _ = p.ServeVsock(context.Background()) }() // ends with the process
+	}
 	return attend(p, o.console)
 }
 
@@ -121,6 +128,11 @@ func (o *options) fill(spec *vmm.Spec) error {
 	}
 	m := &spec.Machine
 	m.Name, m.CPUs, m.Memory, m.Ports = o.name, o.cpus, memory, o.ports
+	rate, err := parseSize(o.rngRate)
+	if err != nil {
+		return err
+	}
+	m.RNGLimit.PerSecond = uint64(rate)
 	if err := o.placed.apply(m); err != nil {
 		return err
 	}
@@ -174,11 +186,10 @@ func (o *options) fill(spec *vmm.Spec) error {
 		}
 		spec.AddPCI(o.pci, a)
 	}
-	if o.cid != 0 {
-		m.Vsock = &config.Vsock{CID: uint32(o.cid), Vhost: "vhost-vsock"}
-		return open("vhost-vsock", "/dev/vhost-vsock", os.O_RDWR)
+	if o.cid == 0 {
+		return nil
 	}
-	return nil
+	return addVsock(spec, uint32(o.cid), o.vsockUser)
 }
 
 func parseSize(s string) (int64, error) {

@@ -44,8 +44,11 @@ func newDisk(t testing.TB, opts blk.Options) (*driver.Driver, *blk.Device, strin
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // after the driver's
+		dev.Close()
+		raw.Close()
+	})
 	d := driver.New(t, dev, driver.NewMemory(t))
-	t.Cleanup(func() { raw.Close() })
 	return d, dev, path
 }
 
@@ -261,6 +264,7 @@ func TestParallelAndPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(dev.Close)
 	d := driver.New(t, dev, driver.NewMemory(t))
 	d.Start(0)
 	q := d.Queues[0]

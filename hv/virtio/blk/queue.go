@@ -9,6 +9,10 @@ import (
 	"quantavirt/hv/virtio"
 )
 
+// batch is how many requests are begun before those that are done are looked for: one
+// that is done at once does not wait long to be given back.
+const batch = 32
+
 // mode is what a queue's goroutine is to do.
 type mode = int32
 
@@ -26,7 +30,7 @@ type queue struct {
 
 	vq       *virtio.Queue
 	host     virtio.Host
-	io       block.Queue
+	io       block.Queue // from Prepare to Close
 	free     []*request
 	inFlight int  // requests that the block queue has
 	pushed   bool // something was given back since the guest was interrupted
@@ -54,13 +58,8 @@ func newQueue(d *Device) *queue {
 }
 
 // start begins to serve vq.
-func (w *queue) start(vq *virtio.Queue, host virtio.Host) error {
-	io, err := block.NewQueue(w.dev.disk, block.QueueOptions{Depth: queueSize,
-		Threads: max(1, threads/len(w.dev.queues)), EventFD: vq.Kick.FD()})
-	if err != nil {
-		return err
-	}
-	w.vq, w.host, w.io = vq, host, io
+func (w *queue) start(vq *virtio.Queue, host virtio.Host) {
+	w.vq, w.host = vq, host
 	w.inFlight, w.pushed, w.broken, w.held = 0, false, false, nil
 	w.timer = time.AfterFunc(time.Hour, vq.Kick.Signal)
 	w.timer.Stop()
@@ -75,7 +74,6 @@ func (w *queue) start(vq *virtio.Queue, host virtio.Host) error {
 	// The driver may have put requests in before it set DRIVER_OK.
 	vq.Kick.Signal()
 	w.serving.Go(w.serve)
-	return nil
 }
 
 // stop ends the work and returns when what was taken is given back. It does nothing
@@ -92,8 +90,7 @@ func (w *queue) stop() {
 	w.mu.Unlock()
 	w.serving.Wait()
 	w.timer.Stop()
-	w.io.Close()
-	w.vq, w.io, w.held = nil, nil, nil
+	w.vq, w.held = nil, nil
 }
 
 // pause returns when nothing is in flight; nothing is taken until resume.
@@ -255,7 +252,10 @@ func (w *queue) take() bool {
 		w.held, began = nil, true
 		w.begin(r, now)
 	}
-	for w.inFlight < queueSize {
+	for range batch {
+		if w.inFlight == queueSize {
+			break
+		}
 		r := w.get()
 		ok, err := w.vq.Pop(&r.chain)
 		if ok {

@@ -31,6 +31,9 @@ type traffic struct {
 
 const blockSize = 4096
 
+// Without FLUSH a driver's writes are durable, each by itself.
+const featureFlush, featureConfigWCE = 1 << 9, 1 << 11
+
 func newTraffic(d *driver.Driver, queue, depth int) *traffic {
 	t := &traffic{d: d, q: d.Queues[queue], base: uint64(queue*depth) * blockSize / 512}
 	for i := range depth {
@@ -79,7 +82,7 @@ func (t *traffic) round(n int, verify bool) error {
 func TestQueuesAtOnce(t *testing.T) {
 	const queues, depth, rounds = 4, 32, 30
 	d, dev, _ := newDisk(t, blk.Options{Queues: queues})
-	d.Start(virtio.FeatureEventIdx)
+	d.Start(virtio.FeatureEventIdx | featureFlush)
 	stop := make(chan struct{})
 	var drivers, operator sync.WaitGroup
 	for i := range queues {
@@ -120,7 +123,7 @@ func TestNoAllocation(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	d, _, _ := newDisk(t, blk.Options{Queues: 2, Limits: limit.Limits{Operations: limit.Rate{PerSecond: limit.MaxPerSecond}}})
-	d.Start(virtio.FeatureEventIdx)
+	d.Start(virtio.FeatureEventIdx | featureFlush)
 	const depth = 64
 	tr := [2]*traffic{newTraffic(d, 0, depth), newTraffic(d, 1, depth)}
 	round := func() {
@@ -130,10 +133,14 @@ func TestNoAllocation(t *testing.T) {
 			}
 		}
 	}
-	// The average is rounded down: the runtime itself may allocate now and then.
-	if n := testing.AllocsPerRun(50, round); n > 0 {
-		t.Errorf("%v allocations in %d requests", n, 4*depth)
+	// The runtime itself allocates now and then: for its threads, and when it collects.
+	var n float64
+	for range 5 {
+		if n = testing.AllocsPerRun(10, round); n == 0 {
+			return
+		}
 	}
+	t.Errorf("%v allocations in %d requests, again and again", n, 4*depth)
 }
 
 // TestLimits lets requests through at a rate, changes it while one waits, and
@@ -141,7 +148,7 @@ func TestNoAllocation(t *testing.T) {
 func TestLimits(t *testing.T) {
 	never := limit.Limits{Operations: limit.Rate{PerSecond: 1, Burst: 1}}
 	d, dev, _ := newDisk(t, blk.Options{Limits: limit.Limits{Operations: limit.Rate{PerSecond: 100, Burst: 1}}})
-	d.Start(virtio.FeatureEventIdx)
+	d.Start(virtio.FeatureEventIdx | featureFlush)
 	began := time.Now()
 	for range 12 {
 		do(d, 0, flush, 0)
@@ -150,6 +157,7 @@ func TestLimits(t *testing.T) {
 	if took := time.Since(began); took < 100*time.Millisecond {
 		t.Errorf("12 requests took %v at 100 per second", took)
 	}
+	limited := dev.Stats().Throttled
 	if err := dev.SetLimits(never); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +166,7 @@ func TestLimits(t *testing.T) {
 		q.Add(q.Out(header(in, 0)), q.In(512), q.In(1))
 	}
 	q.Kick()
-	waitFor(t, func() bool { return dev.Stats().Throttled >= 11 })
+	waitFor(t, func() bool { return dev.Stats().Throttled > limited })
 	if err := d.Transport.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +222,7 @@ func (s *syncCounter) Flush() error { s.flushes.Add(1); return s.Device.Flush() 
 
 // TestWriteCache has the guest choose whether writes are durable when they are done.
 func TestWriteCache(t *testing.T) {
-	const featureFlush, featureConfigWCE, writeback = 1 << 9, 1 << 11, 32
+	const writeback = 32
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	if err != nil {
 		t.Fatal(err)
@@ -232,6 +240,7 @@ func TestWriteCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(dev.Close)
 	d := driver.New(t, dev, driver.NewMemory(t))
 	write := func(want int32, what string) {
 		t.Helper()
@@ -261,7 +270,6 @@ func TestWriteCache(t *testing.T) {
 }
 
 func TestNoWriteCache(t *testing.T) {
-	const featureFlush, featureConfigWCE = 1 << 9, 1 << 11
 	d, _, _ := newDisk(t, blk.Options{Writethrough: true})
 	if f := d.Offered(); f&(featureFlush|featureConfigWCE) != 0 {
 		t.Errorf("features %#x", f)
@@ -276,7 +284,7 @@ func TestNoWriteCache(t *testing.T) {
 // TestContent writes by many buffers and reads the file.
 func TestContent(t *testing.T) {
 	d, _, path := newDisk(t, blk.Options{})
-	d.Start(1 << 9)
+	d.Start(featureFlush)
 	q := d.Queues[0]
 	var want []byte
 	var list []driver.Buffer
@@ -300,7 +308,7 @@ func BenchmarkDevice(b *testing.B) {
 		for _, depth := range []int{1, 32} {
 			b.Run(fmt.Sprintf("queues=%d/depth=%d", queues, depth), func(b *testing.B) {
 				d, _, _ := newDisk(b, blk.Options{Queues: queues})
-				d.Start(virtio.FeatureEventIdx | 1<<9)
+				d.Start(virtio.FeatureEventIdx | featureFlush)
 				b.ReportAllocs()
 				var wg sync.WaitGroup
 				for i := range queues {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 )
 
@@ -17,12 +18,17 @@ const (
 )
 
 // Device is one entropy device.
-type Device struct{ worker virtio.Worker }
+type Device struct {
+	worker virtio.Worker
+	gate   *limit.Gate
+}
 
-// New makes an entropy device.
-func New() *Device {
+// New makes an entropy device. l holds how much the guest may draw, which costs the
+// host time; nil does not.
+func New(l *limit.Limiter) *Device {
 	d := &Device{}
-	d.worker.Handle = fill
+	d.gate = limit.NewGate(l, d.worker.Wake)
+	d.worker.Handle, d.worker.Ready = d.fill, d.gate.Open
 	return d
 }
 
@@ -58,7 +64,7 @@ func (d *Device) Pause() error { d.worker.Pause(); return nil }
 // Resume implements virtio.Device.
 func (d *Device) Resume() error { d.worker.Resume(); return nil }
 
-func fill(c *virtio.Chain) (uint32, error) {
+func (d *Device) fill(c *virtio.Chain) (uint32, error) {
 	total := 0
 	for _, b := range c.Write {
 		for len(b) > 0 && total < maxRequest {
@@ -70,5 +76,6 @@ func fill(c *virtio.Chain) (uint32, error) {
 			b, total = b[n:], total+n
 		}
 	}
+	d.gate.Charge(uint64(total))
 	return uint32(total), nil
 }

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"testing"
 
+	"quantavirt/hv/limit"
 	"quantavirt/hv/virtio"
 	"quantavirt/hv/virtio/internal/driver"
 	"quantavirt/hv/virtio/rng"
 )
 
 func TestFills(t *testing.T) {
-	d := driver.New(t, rng.New(), driver.NewMemory(t))
+	d := driver.New(t, rng.New(nil), driver.NewMemory(t))
 	d.Start(virtio.FeatureEventIdx)
 	q := d.Queues[0]
 	a, b := q.In(64), q.In(100)
@@ -33,7 +34,7 @@ func TestFills(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	d := driver.New(t, rng.New(), driver.NewMemory(t))
+	d := driver.New(t, rng.New(nil), driver.NewMemory(t))
 	d.Start(0)
 	if err := d.Transport.Pause(); err != nil {
 		t.Fatal(err)
@@ -49,4 +50,27 @@ func TestPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	q.Wait()
+}
+
+// TestLimit: a guest that draws without end waits.
+func TestLimit(t *testing.T) {
+	l := limit.New(limit.Limits{Bytes: limit.Rate{PerSecond: 1, Burst: 100}})
+	d := driver.New(t, rng.New(l), driver.NewMemory(t))
+	d.Start(0)
+	q := d.Queues[0]
+	for range 20 {
+		q.Add(q.In(50))
+	}
+	q.Kick()
+	d.Interrupted(1, 50)
+	n := 0
+	for {
+		if _, _, ok := q.Done(); !ok {
+			break
+		}
+		n++
+	}
+	if n < 2 || n > 4 {
+		t.Errorf("%d requests of 50 bytes with a burst of 100", n)
+	}
 }

@@ -41,7 +41,7 @@ var allowlist = []rule{
 	{call: unix.SYS_IOCTL, when: ioctls, why: "KVM, vhost, TAP, VFIO"},
 
 	// Memory.
-	{call: unix.SYS_MMAP, when: without(2, unix.PROT_EXEC, "no new code"), why: "guest RAM, vCPU areas, the Go heap"},
+	{call: unix.SYS_MMAP, when: without(2, unix.PROT_EXEC, "no new code"), why: "guest RAM, BARs, vCPU areas, the Go heap"},
 	{call: unix.SYS_MPROTECT, when: without(2, unix.PROT_EXEC, "no new code"), why: "the Go heap"},
 	{call: unix.SYS_MUNMAP, why: "the Go heap, guest RAM at the end"},
 	{call: unix.SYS_MADVISE, why: "the Go heap, huge pages, pages that the guest gives back"},
@@ -84,8 +84,8 @@ var allowlist = []rule{
 	{call: unix.SYS_WRITE, why: "eventfds, TAPs, connections, the log"},
 	{call: unix.SYS_READV, why: "TAPs"},
 	{call: unix.SYS_WRITEV, why: "TAPs, connections"},
-	{call: unix.SYS_PREAD64, why: "kernels, console rings"},
-	{call: unix.SYS_PWRITE64, why: "console rings, last words"},
+	{call: unix.SYS_PREAD64, why: "kernels, console rings, functions of the host"},
+	{call: unix.SYS_PWRITE64, why: "console rings, last words, functions of the host"},
 	{call: unix.SYS_PREADV, why: "disks"},
 	{call: unix.SYS_PREADV2, why: "disks"},
 	{call: unix.SYS_PWRITEV, why: "disks"},
@@ -94,6 +94,7 @@ var allowlist = []rule{
 	{call: unix.SYS_FSYNC, why: "flush of a disk"},
 	{call: unix.SYS_LSEEK, why: "reading kernels"},
 	{call: unix.SYS_FSTAT, why: "sizes of disks and kernels"},
+	{call: unix.SYS_FSTATFS, building: true, why: "is a disk's file in memory"},
 	{call: unix.SYS_STATX, when: []match{{2, unix.AT_EMPTY_PATH, unix.AT_EMPTY_PATH, "of a descriptor"}}, why: "alignment of a disk"},
 	{call: unix.SYS_CLOSE, why: "all of them"},
 	{call: unix.SYS_FCNTL, when: fcntls, why: "flags, seals, copies"},
@@ -106,7 +107,7 @@ var allowlist = []rule{
 	{call: unix.SYS_PPOLL, why: "waiting for a descriptor that the poller cannot have"},
 	{call: unix.SYS_GETRANDOM, why: "the entropy device, hash seeds of the Go runtime"},
 	{call: unix.SYS_IO_URING_SETUP, building: true, why: "rings of disks"},
-	{call: unix.SYS_IO_URING_REGISTER, building: true, why: "files and the allowed operations of rings"},
+	{call: unix.SYS_IO_URING_REGISTER, building: true, why: "the eventfd and the allowed operations of rings"},
 	{call: unix.SYS_IO_URING_ENTER, why: "requests of disks"},
 
 	// The control socket, which came from the daemon.

@@ -104,63 +104,75 @@ func TestAllowlist(t *testing.T) {
 	}
 }
 
-// TestIoctls holds the list against the constants of hv: what is not used is not
-// allowed, and what is used is.
+// TestIoctls holds the list against the sources of hv: what is not used is not allowed,
+// and what is used is.
 func TestIoctls(t *testing.T) {
-	used := map[uint32]string{}
+	used, list := sources{}, sources{}
 	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/jail/") {
+		switch {
+		case err != nil || !d.IsDir() && (!strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go")):
 			return err
+		case d.IsDir() && (d.Name() == "jail" || d.Name() == "cmd" || d.Name() == "guesttool"): // not in a jail
+			return filepath.SkipDir
+		case d.IsDir():
+			return nil
 		}
-		return constants(path, used)
+		return used.read(path)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(used) < 40 {
-		t.Errorf("only %d constants were found", len(used))
+	if err := list.read("ioctls.go"); err != nil {
+		t.Fatal(err)
 	}
-	listed := map[uint32]bool{}
-	for _, m := range ioctls {
-		listed[m.value] = true
-		if _, ok := used[m.value]; !ok && isOurs(m.value) {
-			t.Errorf("%s (%#x) is allowed and no constant of hv", m.why, m.value)
+	if len(used) < 40 {
+		t.Errorf("only %d requests were found", len(used))
+	}
+	for request, where := range used {
+		if list[request] == "" {
+			t.Errorf("%s: %s is not in the list", where, request)
 		}
 	}
-	for v, where := range used {
-		if !listed[v] {
-			t.Errorf("%s: %#x is not in the list", where, v)
+	for request, where := range list {
+		if used[request] == "" {
+			t.Errorf("%s: %s is allowed, and hv does not use it", where, request)
 		}
 	}
 }
 
-// isOurs tells whether v has the type of KVM or vhost: those of package unix are
-// used by name.
-func isOurs(v uint32) bool { return v>>8&0xff == 0xae || v>>8&0xff == 0xaf }
+// sources are the requests in some files, and where one is: numbers of the types of KVM
+// and vhost in hexadecimal, and names of package unix.
+type sources map[string]string
 
-// constants finds the ioctl numbers that a file declares.
-func constants(path string, into map[uint32]string) error {
+func (s sources) read(path string) error {
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
 	if err != nil {
 		return err
 	}
 	ast.Inspect(f, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		for i, value := range spec.Values {
-			lit, ok := value.(*ast.BasicLit)
-			if !ok || lit.Kind != token.INT || !strings.HasPrefix(lit.Value, "0x") {
-				continue
+		switch n := n.(type) {
+		case *ast.BasicLit:
+			v, err := strconv.ParseUint(strings.ReplaceAll(n.Value, "_", ""), 0, 32)
+			if kind := v >> 8 & 0xff; err == nil && strings.HasPrefix(n.Value, "0x") && v >= 0xae00 && (kind == 0xae || kind == 0xaf) {
+				s[strconv.FormatUint(v, 16)] = fset.Position(n.Pos()).String()
 			}
-			v, err := strconv.ParseUint(strings.ReplaceAll(lit.Value, "_", ""), 0, 32)
-			if err == nil && v >= 0xae00 && isOurs(uint32(v)) && len(lit.Value) != len("0xae_00") {
-				into[uint32(v)] = fset.Position(lit.Pos()).String() + " " + spec.Names[i].Name
+		case *ast.SelectorExpr:
+			if pkg, ok := n.X.(*ast.Ident); ok && pkg.Name == "unix" && isRequest(n.Sel.Name) {
+				s[n.Sel.Name] = fset.Position(n.Pos()).String()
 			}
 		}
 		return true
 	})
 	return nil
+}
+
+// isRequest tells names of ioctl requests from others of package unix.
+func isRequest(name string) bool {
+	for _, prefix := range []string{"TUNGET", "TUNSET", "BLK", "SIOC", "FS_IOC", "VHOST_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,8 @@ package process
 import (
 	"os"
 
+	"github.com/google/uuid"
+
 	"quantavirt/hv/machine"
 	"quantavirt/hv/pci"
 )
@@ -13,7 +15,11 @@ func (vm *VM) firmware(files map[string]*os.File) *machine.Firmware {
 	if b.Firmware == "" {
 		return nil
 	}
-	return &machine.Firmware{Image: files[b.Firmware], NetROM: files[b.NetROM]}
+	id, err := uuid.Parse(vm.cfg.UUID)
+	if err != nil {
+		id = uuid.Nil // a machine without one
+	}
+	return &machine.Firmware{Image: files[b.Firmware], NetROM: files[b.NetROM], UUID: id}
 }
 
 // setBootOrder tells the firmware the slots of the devices to boot from.

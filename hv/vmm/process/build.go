@@ -11,7 +11,6 @@ import (
 	"quantavirt/hv/virtio"
 	vconsole "quantavirt/hv/virtio/console"
 	"quantavirt/hv/virtio/rng"
-	"quantavirt/hv/virtio/vsock"
 	"quantavirt/hv/vmm"
 	"quantavirt/hv/vmm/ring"
 )
@@ -109,18 +108,10 @@ func (vm *VM) addBasics(files map[string]*os.File) error {
 	if err := vm.add(slotConsole, con, virtio.ClassComm, vmm.Device{ID: "console", Kind: "virtio-console"}); err != nil {
 		return err
 	}
-	if err := vm.add(slotRNG, rng.New(), virtio.ClassOther, vmm.Device{ID: "rng", Kind: "virtio-rng", Backend: "getrandom"}); err != nil {
+	if err := vm.add(slotRNG, rng.New(limit.New(limit.Limits{Bytes: vm.cfg.RNGLimit})), virtio.ClassOther, vmm.Device{ID: "rng", Kind: "virtio-rng", Backend: "getrandom"}); err != nil {
 		return err
 	}
-	cfg := vm.cfg.Vsock
-	if cfg == nil {
-		return nil
-	}
-	dev, err := vsock.New(cfg.CID, files[cfg.Vhost], vm.machine.Memory())
-	if err != nil {
-		return err
-	}
-	return vm.add(slotVsock, dev, virtio.ClassOther, vmm.Device{ID: "vsock", Kind: "virtio-vsock", Backend: "vhost-vsock"})
+	return vm.addVsock(files)
 }
 
 // close takes everything apart. The machine has ended.
@@ -132,7 +123,12 @@ func (vm *VM) close(log *slog.Logger) {
 	for _, n := range vm.nics {
 		n.dev.Close()
 	}
+	if vm.sockets != nil {
+		vm.dialer.close()
+		vm.sockets.Close()
+	}
 	for _, d := range vm.disks {
+		d.dev.Close()
 		if err := d.backend.Flush(); err != nil {
 			log.Error("a disk could not be flushed at the end", "disk", d.id, "err", err)
 		}

@@ -57,7 +57,7 @@ func (vm *VM) serveConn(conn net.Conn) {
 		}
 		if attach, refused := vm.upgrade(req); attach != nil {
 			_ = conn.SetReadDeadline(time.Time{})
-			resp := wire.Response{Status: 101, Header: wire.Header{"Connection": "Upgrade", "Upgrade": vmm.UpgradeConsole}}
+			resp := wire.Response{Status: 101, Header: wire.Header{"Connection": "Upgrade", "Upgrade": req.Upgrade()}}
 			_ = resp.Write(conn) // attach notices who is gone
 			attach(conn, br)
 			return
@@ -76,7 +76,14 @@ const consolePath = "/console/"
 // upgrade finds what serves the console or port that a request wants to attach to;
 // neither it nor an error for other requests.
 func (vm *VM) upgrade(req *wire.Request) (attach func(net.Conn, io.Reader), refused error) {
-	if req.Upgrade() != vmm.UpgradeConsole || req.Method != "GET" || !vm.hasMachine() {
+	if req.Upgrade() == "" || req.Method != "GET" || !vm.hasMachine() {
+		return nil, nil
+	}
+	switch req.Upgrade() {
+	case vmm.UpgradeVsock:
+		return vm.attachDialer()
+	case vmm.UpgradeConsole:
+	default:
 		return nil, nil
 	}
 	name := strings.TrimPrefix(req.Path, consolePath)
@@ -104,9 +111,6 @@ func (vm *VM) answer(req *wire.Request) *wire.Response {
 	}
 	if name, ok := strings.CutPrefix(req.Path, consolePath); ok && req.Method == "GET" {
 		return vm.answerConsole(name)
-	}
-	if id, ok := limitsOf(req.Path); ok && (req.Method == "GET" || req.Method == "PATCH") {
-		return vm.answerLimits(id, req)
 	}
 	if f, ok := settings[settingOf(req.Path)]; ok && req.Method == "PUT" {
 		return f(vm, req)

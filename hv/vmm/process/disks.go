@@ -7,6 +7,7 @@ import (
 	"quantavirt/hv/virtio"
 	"quantavirt/hv/virtio/blk"
 	"quantavirt/hv/vmm"
+	"quantavirt/internal/qverr"
 )
 
 type disk struct {
@@ -43,4 +44,18 @@ func (d disk) stats() vmm.DiskStats {
 	}
 	return vmm.DiskStats{ID: d.id, Reads: s.Reads, ReadBytes: s.ReadBytes, Writes: s.Writes, WriteBytes: s.WriteBytes,
 		Flushes: s.Flushes, Discards: s.Discards, Errors: s.Errors, Throttled: s.Throttled, Latency: l}
+}
+
+// putDisk changes what the control socket may change of a disk.
+func (vm *VM) putDisk(id string, s vmm.DiskSetting) error {
+	for _, d := range vm.disks {
+		if d.id != id {
+			continue
+		}
+		if s.Limits == nil {
+			return nil
+		}
+		return d.dev.SetLimits(*s.Limits)
+	}
+	return qverr.New(qverr.NoEnt, "no disk %q", id)
 }

@@ -13,10 +13,7 @@ import (
 )
 
 // passthrough is the functions of the host that the VM has.
-type passthrough struct {
-	space     *hvfio.Space
-	functions []function
-}
+type passthrough struct{ functions []function }
 
 type function struct {
 	dev  *hvfio.Function
@@ -29,11 +26,9 @@ func (vm *VM) addPCI(files map[string]*os.File) error {
 	if len(vm.cfg.PCI) == 0 {
 		return nil
 	}
-	space, err := hvfio.NewSpace(vfio.NewContainer(files[vm.cfg.VFIO]), vm.machine.Memory())
-	if err != nil {
+	if err := hvfio.MapMemory(vfio.NewContainer(files[vm.cfg.VFIO]), vm.machine.Memory()); err != nil {
 		return err
 	}
-	vm.pci.space = space
 	for i, p := range vm.cfg.PCI {
 		if err := vm.addFunction(slotEnd-1-i, p, files[p.Device]); err != nil {
 			return err
@@ -75,15 +70,10 @@ func (p *passthrough) info() (list []vmm.Device) {
 	return list
 }
 
-// closePCI takes the functions and then the memory away. The machine has ended.
+// closePCI takes the functions away, and with them their hold on the guest's memory. The
+// machine has ended.
 func (vm *VM) closePCI() {
 	for _, f := range vm.pci.functions {
 		f.dev.Close()
-	}
-	if vm.pci.space == nil {
-		return
-	}
-	if err := vm.pci.space.Close(); err != nil {
-		vm.log.Error("guest memory of functions of the host", "err", err)
 	}
 }

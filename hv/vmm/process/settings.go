@@ -12,6 +12,7 @@ import (
 // settings are what can be changed while the guest runs: PUT with a JSON object, on
 // the path of the thing.
 var settings = map[string]func(*VM, *wire.Request) *wire.Response{
+	"/disks":   set((*VM).putDisk),
 	"/nics":    set((*VM).putNIC),
 	"/console": set((*VM).putConsole),
 	"/balloon": set((*VM).putBalloon),

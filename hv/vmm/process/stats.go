@@ -20,7 +20,7 @@ func version() string { return ver.Version }
 func (vm *VM) stats() vmm.Stats {
 	now := time.Now()
 	s := vmm.Stats{Time: now.UTC(), CPU: cpuStats(), Process: procStats(),
-		VCPUs: []vmm.VCPUStats{}, Consoles: []vmm.ConsoleStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
+		VCPUs: []vmm.VCPUStats{}, Devices: []vmm.Device{}, Consoles: []vmm.ConsoleStats{}, Disks: []vmm.DiskStats{}, NICs: []vmm.NICStats{}}
 	ready := vm.hasMachine()
 	vm.mu.Lock()
 	s.State = vm.state
@@ -43,6 +43,7 @@ func (vm *VM) stats() vmm.Stats {
 		r := vm.consoles[name].ring
 		s.Consoles = append(s.Consoles, vmm.ConsoleStats{ID: name, Bytes: r.Written(), Dropped: r.Dropped()})
 	}
+	s.Devices = vm.info().Devices
 	s.Balloon = vm.balloonStats()
 	for _, d := range vm.disks {
 		s.Disks = append(s.Disks, d.stats())

@@ -10,6 +10,7 @@ import (
 	"quantavirt/hv/machine"
 	"quantavirt/hv/virtio/balloon"
 	vconsole "quantavirt/hv/virtio/console"
+	"quantavirt/hv/virtio/vsock"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
 )
@@ -27,6 +28,8 @@ type VM struct {
 	pci      passthrough
 
 	virtioConsole *vconsole.Device
+	sockets       *vsock.Sockets // nil with vhost-vsock
+	dialer        dialer
 
 	// ctl serializes what an operator asks. The guest does as it likes meanwhile.
 	ctl sync.Mutex

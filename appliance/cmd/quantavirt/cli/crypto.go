@@ -250,6 +250,9 @@ func cardTable(w io.Writer, c spec.Card) {
 	row(w, "Card", c.Address)
 	row(w, "  IOMMU group", c.IOMMUGroup)
 	row(w, "  Bound to vfio-pci", yes(c.Bound))
+	if c.VM != "" {
+		row(w, "  Given to VM", c.VM)
+	}
 	if c.Serial != "" {
 		row(w, "  Serial", c.Serial)
 		row(w, "  Hardware", c.Hardware)

@@ -31,7 +31,7 @@ func (a *app) vmCmd() *cobra.Command {
 		a.vmAction("reset", "Reset a VM as its reset button would", func(ctx context.Context, c *client, name string) (*http.Response, error) {
 			return c.ResetVM(ctx, name, &spec.ResetVMParams{})
 		}),
-		a.vmDestroyCmd(), a.vmStatsCmd(), a.vmCrashCmd(), a.vmConsoleCmd(), a.vmAttestCmd())
+		a.vmDestroyCmd(), a.vmStatsCmd(), a.vmLimitCmd(), a.vmCrashCmd(), a.vmConsoleCmd(), a.vmAttestCmd())
 }
 
 // vmAction is a verb that is one task and has no options of its own.

@@ -63,9 +63,13 @@ func crashTable(w io.Writer, c vmm.CrashReport) {
 			row(w, "  last exit", exitText(v.LastExits[n-1]))
 		}
 	}
-	for _, d := range c.Devices {
+	brokenRows(w, c.Devices)
+}
+
+func brokenRows(w io.Writer, devices []vmm.Device) {
+	for _, d := range devices {
 		if d.Broken != "" {
-			row(w, "  "+d.ID, d.Broken)
+			row(w, "  "+d.ID, "broken: "+d.Broken)
 		}
 	}
 }
@@ -122,7 +126,7 @@ func vmmTable(w io.Writer, s spec.VMStats) {
 	for _, d := range s.VMM.Disks {
 		row(w, d.ID, fmt.Sprintf("%d reads of %s", d.Reads, size(int64(d.ReadBytes))),
 			fmt.Sprintf("%d writes of %s", d.Writes, size(int64(d.WriteBytes))),
-			fmt.Sprintf("%d flushes, %d discards, %d errors", d.Flushes, d.Discards, d.Errors))
+			fmt.Sprintf("%d flushes, %d discards, %d errors", d.Flushes, d.Discards, d.Errors), diskLatency(d))
 	}
 	for _, n := range s.VMM.NICs {
 		if n.Offloaded {
@@ -132,4 +136,8 @@ func vmmTable(w io.Writer, s spec.VMStats) {
 		row(w, n.ID, fmt.Sprintf("%d packets in, %s", n.RxPackets, size(int64(n.RxBytes))),
 			fmt.Sprintf("%d out, %s", n.TxPackets, size(int64(n.TxBytes))), fmt.Sprintf("%d dropped, %d errors", n.RxDropped, n.TxErrors))
 	}
+	for _, c := range s.VMM.Consoles {
+		row(w, c.ID, size(int64(c.Bytes)), fmt.Sprintf("%d bytes dropped", c.Dropped))
+	}
+	brokenRows(w, s.VMM.Devices)
 }

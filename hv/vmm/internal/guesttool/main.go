@@ -2,11 +2,13 @@
 // nothing else.
 //
 //	guesttool vsock PORT TEXT          sends TEXT to the host and prints its answer
+//	guesttool answer PORT              takes one connection at a vsock port and answers a line
 //	guesttool echo ADDRESS COUNT SIZE  sends SIZE bytes on each of COUNT connections to
 //	                                   one that sends them back, and prints "equal" if it did
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -30,6 +32,8 @@ func run(args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "vsock":
 		return vsock(args[1], args[2])
+	case len(args) == 2 && args[0] == "answer":
+		return answer(args[1])
 	case len(args) == 4 && args[0] == "echo":
 		count, err := strconv.Atoi(args[2])
 		if err != nil {
@@ -41,7 +45,7 @@ func run(args []string) error {
 		}
 		return echoes(args[1], count, size)
 	}
-	return fmt.Errorf("usage: guesttool vsock PORT TEXT, guesttool echo ADDRESS COUNT SIZE")
+	return fmt.Errorf("usage: guesttool vsock PORT TEXT, answer PORT, echo ADDRESS COUNT SIZE")
 }
 
 func vsock(arg, text string) error {
@@ -63,6 +67,36 @@ func vsock(arg, text string) error {
 	}
 	answer, err := io.ReadAll(conn)
 	fmt.Printf("%s\n", answer)
+	return err
+}
+
+func answer(arg string) error {
+	port, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: uint32(port)}); err != nil {
+		return err
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	peer, _, err := unix.Accept(fd)
+	if err != nil {
+		return err
+	}
+	conn := os.NewFile(uintptr(peer), "vsock")
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(conn, "guest heard "+line)
 	return err
 }
 
