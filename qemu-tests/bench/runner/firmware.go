@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ func measureFirmware() error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, m := range []struct {
 		monitor string
 		run     func(see func(io.ReadWriter, int) error) error
@@ -31,11 +33,12 @@ func measureFirmware() error {
 		started := monotonic()
 		err := m.run(func(console io.ReadWriter, _ int) error { return await(console, "INIT: version") })
 		if err != nil {
-			return fmt.Errorf("%s: %w", m.monitor, err)
+			errs = append(errs, fmt.Errorf("SeaBIOS of %s: %w", m.monitor, err))
+			continue
 		}
 		tell(figure.Figure{Monitor: m.monitor, Name: figure.Firmware, Unit: figure.Milliseconds, Value: (monotonic() - started).Seconds() * 1000})
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // diskBySerial finds a disk of this machine.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +34,7 @@ const (
 // no rule of the node's firewall says what a guest may reach.
 func inNamespace(monitors, ms string) error {
 	cmd := exec.Command("/proc/self/exe", "io", monitors, ms)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	return cmd.Run()
 }
@@ -44,6 +45,7 @@ func measureIO(monitors []string, cpus []int, ms int) error {
 	if err := prepareIO(); err != nil {
 		return err
 	}
+	var errs []error
 	for _, n := range cpus {
 		for _, monitor := range monitors {
 			err := withGuest(monitor, n, func(console io.ReadWriter) error {
@@ -51,11 +53,11 @@ func measureIO(monitors []string, cpus []int, ms int) error {
 				return g.measure()
 			})
 			if err != nil {
-				return fmt.Errorf("I/O of %s with %d vCPUs: %w", monitor, n, err)
+				errs = append(errs, fmt.Errorf("I/O of %s with %d vCPUs: %w", monitor, n, err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // prepareIO makes disk and TAP, and starts what guests talk to.
@@ -139,9 +141,9 @@ func (g *guest) ask(format string, args ...any) (string, error) {
 }
 
 func (g *guest) measure() error {
-	for g.in.Scan() {
-		if strings.Contains(g.in.Text(), guestReady) {
-			break
+	for !strings.Contains(g.in.Text(), guestReady) {
+		if !g.in.Scan() {
+			return errors.New("the guest ended before it was ready")
 		}
 	}
 	if _, err := g.ask("address %s", guestAddress); err != nil {

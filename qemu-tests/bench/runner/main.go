@@ -29,7 +29,7 @@ const dir = "/bench"
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Println("bench-error", err)
+		fmt.Println("bench-error", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }
 
@@ -57,20 +57,15 @@ func run(args []string) error {
 	if err := prepareVMs(p.guests); err != nil {
 		return err
 	}
+	var errs []error // one part that fails does not hide the others
 	for range runs {
-		if err := measureStarts(p); err != nil {
-			return err
-		}
+		errs = append(errs, measureStarts(p))
 	}
 	for range p.firmware {
-		if err := measureFirmware(); err != nil {
-			return err
-		}
+		errs = append(errs, measureFirmware())
 	}
-	if err := measureTimers(p.periods); err != nil {
-		return err
-	}
-	return inNamespace(p.io, strconv.Itoa(p.ms))
+	errs = append(errs, measureTimers(p.periods), inNamespace(p.io, strconv.Itoa(p.ms)))
+	return errors.Join(errs...)
 }
 
 // plan is what is measured.
@@ -84,7 +79,7 @@ type plan struct {
 }
 
 var (
-	whole = plan{figure.Monitors, []string{"first", "pvh", "bzimage"}, 1, 5000, "all", 500}
+	whole = plan{figure.Monitors, []string{"first", "pvh", "bzimage"}, 1, 5000, "all", 300}
 	short = plan{[]string{figure.HV, figure.MicroVM}, []string{"first", "pvh"}, 0, 1000, "hv", 50}
 )
 
@@ -104,6 +99,7 @@ var names = map[string]string{"first": figure.First, "pvh": figure.PVH, "bzimage
 
 // measureStarts starts every guest once with every monitor.
 func measureStarts(p plan) error {
+	var errs []error
 	for _, guest := range p.guests {
 		for _, monitor := range p.monitors {
 			start, text := starter(startVM), guestReady
@@ -125,11 +121,11 @@ func measureStarts(p plan) error {
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("%s of %s: %w", guest, monitor, err)
+				errs = append(errs, fmt.Errorf("%s of %s: %w", guest, monitor, err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // tell prints a figure.
