@@ -47,10 +47,14 @@ type Device interface {
 	Resume() error
 }
 
-// Preparer is a Device that wants the events of its queues, by which the driver kicks,
-// before there is a driver. It is called once, by NewTransport.
+// Preparer is a Device that makes something of the kernel which the jail forbids once
+// the machine is built.
 type Preparer interface {
+	// Prepare is called once, before all else; kicks[i] is the event of queue i, which
+	// stays the same over all resets.
 	Prepare(kicks []*Event) error
+	// Release undoes it after the last Deactivate, also when Prepare was not called.
+	Release()
 }
 
 // Host is what a device may ask of its transport.

@@ -1,6 +1,7 @@
 package virtio
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -84,22 +85,24 @@ func NewTransport(name string, dev Device, class uint32, mem *memory.Memory, log
 		t.Close()
 		return nil, err
 	}
-	if err := t.addRegisters(); err != nil {
+	if err := errors.Join(t.prepare(), t.addRegisters()); err != nil {
 		t.Close()
 		return nil, err
 	}
-	if p, ok := dev.(Preparer); ok {
-		var kicks []*Event
-		for _, s := range t.queues {
-			kicks = append(kicks, s.kick)
-		}
-		if err := p.Prepare(kicks); err != nil {
-			t.Close()
-			return nil, err
-		}
-	}
 	t.pci.OnReset(t.Reset)
 	return t, nil
+}
+
+func (t *Transport) prepare() error {
+	p, ok := t.dev.(Preparer)
+	if !ok {
+		return nil
+	}
+	var kicks []*Event
+	for _, s := range t.queues {
+		kicks = append(kicks, s.kick)
+	}
+	return p.Prepare(kicks)
 }
 
 func (t *Transport) makeQueues() error {
@@ -180,6 +183,9 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dev.Deactivate()
+	if p, ok := t.dev.(Preparer); ok {
+		p.Release()
+	}
 	for _, s := range t.queues {
 		s.kick.Close()
 	}

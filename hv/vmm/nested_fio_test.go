@@ -39,7 +39,7 @@ func TestFio(t *testing.T) {
 	program := open(t, filepath.Join(rig(t), fioImage), os.O_RDONLY)
 	g.spec.Files["fio"] = program
 	m := &g.spec.Machine
-	m.CPUs, m.Memory = fioCPUs, fioMemory
+	m.CPUs, m.Memory, m.CPU.Topology = fioCPUs, fioMemory, config.Topology{Sockets: 1, Cores: fioCPUs, Threads: 1}
 	m.Disks[0].Queues = fioCPUs
 	m.Disks = append(m.Disks, config.Disk{ID: "fio", File: "fio", Format: "raw", ReadOnly: true})
 	g.start()

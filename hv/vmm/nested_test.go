@@ -113,7 +113,7 @@ func (g *guest) testFirmware(t *testing.T) {
 	g.t = t
 	for _, c := range []struct{ command, want string }{
 		{"cat /sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1"},
-		{"ls /sys/bus/acpi/drivers/vmgenid | grep -c :", "1"},
+		{"ls /sys/bus/platform/drivers/vmgenid | grep -c :", "1"},
 		{"dmesg | grep -iE 'acpi.*(error|warning)|firmware bug|unknown nmi' || true", ""},
 	} {
 		if got := g.ask(c.command); got != c.want {

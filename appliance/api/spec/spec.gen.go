@@ -3177,14 +3177,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVM(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+	// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBody(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4717,7 +4717,7 @@ func (c *Client) GetVM(ctx context.Context, name PathName, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+// UpdateVMWithBody Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type.
 //
@@ -4734,7 +4734,7 @@ func (c *Client) UpdateVMWithBody(ctx context.Context, name PathName, contentTyp
 	return c.Client.Do(req)
 }
 
-// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type.
 //
@@ -8969,14 +8969,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/vms/{name} (the `GetVM` operationId).
 	GetVMWithResponse(ctx context.Context, name PathName, reqEditors ...RequestEditorFn) (*GetVMResponse, error)
 
-	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+	// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/v1/vms/{name} (the `UpdateVM` operationId).
 	UpdateVMWithBodyWithResponse(ctx context.Context, name PathName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateVMResponse, error)
 
-	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+	// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14058,7 +14058,7 @@ func (c *ClientWithResponses) GetVMWithResponse(ctx context.Context, name PathNa
 	return ParseGetVMResponse(rsp)
 }
 
-// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+// UpdateVMWithBodyWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14071,7 +14071,7 @@ func (c *ClientWithResponses) UpdateVMWithBodyWithResponse(ctx context.Context, 
 	return ParseUpdateVMResponse(rsp)
 }
 
-// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+// UpdateVMWithResponse Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17159,7 +17159,7 @@ type ServerInterface interface {
 	// GetVM One virtual machine
 	// (GET /api/v1/vms/{name})
 	GetVM(w http.ResponseWriter, r *http.Request, name PathName)
-	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only its limits (iops, bandwidth) and memory.balloon_target, at once
+	// UpdateVM Change the configuration of a VM (JSON merge patch, RFC 7396; name and uuid stay); of one that runs only iops and bandwidth of its devices, cpu.shares, cpu.limit and memory.balloon_target, at once
 	// (PATCH /api/v1/vms/{name})
 	UpdateVM(w http.ResponseWriter, r *http.Request, name PathName)
 	// AttestVM Prove what a running VM was started with; "quantavirt attest verify" checks the report

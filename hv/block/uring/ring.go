@@ -45,13 +45,6 @@ type cqe struct {
 	flags    uint32
 }
 
-// restriction is struct io_uring_restriction.
-type restriction struct {
-	kind uint16
-	op   uint8
-	_    [13]uint8
-}
-
 // Operations and flags of an SQE, <linux/io_uring.h>.
 const (
 	OpReadv     = 1
@@ -75,7 +68,7 @@ const (
 	registerRestrictions      = 11
 	registerEnable            = 12
 	setupDisabled             = 1 << 6 // until registerEnable
-	restrictOp                = 1      // this operation is allowed, others are not
+	restrictSQEOp             = 1
 	cqEventFDDisabled         = 1
 	sqeSize, cqeSize          = 64, 16
 	maxEntries                = 4096
@@ -110,7 +103,7 @@ func New(entries uint32, eventFD int) (*Ring, error) {
 	ringFD, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
 	switch errno {
 	case 0:
-	case unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL: // the last from before 5.10
+	case unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL:
 		return nil, fmt.Errorf("io_uring_setup: %w: %w", errors.ErrUnsupported, errno)
 	default:
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
@@ -153,26 +146,33 @@ func (r *Ring) init(p *params) (err error) {
 	return nil
 }
 
-// register connects the eventfd, forbids all that a disk does not need, which the
-// kernel would otherwise do unseen by a filter of system calls, and enables the ring.
+// register ties the eventfd to the ring and lets it do what a disk needs, and no more: an
+// operation of a ring passes the system call filter of a jail.
 func (r *Ring) register(eventFD int) error {
 	fd := int32(eventFD)
-	var allowed []restriction
-	for _, op := range []uint8{OpReadv, OpWritev, OpFsync, OpFallocate, OpRead, OpWrite} {
-		allowed = append(allowed, restriction{kind: restrictOp, op: op})
+	// struct io_uring_restriction: operations that are not listed are refused from then on,
+	// and all of io_uring_register.
+	type restriction struct {
+		kind uint16
+		op   uint8
+		_    [13]byte
 	}
-	for _, reg := range []struct {
-		name string
-		op   uintptr
-		arg  unsafe.Pointer
-		n    int
+	var list []restriction
+	for _, op := range []uint8{OpReadv, OpWritev, OpFsync, OpFallocate, OpRead, OpWrite} {
+		list = append(list, restriction{kind: restrictSQEOp, op: op})
+	}
+	for _, step := range []struct {
+		name  string
+		op    uintptr
+		arg   unsafe.Pointer
+		count int
 	}{
-		{"eventfd", registerEventFD, unsafe.Pointer(&fd), 1},
-		{"restrictions", registerRestrictions, unsafe.Pointer(&allowed[0]), len(allowed)},
+		{"register eventfd", registerEventFD, unsafe.Pointer(&fd), 1},
+		{"restrict", registerRestrictions, unsafe.Pointer(&list[0]), len(list)},
 		{"enable", registerEnable, nil, 0},
 	} {
-		if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), reg.op, uintptr(reg.arg), uintptr(reg.n), 0, 0); errno != 0 {
-			return fmt.Errorf("io_uring: register %s: %w", reg.name, errno)
+		if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), step.op, uintptr(step.arg), uintptr(step.count), 0, 0); errno != 0 {
+			return fmt.Errorf("io_uring: %s: %w", step.name, errno)
 		}
 	}
 	return nil

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/term"
 
-	"quantavirt/hv/block"
 	"quantavirt/hv/config"
 	"quantavirt/hv/vmm"
 	"quantavirt/internal/qverr"
@@ -59,7 +58,7 @@ func parseOptions(args []string) (options, error) {
 	fs.BoolVar(&o.balloon, "balloon", false, "a balloon, which gives what the guest does not use back to the host")
 	fs.IntVar(&o.cpus, "cpus", 1, "vCPUs, 1 to 256")
 	o.placed.define(fs)
-	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N]`; may be repeated")
+	fs.Var(&o.disks, "disk", "raw disk `FILE[,ro][,discard][,serial=S][,cache=C][,queues=N][,iops=N][,bandwidth=N]`; may be repeated")
 	fs.Var(&o.nics, "tap", "network device on the TAP `NAME[,mac=M][,queues=N][,user]`, which must exist or may be made; may be repeated")
 	fs.StringVar(&o.rngRate, "rng-rate", "0", "bytes a second that the guest may draw from its entropy device, or with K, M or G; 0 for no limit")
 	fs.Var(&o.ports, "port", "`NAME` of a further port of the virtio console, at /console/NAME of the control socket; may be repeated")
@@ -194,52 +193,16 @@ func (o *options) fill(spec *vmm.Spec) error {
 
 func parseSize(s string) (int64, error) {
 	unit := int64(1)
-	if i := strings.IndexByte("KMG", s[max(0, len(s)-1)]); len(s) > 1 && i >= 0 {
-		unit, s = 1<<(10*(i+1)), s[:len(s)-1]
+	if last := len(s) - 1; last > 0 {
+		if i := strings.IndexByte("KMG", s[last]); i >= 0 {
+			unit, s = 1<<(10*(i+1)), s[:last]
+		}
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 || n > 1<<62/unit {
 		return 0, qverr.New(qverr.Inval, "size %q", s)
 	}
 	return n * unit, nil
-}
-
-func addDisk(spec *vmm.Spec, i int, arg string) error {
-	path, rest, _ := strings.Cut(arg, ",")
-	d := config.Disk{ID: fmt.Sprintf("disk%d", i), File: fmt.Sprintf("disk%d", i), Format: "raw"}
-	for opt := range strings.SplitSeq(rest, ",") {
-		key, value, _ := strings.Cut(opt, "=")
-		switch key {
-		case "":
-		case "ro":
-			d.ReadOnly = true
-		case "discard":
-			d.Discard = true
-		case "serial":
-			d.Serial = value
-		case "cache":
-			d.Cache = value
-		case "queues":
-			n, err := strconv.Atoi(value)
-			if err != nil {
-				return qverr.New(qverr.Inval, "disk %s: queues %q", path, value)
-			}
-			d.Queues = n
-		default:
-			return qverr.New(qverr.Inval, "disk %s: option %q is unknown", path, opt)
-		}
-	}
-	flags := os.O_RDWR
-	if d.ReadOnly {
-		flags = os.O_RDONLY
-	}
-	f, err := os.OpenFile(path, flags, 0)
-	if err != nil {
-		return qverr.New(qverr.StrOpen, "disk: %w", err)
-	}
-	spec.Files[d.File] = f
-	spec.Machine.Disks = append(spec.Machine.Disks, d)
-	return block.Lock(f, !d.ReadOnly)
 }
 
 // leaveKey ends hv run: Ctrl-], as in the console of the appliance.

@@ -166,40 +166,34 @@ func (d *Device) WriteConfig(off uint32, p []byte) {
 	}
 }
 
-// Prepare implements virtio.Preparer: what the host's kernel needs for the queues is made
-// before a guest runs, when a VM process may still ask for it.
-func (d *Device) Prepare(kicks []*virtio.Event) error {
-	for i, q := range d.queues {
-		io, err := block.NewQueue(d.disk, block.QueueOptions{Depth: queueSize,
-			Threads: max(1, threads/len(d.queues)), EventFD: kicks[i].FD()})
-		if err != nil {
-			return err
-		}
-		q.io = io
-	}
-	return nil
-}
-
-// Close frees the queues, after the transport was closed. It does not close the disk.
-func (d *Device) Close() {
-	for _, q := range d.queues {
-		if q.io != nil {
-			q.io.Close()
-			q.io = nil
-		}
-	}
-}
-
 // Activate implements virtio.Device.
 func (d *Device) Activate(features uint64, queues []*virtio.Queue, host virtio.Host) error {
-	// Without FLUSH and CONFIG_WCE the driver cannot ask for durability: section 5.2.6.2.
-	d.durable.Store(d.opts.Writethrough || !d.opts.ReadOnly && features&(featureFlush|featureConfigWCE) == 0)
+	// Without FLUSH the driver cannot ask for durability: section 5.2.6.2.
+	d.durable.Store(d.opts.Writethrough || !d.opts.ReadOnly && features&featureFlush == 0)
 	for i, q := range queues {
-		if q != nil {
-			d.queues[i].start(q, host)
+		if q == nil {
+			continue
+		}
+		d.queues[i].start(q, host)
+	}
+	return nil
+}
+
+// Prepare implements virtio.Preparer: a ring of io_uring cannot be made in the jail.
+func (d *Device) Prepare(kicks []*virtio.Event) error {
+	for i, q := range d.queues {
+		if err := q.open(kicks[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Release implements virtio.Preparer.
+func (d *Device) Release() {
+	for _, q := range d.queues {
+		q.close()
+	}
 }
 
 // Deactivate implements virtio.Device.

@@ -44,10 +44,7 @@ func newDisk(t testing.TB, opts blk.Options) (*driver.Driver, *blk.Device, strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // after the driver's
-		dev.Close()
-		raw.Close()
-	})
+	t.Cleanup(func() { raw.Close() }) // after the driver's
 	d := driver.New(t, dev, driver.NewMemory(t))
 	return d, dev, path
 }
@@ -264,7 +261,6 @@ func TestParallelAndPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(dev.Close)
 	d := driver.New(t, dev, driver.NewMemory(t))
 	d.Start(0)
 	q := d.Queues[0]

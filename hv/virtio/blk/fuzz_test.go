@@ -1,10 +1,12 @@
 package blk
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 
 	"quantavirt/hv/block"
+	"quantavirt/hv/memory"
 	"quantavirt/hv/virtio"
 )
 
@@ -59,6 +61,85 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%d bytes written to %d", r.filled, in)
 		}
 	})
+}
+
+// FuzzChain has any bytes be the rings, descriptors, indirect tables and buffers of a
+// queue: whatever they say, each request is answered once, or the driver is told that
+// it broke the queue, and nothing outside of guest memory is touched.
+func FuzzChain(f *testing.F) {
+	const size, desc, avail, used, entries = 64 << 10, 0, 0x100, 0x200, 16
+	mem, err := memory.New(size)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { mem.Close() })
+	f.Add(goodChain(false), true)
+	f.Add(goodChain(true), true)
+	f.Fuzz(func(t *testing.T, content []byte, indirect bool) {
+		if err := errors.Join(mem.Zero(0, size), mem.WriteAt(content[:min(len(content), size)], 0)); err != nil {
+			t.Fatal(err)
+		}
+		features := virtio.FeatureEventIdx
+		if indirect {
+			features |= virtio.FeatureIndirect
+		}
+		vq, err := virtio.NewQueue(mem, virtio.Layout{Size: entries, Desc: desc, Avail: avail, Used: used}, features)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := &boundedDisk{t, 1 << 20}
+		d, err := New(disk, Options{Discard: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r request
+		for n := range entries + 1 {
+			ok, err := vq.Pop(&r.chain)
+			if ok {
+				err = r.parse()
+			}
+			if err != nil && !errors.Is(err, virtio.ErrDriver) {
+				t.Fatal(err)
+			}
+			if !ok || err != nil {
+				return
+			}
+			// A device that writes where the rings are can make the guest's nonsense
+			// look like more requests, but not more than fit at once.
+			if n == entries {
+				return
+			}
+			for done, err := d.prepare(&r); !done && err == nil; done = !d.more(&r) {
+				err = block.Perform(disk, &r.io)
+			}
+			r.status[0] = statusOK
+			vq.Push(&r.chain, uint32(r.filled)+1)
+			vq.NeedsInterrupt()
+			vq.EnableKick()
+		}
+	})
+}
+
+// goodChain is the memory of a queue with a read, directly or by an indirect table.
+func goodChain(indirect bool) []byte {
+	m := make([]byte, 0x2000)
+	le := binary.LittleEndian
+	put := func(at int, addr uint64, n uint32, flags, next uint16) {
+		le.PutUint64(m[at:], addr)
+		le.PutUint32(m[at+8:], n)
+		le.PutUint16(m[at+12:], flags)
+		le.PutUint16(m[at+14:], next)
+	}
+	table := 0
+	if indirect {
+		table = 0x400
+		put(0, 0x400, 48, 4, 0)
+	}
+	put(table, 0x300, 16, 1, 1)
+	put(table+16, 0x1000, 512, 3, 2)
+	put(table+32, 0x310, 1, 2, 0)
+	le.PutUint16(m[0x102:], 1)
+	return m
 }
 
 // split cuts b in two; the queue never makes an empty buffer.

@@ -30,7 +30,7 @@ type queue struct {
 
 	vq       *virtio.Queue
 	host     virtio.Host
-	io       block.Queue // from Prepare to Close
+	io       block.Queue
 	free     []*request
 	inFlight int  // requests that the block queue has
 	pushed   bool // something was given back since the guest was interrupted
@@ -55,6 +55,22 @@ func newQueue(d *Device) *queue {
 	w := &queue{dev: d}
 	w.quiet.L = &w.mu
 	return w
+}
+
+// open makes the block queue, whose completions signal kick. It is there over all
+// starts.
+func (w *queue) open(kick *virtio.Event) (err error) {
+	w.io, err = block.NewQueue(w.dev.disk, block.QueueOptions{Depth: queueSize,
+		Threads: max(1, threads/len(w.dev.queues)), EventFD: kick.FD()})
+	return err
+}
+
+// close frees the block queue. The queue is stopped.
+func (w *queue) close() {
+	if w.io != nil {
+		w.io.Close()
+		w.io = nil
+	}
 }
 
 // start begins to serve vq.

@@ -240,7 +240,6 @@ func TestWriteCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(dev.Close)
 	d := driver.New(t, dev, driver.NewMemory(t))
 	write := func(want int32, what string) {
 		t.Helper()

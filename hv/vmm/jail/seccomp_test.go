@@ -137,6 +137,7 @@ func work(ram int, listener *os.File, client net.Conn) {
 	data, err := unix.Mmap(ram, 0, 64<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	must(err)
 	must(unix.Madvise(data, unix.MADV_DONTDUMP))
+	must(unix.Madvise(data[:1<<20], unix.MADV_REMOVE)) // pages that the guest gives back
 	must(unix.Fallocate(ram, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 1<<20))
 	var wg sync.WaitGroup
 	for range 20 { // threads, timers, garbage
@@ -161,7 +162,12 @@ func work(ram int, listener *os.File, client net.Conn) {
 	buf := make([]byte, 3)
 	_, err = conn.Read(buf)
 	must(err)
-	must(errors.Join(conn.Close(), l.Close()))
+	// A connection that came as a descriptor.
+	file, err := conn.(*net.UnixConn).File()
+	must(err)
+	again, err := net.FileConn(file)
+	must(err)
+	must(errors.Join(again.Close(), file.Close(), conn.Close(), l.Close()))
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 	must(err)
 	f := os.NewFile(uintptr(fd), "eventfd")

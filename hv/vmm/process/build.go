@@ -128,7 +128,6 @@ func (vm *VM) close(log *slog.Logger) {
 		vm.sockets.Close()
 	}
 	for _, d := range vm.disks {
-		d.dev.Close()
 		if err := d.backend.Flush(); err != nil {
 			log.Error("a disk could not be flushed at the end", "disk", d.id, "err", err)
 		}
