@@ -63,11 +63,7 @@ func (m *Machine) loadInitrd(floor, limit uint64) (initrdRange, error) {
 		return initrdRange{}, qverr.New(qverr.VMStart, "an initrd of %d bytes does not fit between %#x and %#x: the VM needs more memory", size, floor, top)
 	}
 	r := initrdRange{(top - size) &^ (memory.PageSize - 1), size}
-	dst, err := m.mem.Slice(r.addr, r.size)
-	if err != nil {
-		return r, err
-	}
-	return r, readFile(m.opts.Initrd, dst, 0)
+	return r, m.mem.Fill(r.addr, r.size, m.opts.Initrd, 0)
 }
 
 func fileSize(f *os.File) (uint64, error) {

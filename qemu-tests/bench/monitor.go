@@ -3,7 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,25 +13,19 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"quantavirt/hv/machine"
 	"quantavirt/hv/machine/testkernel"
+	"quantavirt/image/tools"
 	"quantavirt/qemu-tests/guest"
 	"quantavirt/qemu-tests/lab"
 )
 
-// Monitors compares our VMM with QEMU's microvm.
+// Monitors compares our VMM with QEMU's microvm and q35.
 type Monitors struct {
-	HV      Monitor `json:"hv"`
-	MicroVM Monitor `json:"microvm"`
+	Figures []Comparison `json:"figures"`
 	// Timers are how late a guest's timer of 1 ms is, under load.
 	TimerHV      Latency `json:"timer_hv"`
 	TimerMicroVM Latency `json:"timer_microvm"`
-}
-
-// Monitor is the medians of one of them.
-type Monitor struct {
-	FirstInstruction float64 `json:"first_instruction_ms"`
-	GuestInit        float64 `json:"guest_init_ms"`
-	BeyondRAMMiB     float64 `json:"beyond_guest_ram_mib"`
 }
 
 // monitors boots one appliance that has QEMU beside the image, and lets the
@@ -41,59 +35,83 @@ func (r *run) monitors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := lab.Up(ctx, lab.Options{Name: "bench", Memory: 3072, Archive: archive, Cmdline: "quantavirt.rescue"})
+	o := lab.Options{Name: "bench", Memory: 3072, Archive: archive, Cmdline: "quantavirt.rescue"}
+	command := fmt.Sprintf("/bench/runner %d", r.opts.Runs)
+	if r.opts.Short {
+		command += " short"
+	} else if o.Extra, err = r.bootDisk(ctx); err != nil {
+		return err
+	}
+	n, err := lab.Up(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = n.Down() }()
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.opts.Runs)*4*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
-	out, err := n.Shell(ctx, fmt.Sprintf("/bench/runner %d", r.opts.Runs))
+	out, err := n.Shell(ctx, command)
 	if err != nil {
 		return err
 	}
-	hv, microvm := parse(out, "hv"), parse(out, "microvm")
-	r.rep.Monitor = Monitors{HV: hv, MicroVM: microvm, TimerHV: latencyOf(out, "hv"), TimerMicroVM: latencyOf(out, "microvm")}
-	if hv.GuestInit == 0 || microvm.GuestInit == 0 {
+	r.rep.Monitor = Monitors{Figures: compare(out), TimerHV: latencyOf(out, "hv"), TimerMicroVM: latencyOf(out, "microvm")}
+	for _, c := range r.rep.Monitor.Figures {
+		fmt.Fprintf(r.opts.Out, "vmm: %s\n", c)
+	}
+	if strings.Contains(out, "bench-error") {
 		return fmt.Errorf("the monitors could not be measured: %s", out)
 	}
-	show := func(name string, v, peer float64, unit, aim string) {
-		fmt.Fprintf(r.opts.Out, "vmm: %-28s %8.1f %s, microvm %8.1f %s: ratio %.2f (aim: %s)\n", name, v, unit, peer, unit, v/peer, aim)
-	}
-	show("start to first instruction", hv.FirstInstruction, microvm.FirstInstruction, "ms", "0.3")
-	show("start to guest's init", hv.GuestInit, microvm.GuestInit, "ms", "0.6")
-	show("memory beyond guest RAM", hv.BeyondRAMMiB, microvm.BeyondRAMMiB, "MiB", "8 MiB")
 	return r.showTimers(out)
 }
 
-// parse takes the medians of one monitor out of the runner's lines.
-func parse(out, name string) Monitor {
-	var first, init, beyond []float64
-	for line := range strings.Lines(out) {
-		var m struct {
-			Monitor string  `json:"monitor"`
-			First   float64 `json:"first_instruction_ms"`
-			Init    float64 `json:"guest_init_ms"`
-			Beyond  float64 `json:"beyond_guest_ram_kib"`
-		}
-		if json.Unmarshal([]byte(line), &m) == nil && m.Monitor == name {
-			first, init, beyond = append(first, m.First), append(init, m.Init), append(beyond, m.Beyond/1024)
-		}
+// bootDisk makes the Debian that SeaBIOS and GRUB start, and returns the node's
+// arguments with it.
+func (r *run) bootDisk(ctx context.Context) ([]string, error) {
+	cache, err := tools.CacheDir()
+	if err != nil {
+		return nil, err
 	}
-	return Monitor{median(first), median(init), median(beyond)}
+	disks, err := guest.NewBootDisks(ctx, r.tool, cache, filepath.Join(r.root, "build", "guest", "bios"), r.opts.Out)
+	return disks.QEMUArgs(), err
 }
 
-// monitorArchive holds QEMU with its libraries, the runner and the guest.
+// unpackKernel stores what a bzImage has in it.
+func unpackKernel(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(machine.Unpack(in, out), out.Close())
+}
+
+// program builds one for the appliance and returns its path.
+func (r *run) program(ctx context.Context, dir, pkg string) (string, error) {
+	path := filepath.Join(dir, filepath.Base(pkg))
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
+	build.Dir, build.Env = r.root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", pkg, err, out)
+	}
+	return path, nil
+}
+
+// monitorArchive holds QEMU with its libraries, hv, the runner and the guests.
 func (r *run) monitorArchive(ctx context.Context) (string, error) {
 	dir := filepath.Join(r.root, "build", "bench")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	runner := filepath.Join(dir, "runner")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", runner, "./qemu-tests/bench/runner")
-	build.Dir, build.Env = r.root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the runner: %w: %s", err, out)
+	runner, err := r.program(ctx, dir, "./qemu-tests/bench/runner")
+	if err != nil {
+		return "", err
+	}
+	hv, err := r.program(ctx, dir, "./hv/cmd/hv")
+	if err != nil {
+		return "", err
 	}
 	files, err := guest.Small(ctx, r.tool, r.root, filepath.Join(dir, "guest"))
 	if err != nil {
@@ -103,11 +121,16 @@ func (r *run) monitorArchive(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	unpacked := filepath.Join(dir, "vmlinux")
+	if err := unpackKernel(files.Kernel, unpacked); err != nil {
+		return "", err
+	}
 	add := map[string]string{
-		"bench/runner": runner, "bench/vmlinuz": files.Kernel, "bench/initrd": files.Initrd,
+		"bench/runner": runner, "bench/hv": hv, "bench/vmlinuz": files.Kernel, "bench/vmlinux": unpacked, "bench/initrd": files.Initrd,
 		"bench/testkernel": kernel, "bench/qemu-system-x86_64": r.tool.Path("usr", "bin", "qemu-system-x86_64"),
 	}
-	for _, name := range []string{"usr/share/seabios/bios-microvm.bin", "usr/share/qemu/qboot.rom", "usr/share/qemu/linuxboot_dma.bin", "usr/share/qemu/pvh.bin"} {
+	for _, name := range []string{"usr/share/seabios/bios-microvm.bin", "usr/share/seabios/bios-256k.bin",
+		"usr/share/qemu/qboot.rom", "usr/share/qemu/kvmvapic.bin", "usr/share/qemu/linuxboot_dma.bin", "usr/share/qemu/pvh.bin"} {
 		add["bench/share/"+filepath.Base(name)] = r.tool.Path(name)
 	}
 	libs, err := r.libraries()

@@ -14,8 +14,8 @@ import (
 )
 
 // smallModules is what the agent's guest loads, beyond what the kernel has
-// built in.
-var smallModules = []string{"virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
+// built in; virtio_mmio is for QEMU's microvm.
+var smallModules = []string{"virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "button", "evdev"}
 
 // Small makes the agent's guest in dir: Debian's cloud kernel and an initrd
 // that holds the agent and a few modules.

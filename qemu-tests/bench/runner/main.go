@@ -1,7 +1,10 @@
-// Command runner measures virtual machine monitors inside the appliance: it
-// starts the same guest in turn by the node's API, as an operator would, and with
-// QEMU's microvm, and prints one JSON line a run. It is put into the appliance as
+// Command runner measures virtual machine monitors inside the appliance: it starts
+// the same guests in turn by the node's API, as an operator would, and with QEMU's
+// microvm and q35, and prints one JSON line a figure. It is put into the appliance as
 // part of an archive beside the image.
+//
+//	runner RUNS short   what shows that all can be measured
+//	runner RUNS         everything, the starts so many times
 package main
 
 import (
@@ -18,86 +21,150 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quantavirt/qemu-tests/bench/figure"
 	"quantavirt/qemu-tests/guest/first"
 )
 
 const dir = "/bench"
 
-// Measurement is one run; times are milliseconds from the start of the process.
-type measurement struct {
-	Monitor          string  `json:"monitor"`
-	FirstInstruction float64 `json:"first_instruction_ms"`
-	GuestInit        float64 `json:"guest_init_ms"`
-	BeyondRAM        int64   `json:"beyond_guest_ram_kib"` // proportional set size
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Println("bench-error", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
 }
 
-func main() {
-	runs := 1
-	if len(os.Args) > 1 {
-		runs, _ = strconv.Atoi(os.Args[1])
+func run(args []string) error {
+	if len(args) == 3 && args[0] == "io" {
+		return ioPart(args[1], args[2])
 	}
-	if err := os.WriteFile(dir+"/first", first.Kernel(), 0o644); err != nil {
-		fmt.Println("bench-error", err)
-		return
+	if len(args) < 1 || len(args) > 2 {
+		return errors.New("usage: runner RUNS [short]")
 	}
-	awaitKVM()
-	out := json.NewEncoder(os.Stdout)
-	if err := prepareVMs(); err != nil {
-		fmt.Println("bench-error", err)
-		return
+	runs, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
 	}
+	p := whole
+	if len(args) == 2 {
+		p = short
+	}
+	if err := os.WriteFile(kernels["first"], first.Kernel(), 0o644); err != nil {
+		return err
+	}
+	if err := awaitDevices(); err != nil {
+		return err
+	}
+	if err := prepareVMs(p.guests); err != nil {
+		return err
+	}
+	var errs []error // one part that fails does not hide the others
 	for range runs {
-		for _, monitor := range []struct {
-			name  string
-			start starter
-		}{{"hv", startVM}, {"microvm", startMicroVM}} {
-			name, start := monitor.name, monitor.start
-			m := measurement{Monitor: name}
-			err := start("first", "!", func(ms float64, _ int) error { m.FirstInstruction = ms; return nil })
-			if err == nil {
-				err = start("guest", "guest: ready", func(ms float64, pid int) (err error) {
-					m.GuestInit = ms
-					m.BeyondRAM, err = beyondRAM(pid)
-					return err
-				})
+		errs = append(errs, measureStarts(p))
+	}
+	for range p.firmware {
+		errs = append(errs, measureFirmware())
+	}
+	errs = append(errs, measureTimers(p.periods), inNamespace(p.io, strconv.Itoa(p.ms)))
+	return errors.Join(errs...)
+}
+
+// plan is what is measured.
+type plan struct {
+	monitors []string
+	guests   []string // of measureStarts
+	firmware int      // how often
+	periods  int      // of the timer, 1 ms each
+	io       string   // what ioPart does
+	ms       int      // of each kind of I/O
+}
+
+var (
+	whole = plan{figure.Monitors, []string{"first", "pvh", "bzimage"}, 1, 5000, "all", 300}
+	short = plan{[]string{figure.HV, figure.MicroVM}, []string{"first", "pvh"}, 0, 1000, "hv", 50}
+)
+
+func ioPart(which, ms string) error {
+	n, err := strconv.Atoi(ms)
+	if err != nil {
+		return err
+	}
+	if which == "hv" {
+		return measureIO([]string{figure.HV}, []int{1}, n)
+	}
+	return measureIO(figure.Monitors, []int{1, 4}, n)
+}
+
+// names of the figures by the name of the guest.
+var names = map[string]string{"first": figure.First, "pvh": figure.PVH, "bzimage": figure.BzImage}
+
+// measureStarts starts every guest once with every monitor.
+func measureStarts(p plan) error {
+	var errs []error
+	for _, guest := range p.guests {
+		for _, monitor := range p.monitors {
+			start, text := starter(startVM), guestReady
+			if monitor != figure.HV {
+				start = startQEMU(monitor)
 			}
+			if guest == "first" {
+				text = "!"
+			}
+			err := start(guest, text, func(ms float64, pid int) error {
+				tell(figure.Figure{Monitor: monitor, Name: names[guest], Unit: figure.Milliseconds, Value: ms})
+				if guest != "pvh" {
+					return nil
+				}
+				kib, err := beyondRAM(pid)
+				if err == nil {
+					tell(figure.Figure{Monitor: monitor, Name: figure.Memory, Unit: figure.MiB, Value: float64(kib) / 1024})
+				}
+				return err
+			})
 			if err != nil {
-				fmt.Printf("bench-error %s: %v\n", name, err)
-				continue
+				errs = append(errs, fmt.Errorf("%s of %s: %w", guest, monitor, err))
 			}
-			_ = out.Encode(m)
 		}
 	}
-	if err := measureTimers(); err != nil {
-		fmt.Println("bench-error", err)
-	}
-	fmt.Println("bench-done")
+	return errors.Join(errs...)
 }
 
-// awaitKVM waits for the module, which PID 1 loads beside everything else.
-func awaitKVM() {
+// tell prints a figure.
+func tell(f figure.Figure) {
+	_ = json.NewEncoder(os.Stdout).Encode(f) // the console: what fails there is seen outside
+}
+
+// awaitDevices waits for modules, which PID 1 loads beside everything else.
+func awaitDevices() error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for range 600 {
-		if _, err := os.Stat("/dev/kvm"); err == nil {
-			return
+	for _, device := range []string{"kvm", "vhost-net", "vhost-vsock", "net/tun"} {
+		for i := 0; ; i++ {
+			_, err := os.Stat("/dev/" + device)
+			if err == nil {
+				break
+			}
+			if i == 600 {
+				return err
+			}
+			<-tick.C
 		}
-		<-tick.C
 	}
+	return nil
 }
 
-// starter starts a guest, "first" or "guest", waits until it says text, calls seen
+// starter starts a guest, one of kernels, waits until it says text, calls seen
 // with the milliseconds since the start call and the process of the monitor, and
 // ends it.
 type starter func(guest, text string, seen func(ms float64, pid int) error) error
 
 const (
-	memory  = "192M"
-	cmdline = "console=ttyS0 quiet agent=ttyS0"
+	memory     = "192M"
+	cmdline    = "console=ttyS0 quiet agent=ttyS0"
+	guestReady = "guest: ready" // what its agent says
 )
 
 // kernels by the name of the guest.
-var kernels = map[string]string{"first": dir + "/first", "guest": dir + "/vmlinuz"}
+var kernels = map[string]string{"first": dir + "/first", "pvh": dir + "/vmlinux", "bzimage": dir + "/vmlinuz"}
 
 func monotonic() time.Duration {
 	var ts unix.Timespec

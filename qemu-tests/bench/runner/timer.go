@@ -10,10 +10,9 @@ import (
 	"os"
 	"strings"
 	"sync"
-)
 
-// periods of 1 ms that the guest measures.
-const periods = 5000
+	"quantavirt/qemu-tests/bench/figure"
+)
 
 // latency is how late a guest's timer was: how many times less than so many
 // microseconds, which are powers of two.
@@ -23,23 +22,18 @@ type latency struct {
 	Worst   uint32         `json:"worst_us"`
 }
 
-// measureTimers runs the measuring kernel in both monitors while the daemon is loaded,
+// measureTimers runs the measuring kernel, for so many periods of 1 ms, in both monitors while the daemon is loaded,
 // and ours is made to allocate: each answer of its statistics is garbage afterwards.
-func measureTimers() error {
-	f, err := os.Open(dir + "/testkernel")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	if err := call(http.MethodPost, "/images?kind=kernel&id=testkernel", f, nil); err != nil {
+func measureTimers(periods int) error {
+	if err := upload("kernel", "testkernel", dir+"/testkernel"); err != nil {
 		return err
 	}
 	out := json.NewEncoder(os.Stdout)
 	for _, m := range []struct {
 		name    string
-		measure func() (latency, error)
-	}{{"hv", timerOfVM}, {"microvm", timerOfMicroVM}} {
-		l, err := m.measure()
+		measure func(cmdline string) (latency, error)
+	}{{figure.HV, timerOfVM}, {figure.MicroVM, timerOfMicroVM}} {
+		l, err := m.measure(fmt.Sprintf("latency=%d", periods))
 		if err != nil {
 			return fmt.Errorf("timer in %s: %w", m.name, err)
 		}
@@ -67,12 +61,10 @@ func load(path string, stop <-chan struct{}) (wait func()) {
 	return wg.Wait
 }
 
-func timerCmdline() string { return fmt.Sprintf("latency=%d", periods) }
-
-func timerOfVM() (l latency, err error) {
+func timerOfVM(cmdline string) (l latency, err error) {
 	config, err := json.Marshal(map[string]any{
 		"name": "timer", "cpu": map[string]any{"count": 1}, "memory": map[string]any{"size": memory}, "console": "serial",
-		"boot": map[string]any{"firmware": "direct", "kernel": "testkernel", "cmdline": timerCmdline()},
+		"boot": map[string]any{"firmware": "direct", "kernel": "testkernel", "cmdline": cmdline},
 	})
 	if err != nil {
 		return l, err
@@ -98,15 +90,16 @@ func timerOfVM() (l latency, err error) {
 	return readLatency(console)
 }
 
-func timerOfMicroVM() (l latency, err error) {
+func timerOfMicroVM(cmdline string) (l latency, err error) {
 	stop := make(chan struct{})
 	wait := load("/system/info", stop)
 	defer func() {
 		close(stop)
 		wait()
 	}()
-	err = runMicroVM([]string{"-kernel", dir + "/testkernel", "-append", timerCmdline()}, func(stdout io.Reader, _ int) (err error) {
-		l, err = readLatency(stdout)
+	command := qemu(figure.MicroVM, 1, "-kernel", dir+"/testkernel", "-append", cmdline)
+	err = attendTo(command, kill, func(console io.ReadWriter, _ int) (err error) {
+		l, err = readLatency(console)
 		return err
 	})
 	return l, err

@@ -54,24 +54,26 @@ func call(method, path string, body io.Reader, out any) error {
 	return json.Unmarshal(text, out)
 }
 
-// prepareVMs uploads kernels and initrd.
-func prepareVMs() error {
-	for id, path := range map[string]string{"first": kernels["first"], "guest": kernels["guest"], "initrd": dir + "/initrd"} {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		kind := "kernel"
-		if id == "initrd" {
-			kind = id
-		}
-		err = call(http.MethodPost, "/images?kind="+kind+"&id="+id, f, nil)
-		_ = f.Close()
-		if err != nil {
+// prepareVMs uploads the initrd and the kernels of guests.
+func prepareVMs(guests []string) error {
+	if err := upload("initrd", "initrd", dir+"/initrd"); err != nil {
+		return err
+	}
+	for _, guest := range guests {
+		if err := upload("kernel", guest, kernels[guest]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func upload(kind, id, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return call(http.MethodPost, "/images?kind="+kind+"&id="+id, f, nil)
 }
 
 // createVM makes a VM of its own for one start: a console replays what it said

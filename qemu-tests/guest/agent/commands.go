@@ -27,20 +27,24 @@ import (
 const limit = 30 * time.Second
 
 var commands = map[string]func([]string) (string, error){
-	"uptime":   func([]string) (string, error) { return strconv.FormatFloat(uptime(), 'f', 2, 64), nil },
-	"dhcp":     dhcp,
-	"get":      get,
-	"dial":     dial,
-	"ping":     ping,
-	"vsock":    vsockGet,
-	"write":    diskWrite,
-	"sum":      diskSum,
-	"random":   random,
-	"memory":   memory,
-	"poweroff": func([]string) (string, error) { return "", reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) },
-	"reboot":   func([]string) (string, error) { return "", reboot(unix.LINUX_REBOOT_CMD_RESTART) },
-	"crash":    crash,
-	"pci":      pci,
+	"uptime":       func([]string) (string, error) { return strconv.FormatFloat(uptime(), 'f', 2, 64), nil },
+	"dhcp":         dhcp,
+	"get":          get,
+	"dial":         dial,
+	"ping":         ping,
+	"vsock":        vsockGet,
+	"write":        diskWrite,
+	"sum":          diskSum,
+	"random":       random,
+	"memory":       memory,
+	"poweroff":     func([]string) (string, error) { return "", reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) },
+	"reboot":       func([]string) (string, error) { return "", reboot(unix.LINUX_REBOOT_CMD_RESTART) },
+	"crash":        crash,
+	"pci":          pci,
+	"nothing":      func([]string) (string, error) { return "", nil },
+	"address":      address,
+	"bench-disk":   diskBench,
+	"bench-stream": streamBench,
 }
 
 func reboot(how int) error {
