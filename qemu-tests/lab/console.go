@@ -205,6 +205,8 @@ func (n *Node) Shell(ctx context.Context, command string) (string, error) {
 		}
 		line = strings.TrimRight(line, "\r\n")
 		switch {
+		case strings.Contains(line, "Kernel panic"):
+			return "", fmt.Errorf("shell of %s: %q: %s; it said %q", n.Name, command, line, out)
 		case strings.HasSuffix(line, "BEGIN"):
 			begun = true
 		case strings.HasSuffix(line, "END") && begun:
