@@ -27,10 +27,10 @@ func measureFirmware() error {
 		run     func(see func(io.ReadWriter, int) error) error
 	}{
 		{figure.HV, func(see func(io.ReadWriter, int) error) error {
-			return attendTo(hvRun(1, "--firmware", dir+"/share/bios-256k.bin", "--disk", disk), quit, see)
+			return attendTo(hvRun(1, "--firmware", dir+"/share/bios-256k.bin", "--disk", disk), guestTime, quit, see)
 		}},
 		{figure.Q35, func(see func(io.ReadWriter, int) error) error {
-			return attendTo(qemu(figure.Q35, 1, qemuDisk(figure.Q35, 1, disk)...), kill, see)
+			return attendTo(qemu(figure.Q35, 1, qemuDisk(figure.Q35, 1, disk)...), guestTime, kill, see)
 		}},
 	} {
 		started := monotonic()

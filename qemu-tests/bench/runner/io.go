@@ -94,7 +94,7 @@ func withGuest(monitor string, cpus int, see func(console io.ReadWriter) error) 
 	use := func(console io.ReadWriter, _ int) error { return see(console) }
 	if monitor == figure.HV {
 		return attendTo(hvRun(cpus, "--kernel", kernels["pvh"], "--initrd", dir+"/initrd", "--cmdline", cmdline,
-			"--disk", fmt.Sprintf("%s,queues=%d", diskFile, cpus), "--tap", tapName, "--vsock", strconv.Itoa(guestCID)), quit, use)
+			"--disk", fmt.Sprintf("%s,queues=%d", diskFile, cpus), "--tap", tapName, "--vsock", strconv.Itoa(guestCID)), guestTime, quit, use)
 	}
 	args := append(qemuDisk(monitor, cpus, diskFile), "-kernel", kernels["pvh"], "-initrd", dir+"/initrd", "-append", cmdline,
 		"-netdev", "tap,id=net,ifname="+tapName+",script=no,downscript=no,vhost=on",
@@ -103,7 +103,7 @@ func withGuest(monitor string, cpus int, see func(console io.ReadWriter) error) 
 	if monitor == figure.Q35 {
 		nic += ",romfile="
 	}
-	return attendTo(qemu(monitor, cpus, append(args, "-device", nic)...), kill, use)
+	return attendTo(qemu(monitor, cpus, append(args, "-device", nic)...), guestTime, kill, use)
 }
 
 // qemuDisk is a disk with an I/O thread and a queue for each vCPU.

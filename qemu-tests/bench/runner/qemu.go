@@ -33,7 +33,7 @@ func startQEMU(machine string) starter {
 	return func(guest, text string, seen func(ms float64, pid int) error) error {
 		started := monotonic()
 		command := qemu(machine, 1, "-kernel", kernels[guest], "-initrd", dir+"/initrd", "-append", cmdline)
-		return attendTo(command, kill, func(console io.ReadWriter, pid int) error {
+		return attendTo(command, startTime, kill, func(console io.ReadWriter, pid int) error {
 			if err := await(console, text); err != nil {
 				return err
 			}
@@ -42,14 +42,16 @@ func startQEMU(machine string) starter {
 	}
 }
 
-// guestTime is how long a guest may take for all that it does.
-const guestTime = 4 * time.Minute
+const (
+	startTime = 90 * time.Second // until a guest is up
+	guestTime = 4 * time.Minute  // for all that it does
+)
 
 func kill(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
 
 // attendTo runs a monitor whose guest's serial port is its standard streams, lets see
-// use it, and ends it after.
-func attendTo(command []string, end func(*exec.Cmd), see func(console io.ReadWriter, pid int) error) error {
+// use it, and ends it after that or after the limit.
+func attendTo(command []string, limit time.Duration, end func(*exec.Cmd), see func(console io.ReadWriter, pid int) error) error {
 	cmd := exec.Command(command[0], command[1:]...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -65,8 +67,8 @@ func attendTo(command []string, end func(*exec.Cmd), see func(console io.ReadWri
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	limit := time.AfterFunc(guestTime, func() { end(cmd) })
-	defer limit.Stop()
+	timer := time.AfterFunc(limit, func() { end(cmd) })
+	defer timer.Stop()
 	err = see(struct {
 		io.Reader
 		io.Writer

@@ -98,7 +98,7 @@ func timerOfMicroVM(cmdline string) (l latency, err error) {
 		wait()
 	}()
 	command := qemu(figure.MicroVM, 1, "-kernel", dir+"/testkernel", "-append", cmdline)
-	err = attendTo(command, kill, func(console io.ReadWriter, _ int) (err error) {
+	err = attendTo(command, guestTime, kill, func(console io.ReadWriter, _ int) (err error) {
 		l, err = readLatency(console)
 		return err
 	})
