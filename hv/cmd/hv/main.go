@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"quantavirt/hv/vmm/process"
@@ -22,6 +23,9 @@ const usage = `usage: hv run --kernel FILE [flags]   run a VM with its console o
        hv vm/NAME                     (started by the management daemon)
 Flags of run: hv run --help
 `
+
+// The process is called what its first thread is: no vCPU may run on that and name it.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) < 2 {
