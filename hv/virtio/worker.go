@@ -1,9 +1,6 @@
 package virtio
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // Worker serves one queue: it sleeps until the guest kicks, then takes requests
 // until there are none. With a depth above 1, requests are worked on by goroutines
@@ -19,9 +16,14 @@ type Worker struct {
 	// is for queues that bring data in: whoever makes it true calls Wake.
 	Ready func() bool
 
-	host    Host
-	running atomic.Pointer[Queue] // queue from Start to Stop, for Wake
-	wg      sync.WaitGroup
+	host Host
+	wg   sync.WaitGroup
+
+	// wake guards running, the queue from Start to Stop: the event of a queue that is no
+	// more may be somebody else's descriptor. It is held for nothing else, as Wake is
+	// called with other locks held.
+	wake    sync.Mutex
+	running *Queue
 
 	mu       sync.Mutex // guards all below, and the queue
 	changed  sync.Cond  // paused, stopping or inFlight
@@ -41,14 +43,19 @@ func (w *Worker) Start(q *Queue, host Host) {
 	q.Kick.Rearm()
 	// The driver may have put requests in before it set DRIVER_OK.
 	q.Kick.Signal()
-	w.running.Store(q)
+	w.wake.Lock()
+	w.running = q
+	w.wake.Unlock()
 	w.wg.Go(func() { w.lead(q) })
 }
 
 // Stop ends the work and returns when what was taken is given back. It does
 // nothing when the worker was not started.
 func (w *Worker) Stop() {
-	q := w.running.Swap(nil)
+	w.wake.Lock()
+	q := w.running
+	w.running = nil
+	w.wake.Unlock()
 	if q == nil {
 		return
 	}
@@ -62,8 +69,10 @@ func (w *Worker) Stop() {
 
 // Wake makes a started worker look again.
 func (w *Worker) Wake() {
-	if q := w.running.Load(); q != nil {
-		q.Kick.Signal()
+	w.wake.Lock()
+	defer w.wake.Unlock()
+	if w.running != nil {
+		w.running.Kick.Signal()
 	}
 }
 
