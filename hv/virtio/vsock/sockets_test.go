@@ -346,7 +346,9 @@ func TestFlood(t *testing.T) {
 		q.Add(out)
 	}
 	q.Kick()
-	r.Interrupted(2, 50)
+	for range maxResets {
+		q.Wait()
+	}
 	r.dev.mu.Lock()
 	n := len(r.dev.resets)
 	r.dev.mu.Unlock()
