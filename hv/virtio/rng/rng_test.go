@@ -62,15 +62,18 @@ func TestLimit(t *testing.T) {
 		q.Add(q.In(50))
 	}
 	q.Kick()
-	d.Interrupted(1, 50)
 	n := 0
+	for ; n < 2; n++ {
+		q.Wait()
+	}
+	d.Interrupted(1, 50) // a third may pass and leave a debt
 	for {
 		if _, _, ok := q.Done(); !ok {
 			break
 		}
 		n++
 	}
-	if n < 2 || n > 4 {
+	if n > 4 {
 		t.Errorf("%d requests of 50 bytes with a burst of 100", n)
 	}
 }
