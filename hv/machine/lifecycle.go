@@ -123,17 +123,14 @@ const (
 
 // slowDown waits until the guest may reset the machine, or the machine has ended.
 func (m *Machine) slowDown() {
-	for {
-		wait := m.pace.Delay(1, time.Now())
-		if wait == 0 {
-			return
-		}
-		m.log.Warn("the guest resets the machine over and over", "wait", wait)
-		select {
-		case <-m.done:
-			return
-		case <-time.After(wait):
-		}
+	wait := m.pace.Reserve().Delay()
+	if wait == 0 {
+		return
+	}
+	m.log.Warn("the guest resets the machine over and over", "wait", wait)
+	select {
+	case <-m.done:
+	case <-time.After(wait):
 	}
 }
 

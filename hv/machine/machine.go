@@ -8,9 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/time/rate"
+
 	"quantavirt/hv/config"
 	"quantavirt/hv/cpumodel"
-	"quantavirt/hv/internal/allowance"
 	"quantavirt/hv/kvm"
 	"quantavirt/hv/memory"
 	"quantavirt/hv/pci"
@@ -107,7 +108,7 @@ type Machine struct {
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
-	pace   *allowance.Allowance // of resets by the guest
+	pace   *rate.Limiter // of resets by the guest
 	done   chan struct{}
 	wg     sync.WaitGroup // the supervisor
 
@@ -148,7 +149,7 @@ func New(o Options) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{opts: o, log: o.Log, topo: newTopology(o.CPU.Topology, o.CPUs), events: make(chan event, o.CPUs+1), done: make(chan struct{}),
-		pace: allowance.New(resetRate, resetBurst)}
+		pace: rate.NewLimiter(resetRate, resetBurst)}
 	m.cond = sync.NewCond(&m.mu)
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

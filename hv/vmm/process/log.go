@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
-	"quantavirt/hv/internal/allowance"
+	"golang.org/x/time/rate"
 )
 
 // What a guest may cause to be logged: lines a second after a burst, and the size of
@@ -23,12 +22,12 @@ type boundedLog struct {
 	mu      sync.Mutex
 	file    *os.File // open for appending
 	size    int64    // of the file; -1 when it is none
-	quota   *allowance.Allowance
+	quota   *rate.Limiter
 	dropped int // lines, not told yet
 }
 
 func newBoundedLog(file *os.File) *boundedLog {
-	l := &boundedLog{file: file, size: -1, quota: allowance.New(logRate, logBurst)}
+	l := &boundedLog{file: file, size: -1, quota: rate.NewLimiter(logRate, logBurst)}
 	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
 		l.size = info.Size()
 	}
@@ -38,7 +37,7 @@ func newBoundedLog(file *os.File) *boundedLog {
 func (l *boundedLog) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.quota.Take(1, time.Now()) {
+	if !l.quota.Allow() {
 		l.dropped++
 		return len(line), nil
 	}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"quantavirt/hv/internal/allowance"
+	"golang.org/x/time/rate"
 )
 
 func TestBoundedLog(t *testing.T) {
@@ -29,7 +29,7 @@ func TestBoundedLog(t *testing.T) {
 	if lines := bytes.Count(data, []byte("\n")); err != nil || lines < logBurst || lines > many/2 || l.dropped < many/2 {
 		t.Errorf("%d lines are there, %d dropped (%v)", lines, l.dropped, err)
 	}
-	l.quota = allowance.New(1, 1<<20)
+	l.quota = rate.NewLimiter(1, 1<<20)
 	for range 2 * logSize / len(line) {
 		if _, err := l.Write(line); err != nil {
 			t.Fatal(err)
@@ -51,11 +51,11 @@ func TestBoundedLogTells(t *testing.T) {
 	}
 	defer r.Close()
 	l := newBoundedLog(w)
-	l.quota = allowance.New(1, 1)
+	l.quota = rate.NewLimiter(1, 1)
 	for _, line := range []string{"a\n", "b\n", "c\n"} {
 		_, _ = l.Write([]byte(line))
 	}
-	l.quota = allowance.New(1, 1)
+	l.quota = rate.NewLimiter(1, 1)
 	_, _ = l.Write([]byte("d\n"))
 	w.Close()
 	var out bytes.Buffer

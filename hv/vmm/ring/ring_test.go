@@ -13,7 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"quantavirt/hv/internal/allowance"
+	"golang.org/x/time/rate"
+
 	"quantavirt/internal/qverr"
 )
 
@@ -241,7 +242,7 @@ func TestQuota(t *testing.T) {
 	// When it may print again, it is told what was lost.
 	r.mu.Lock()
 	lost := r.unsaid
-	r.quota, r.credit = allowance.New(1, Burst), 0
+	r.quota, r.credit = rate.NewLimiter(1, Burst), 0
 	r.mu.Unlock()
 	_, _ = r.Write([]byte("again"))
 	r.Close()

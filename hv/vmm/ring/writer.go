@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"quantavirt/hv/internal/allowance"
+	"golang.org/x/time/rate"
 )
 
 // maxPending is how much may wait to be written to the file.
@@ -36,10 +36,10 @@ type Ring struct {
 	closed  bool
 	done    bool // and the flusher has ended: pos is the last
 
-	quota   *allowance.Allowance // of bytes, taken by the quantum
-	credit  int                  // what is left of the quantum
-	dropped uint64               // bytes beyond the quota, ever
-	unsaid  uint64               // of these, not told in the ring yet
+	quota   *rate.Limiter // of bytes, taken by the quantum
+	credit  int           // what is left of the quantum
+	dropped uint64        // bytes beyond the quota, ever
+	unsaid  uint64        // of these, not told in the ring yet
 }
 
 // How much a guest may print: Rate bytes a second after Burst at once. It keeps a
@@ -64,7 +64,7 @@ func Open(f *os.File) (*Ring, error) {
 func NewMemory(size int64) *Ring { return start(&memoryStore{}, size, 0) }
 
 func start(s storage, size int64, pos uint64) *Ring {
-	r := &Ring{store: s, size: size, pos: pos, change: make(chan struct{}), quota: allowance.New(Rate, Burst)}
+	r := &Ring{store: s, size: size, pos: pos, change: make(chan struct{}), quota: rate.NewLimiter(Rate, Burst)}
 	r.cond = sync.NewCond(&r.mu)
 	r.wg.Go(r.flush)
 	return r
@@ -93,7 +93,7 @@ func (r *Ring) Write(p []byte) (int, error) {
 // renew takes the next quantum, and tells in the ring what was dropped before it.
 // The lock is held.
 func (r *Ring) renew() bool {
-	if !r.quota.Take(quantum, time.Now()) {
+	if !r.quota.AllowN(time.Now(), quantum) {
 		return false
 	}
 	r.credit = quantum
