@@ -5,8 +5,6 @@ import (
 	"math/bits"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"quantavirt/internal/qverr"
 )
 
@@ -41,18 +39,11 @@ func (d *Device) AddMSI(count int, is64 bool) (*MSI, error) {
 	if count < 1 || count > msiMaxVectors || bits.OnesCount(uint(count)) != 1 || d.msi != nil {
 		return nil, qverr.New(qverr.Inval, "%s: MSI with %d vectors", d.name, count)
 	}
-	m := &MSI{dev: d, is64: is64, vectors: make([]vector, count)}
-	for i := range m.vectors {
-		m.vectors[i].fd = -1
+	vectors, err := newVectors(d.name, count)
+	if err != nil {
+		return nil, err
 	}
-	for i := range m.vectors {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			m.close()
-			return nil, qverr.New(qverr.CodeOf(err), "%s: eventfd of vector %d: %w", d.name, i, err)
-		}
-		m.vectors[i].fd = fd
-	}
+	m := &MSI{dev: d, is64: is64, vectors: vectors}
 	size := 8 // control, address, data
 	if is64 {
 		size += 4
@@ -148,12 +139,8 @@ func (m *MSI) use(n int, msg Message) {
 func (m *MSI) reset() { m.use(0, Message{}) }
 
 func (m *MSI) bind(h Host) error {
-	for i := range m.vectors {
-		gsi, err := h.AllocGSI()
-		if err != nil {
-			return err
-		}
-		m.vectors[i].gsi = gsi
+	if err := bindVectors(m.vectors, h); err != nil {
+		return err
 	}
 	m.host = h
 	return nil
@@ -162,10 +149,5 @@ func (m *MSI) bind(h Host) error {
 func (m *MSI) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.vectors {
-		if m.vectors[i].fd >= 0 {
-			unix.Close(m.vectors[i].fd)
-			m.vectors[i].fd = -1
-		}
-	}
+	closeVectors(m.vectors)
 }

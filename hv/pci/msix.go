@@ -78,17 +78,13 @@ func (d *Device) AddSplitMSIX(count, index int, table uint64, pbaIndex int, pba 
 	binary.LittleEndian.PutUint32(body[2:], uint32(table)|uint32(index))
 	binary.LittleEndian.PutUint32(body[6:], uint32(pba)|uint32(pbaIndex))
 	mask[1] = (msixEnable | msixFuncMask) >> 8
-	m := &MSIX{dev: d, bar: index, pbaBAR: pbaIndex, table: table, pba: pba, vectors: make([]vector, count)}
-	for i := range m.vectors {
-		m.vectors[i].fd, m.vectors[i].mask = -1, msixVectorMask
+	vectors, err := newVectors(d.name, count)
+	if err != nil {
+		return nil, err
 	}
+	m := &MSIX{dev: d, bar: index, pbaBAR: pbaIndex, table: table, pba: pba, vectors: vectors}
 	for i := range m.vectors {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			m.close()
-			return nil, qverr.New(qverr.CodeOf(err), "%s: eventfd of vector %d: %w", d.name, i, err)
-		}
-		m.vectors[i].fd = fd
+		m.vectors[i].mask = msixVectorMask
 	}
 	off, err := d.AddCapability(CapMSIX, body, mask, m)
 	if err != nil {
@@ -301,12 +297,8 @@ func (m *MSIX) drain() {
 }
 
 func (m *MSIX) bind(h Host) error {
-	for i := range m.vectors {
-		gsi, err := h.AllocGSI()
-		if err != nil {
-			return err
-		}
-		m.vectors[i].gsi = gsi
+	if err := bindVectors(m.vectors, h); err != nil {
+		return err
 	}
 	m.host = h
 	return nil
@@ -316,10 +308,38 @@ func (m *MSIX) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.setControl(0)
-	for i := range m.vectors {
-		if m.vectors[i].fd >= 0 {
-			unix.Close(m.vectors[i].fd)
-			m.vectors[i].fd = -1
+	closeVectors(m.vectors)
+}
+
+// newVectors makes the eventfds of the vectors of the device called name.
+func newVectors(name string, count int) ([]vector, error) {
+	vectors := make([]vector, count)
+	for i := range vectors {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			closeVectors(vectors[:i])
+			return nil, qverr.New(qverr.CodeOf(err), "%s: eventfd of vector %d: %w", name, i, err)
+		}
+		vectors[i].fd = fd
+	}
+	return vectors, nil
+}
+
+// bindVectors gets each vector its number at the host's interrupt controller.
+func bindVectors(vectors []vector, h Host) (err error) {
+	for i := range vectors {
+		if vectors[i].gsi, err = h.AllocGSI(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func closeVectors(vectors []vector) {
+	for i := range vectors {
+		if vectors[i].fd >= 0 {
+			unix.Close(vectors[i].fd)
+			vectors[i].fd = -1
 		}
 	}
 }
