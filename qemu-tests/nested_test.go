@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"quantavirt/image/tools"
 	"quantavirt/qemu-tests/guest"
 	"quantavirt/qemu-tests/lab"
@@ -22,16 +24,23 @@ func TestNested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, err := guest.Nested(t.Context(), tool, shared.root, filepath.Join(shared.root, "build", "guest", "nested"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	cache, err := tools.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	disks, err := guest.NewBootDisks(t.Context(), tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), t.Output())
-	if err != nil {
+	// The one waits for a network, the other for a compiler.
+	var archive string
+	var disks guest.BootDisks
+	group, ctx := errgroup.WithContext(t.Context())
+	group.Go(func() (err error) {
+		archive, err = guest.Nested(ctx, tool, shared.root, filepath.Join(shared.root, "build", "guest", "nested"))
+		return err
+	})
+	group.Go(func() (err error) {
+		disks, err = guest.NewBootDisks(ctx, tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), t.Output())
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	node := lab.Options{Name: "nested", Memory: 3072, Card: true, Archive: archive, Cmdline: "quantavirt.rescue", Extra: vmBootArgs(t, disks)}

@@ -20,6 +20,7 @@ import (
 
 	"quantavirt/hv/vmm"
 	"quantavirt/hv/vmm/ring"
+	"quantavirt/internal/flat"
 	"quantavirt/internal/qverr"
 )
 
@@ -402,12 +403,17 @@ func TestTerminated(t *testing.T) {
 }
 
 func TestQuitWhilePaused(t *testing.T) {
-	g := startGuest(t, "quit", "qv.nobutton", true)
-	g.must(g.client.Pause(t.Context()))
-	g.must(g.client.Quit(t.Context()))
-	if r := g.report(); r.Status != vmm.ExitQuit || r.Last != vmm.StatePaused {
+	rig(t)
+	v := startFlat(t, "quit", flat.Echo(), 1)
+	for _, act := range []func(context.Context) error{v.process.Client().Pause, v.process.Client().Quit} {
+		if err := act(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := v.wait(); r.Status != vmm.ExitQuit || r.Last != vmm.StatePaused {
 		t.Errorf("%+v", r)
 	}
+	v.gone()
 }
 
 func TestBadKernel(t *testing.T) {
