@@ -59,8 +59,8 @@ func TestNested(t *testing.T) {
 		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			command := fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested QV_SOAK='%s' ./%s.test -test.v -test.run '%s' -test.count=%d",
-				await, os.Getenv("QV_SOAK"), c.pkg, c.run, c.count)
+			command := fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested QV_SOAK='%s' ./%s.test -test.v -test.timeout %s -test.run '%s' -test.count=%d",
+				await, os.Getenv("QV_SOAK"), c.pkg, insideTime(), c.run, c.count)
 			err := inside(t, n, command, c.proof)
 			if err != nil && lab.Emulated() && faulted(err) {
 				t.Logf("%v\nA fault of the emulation: once more, on a node of its own.", err)
@@ -79,11 +79,14 @@ func TestNested(t *testing.T) {
 	t.Run("card", func(t *testing.T) { loadCard(t, n) })
 }
 
+// insideTime bounds one test program in the node.
+func insideTime() time.Duration { return time.Duration(rounds(10, 60)) * time.Minute }
+
 // inside runs a test program in the node and logs what it prints. It has passed when it
 // says so and the test proof was among those that ran.
 func inside(t *testing.T, n *lab.Node, command, proof string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), insideTime())
 	defer cancel()
 	out, err := n.Shell(ctx, command)
 	if err != nil {

@@ -21,11 +21,13 @@ import (
 
 // rounds is the number of repetitions: the full one with QV_SOAK.
 func rounds(reduced, full int) int {
-	if os.Getenv("QV_SOAK") != "" {
+	if soaking() {
 		return full
 	}
 	return reduced
 }
+
+func soaking() bool { return os.Getenv("QV_SOAK") != "" }
 
 const flatMemory = 32 << 20
 

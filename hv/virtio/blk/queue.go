@@ -269,7 +269,9 @@ func (w *queue) take() bool {
 	// Cleared before the limit is asked: a change after that is not missed.
 	freed := w.freed.Swap(false)
 	if r := w.held; r != nil {
-		if !freed && now.Before(w.until) {
+		if left := w.until.Sub(now); !freed && left > 0 {
+			// Set anew: on a host whose CPUs' clocks differ it may have fired early.
+			w.timer.Reset(left)
 			return false
 		}
 		w.held, began = nil, true
