@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -14,16 +15,34 @@ import (
 	"quantavirt/internal/flat"
 )
 
+// hugePages are reserved on the node: one VM of flatMemory and a few more.
+const hugePages = flatMemory>>21 + 4
+
 // warmUp starts and ends one VM, for what is made once.
 func warmUp(t *testing.T) {
 	t.Helper()
 	rig(t)
+	const pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+	if err := os.WriteFile(pool, []byte(strconv.Itoa(hugePages)), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(pool, []byte("0"), 0) })
+	if n := count(t).hugepages; n != hugePages {
+		t.Fatalf("the node has %d huge pages of %d", n, hugePages)
+	}
 	warm, err := vmm.KeepWarm()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { warm.Close() })
 	cycle(t, 1)
+}
+
+// onHugePages gives every fourth VM huge pages.
+func (v *flatVM) onHugePages(i int) {
+	if i%4 == 3 {
+		v.spec.Machine.MemoryFrom.HugePage = "2M"
+	}
 }
 
 // cycle starts a VM, waits for its guest and ends it, every other one by its own will.
@@ -34,6 +53,7 @@ func cycle(t *testing.T, i int) {
 		kernel.PowerOff()
 	}
 	v := newFlat(t, fmt.Sprintf("cycle%d", i%3), kernel.ELF(), 1)
+	v.onHugePages(i)
 	ctx, cancel := context.WithTimeout(t.Context(), askTime)
 	defer cancel()
 	if err := v.spawn(ctx); err != nil {
@@ -145,6 +165,7 @@ func spawnTime(t *testing.T) time.Duration {
 func killAfter(t *testing.T, i int, after time.Duration) (ran bool) {
 	t.Helper()
 	v := newFlat(t, fmt.Sprintf("victim%d", i), flat.Echo(), 1)
+	v.onHugePages(i)
 	ctx, cancel := context.WithTimeout(t.Context(), askTime)
 	defer cancel()
 	over, killed := make(chan struct{}), make(chan error, 1)
