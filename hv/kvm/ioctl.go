@@ -44,6 +44,7 @@ const (
 	ioNMI               = 0xae9a
 	ioGetTSCKHz         = 0xaea3
 	ioKVMClockCtrl      = 0xaead
+	ioPreFaultMemory    = 0xc040aed5
 )
 
 // ioctl retries what a signal interrupted: no call but KVM_RUN, which does not

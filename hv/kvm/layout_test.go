@@ -24,6 +24,7 @@ func TestArgumentSizes(t *testing.T) {
 		{"enable capability", ioEnableCap, unsafe.Sizeof(enableCap{})},
 		{"set clock", ioSetClock, unsafe.Sizeof(clockData{})},
 		{"cpuid header", ioSetCPUID2, unsafe.Offsetof(cpuid2{}.entries)},
+		{"pre-fault memory", ioPreFaultMemory, unsafe.Sizeof(preFault{})},
 		{"msr header", ioSetMSRs, unsafe.Offsetof(msrList{}.entries)},
 	} {
 		if got := c.number >> 16 & 0x3fff; got != c.size {

@@ -129,7 +129,7 @@ func (m *Machine) loadBz(h *bzHeader) (entryPoint, error) {
 
 // enterLong prepares the 64-bit entry at rip of a kernel that is loaded; flags
 // are added to the header's load flags.
-func (m *Machine) enterLong(h *bzHeader, initrd initrdRange, flags byte, rip uint64) (entryPoint, error) {
+func (m *Machine) enterLong(h *bzHeader, initrd span, flags byte, rip uint64) (entryPoint, error) {
 	if err := m.writeZeroPage(h, initrd, flags); err != nil {
 		return entryPoint{}, err
 	}
@@ -147,7 +147,7 @@ func (m *Machine) checkRoom(h *bzHeader) error {
 	return m.checkCmdline(h.cmdMax)
 }
 
-func (m *Machine) writeZeroPage(h *bzHeader, initrd initrdRange, flags byte) error {
+func (m *Machine) writeZeroPage(h *bzHeader, initrd span, flags byte) error {
 	p, err := m.mem.Slice(zeroPageAddr, 0x1000)
 	if err != nil {
 		return err

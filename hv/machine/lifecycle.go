@@ -85,6 +85,11 @@ func (m *Machine) launch(s State) error {
 	if err != nil {
 		return err
 	}
+	// The kernel uses nearly all of itself while it boots: an exit for each page would
+	// be two thirds of those until its init.
+	for _, s := range m.image {
+		vcpus[0].kvm.PreFault(s.addr, s.size)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.generation++

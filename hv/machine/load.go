@@ -12,11 +12,10 @@ import (
 	"quantavirt/internal/qverr"
 )
 
-type initrdRange struct{ addr, size uint64 }
-
 // loadGuest fills the memory as a boot loader and firmware would have: kernel,
 // initrd, command line, ACPI tables, memory map. RAM is zero before.
 func (m *Machine) loadGuest() (entryPoint, error) {
+	m.image = nil
 	if m.firmware != nil {
 		return m.loadFirmware()
 	}
@@ -50,19 +49,19 @@ func (m *Machine) checkCmdline(limit int) error {
 }
 
 // loadInitrd puts the initrd as high as the kernel allows, above floor.
-func (m *Machine) loadInitrd(floor, limit uint64) (initrdRange, error) {
+func (m *Machine) loadInitrd(floor, limit uint64) (span, error) {
 	if m.opts.Initrd == nil {
-		return initrdRange{}, nil
+		return span{}, nil
 	}
 	size, err := fileSize(m.opts.Initrd)
 	if err != nil || size == 0 {
-		return initrdRange{}, err
+		return span{}, err
 	}
 	top := min(m.mem.LowEnd(), limit+1)
 	if size > top || (top-size)&^(memory.PageSize-1) < floor {
-		return initrdRange{}, qverr.New(qverr.VMStart, "an initrd of %d bytes does not fit between %#x and %#x: the VM needs more memory", size, floor, top)
+		return span{}, qverr.New(qverr.VMStart, "an initrd of %d bytes does not fit between %#x and %#x: the VM needs more memory", size, floor, top)
 	}
-	r := initrdRange{(top - size) &^ (memory.PageSize - 1), size}
+	r := span{(top - size) &^ (memory.PageSize - 1), size}
 	return r, m.mem.Fill(r.addr, r.size, m.opts.Initrd, 0)
 }
 

@@ -105,6 +105,9 @@ type Machine struct {
 	// firmware is nil when a kernel is started directly.
 	firmware *firmware
 
+	// image is where the kernel was loaded; it goes with entryPoint.
+	image []span
+
 	ctl    sync.Mutex // serializes changes of the state
 	vm     *kvm.VM    // replaced by a reset
 	events chan event
@@ -127,6 +130,9 @@ type Machine struct {
 	// of the machine is built; nil once it was taken.
 	first chan loaded
 }
+
+// span is a range of guest physical addresses.
+type span struct{ addr, size uint64 }
 
 type loaded struct {
 	entry entryPoint

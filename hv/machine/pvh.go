@@ -34,6 +34,7 @@ func (m *Machine) copySegments(f *elfFile, src *os.File, by uint64) error {
 		if err := readSparse(src, dst[:s.fileSize], s.off); err != nil {
 			return err
 		}
+		m.image = append(m.image, span{s.paddr + by, s.fileSize})
 	}
 	return nil
 }
@@ -56,7 +57,7 @@ func (m *Machine) enterPVH(f *elfFile) (entryPoint, error) {
 	return entryPoint{rip: f.entry, arg: startInfoAddr}, nil
 }
 
-func (m *Machine) writeStartInfo(initrd initrdRange) error {
+func (m *Machine) writeStartInfo(initrd span) error {
 	p, err := m.mem.Slice(startInfoAddr, 0x1000)
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ var ioctls = []match{
 	is(1, 0x4008ae89, "KVM_SET_MSRS"),
 	is(1, 0x8400ae8e, "KVM_GET_LAPIC"),
 	is(1, 0x4400ae8f, "KVM_SET_LAPIC"),
+	is(1, 0xc040aed5, "KVM_PRE_FAULT_MEMORY: the kernel"),
 	is(1, 0x4008ae90, "KVM_SET_CPUID2"),
 	is(1, 0x8004ae98, "KVM_GET_MP_STATE"),
 	is(1, 0x4004ae99, "KVM_SET_MP_STATE: which vCPUs wait for their start-up message"),
