@@ -32,8 +32,8 @@ const (
 
 // inNamespace runs this program's I/O part in a network namespace of its own, where
 // no rule of the node's firewall says what a guest may reach.
-func inNamespace(monitors, ms string) error {
-	cmd := exec.Command("/proc/self/exe", "io", monitors, ms)
+func inNamespace(monitors, ms, rounds string) error {
+	cmd := exec.Command("/proc/self/exe", "io", monitors, ms, rounds)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	return cmd.Run()
@@ -42,9 +42,6 @@ func inNamespace(monitors, ms string) error {
 // measureIO lets one guest of each monitor do I/O for some milliseconds of each kind,
 // with 1 and with 4 vCPUs.
 func measureIO(monitors []string, cpus []int, ms int) error {
-	if err := prepareIO(); err != nil {
-		return err
-	}
 	var errs []error
 	for _, n := range cpus {
 		for _, monitor := range monitors {

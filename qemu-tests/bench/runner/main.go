@@ -4,7 +4,7 @@
 // part of an archive beside the image.
 //
 //	runner RUNS short   what shows that all can be measured
-//	runner RUNS         everything, the starts so many times
+//	runner RUNS         everything, starts and I/O so many times
 package main
 
 import (
@@ -34,8 +34,8 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 3 && args[0] == "io" {
-		return ioPart(args[1], args[2])
+	if len(args) == 4 && args[0] == "io" {
+		return ioPart(args[1], args[2:])
 	}
 	if len(args) < 1 || len(args) > 2 {
 		return errors.New("usage: runner RUNS [short]")
@@ -64,7 +64,7 @@ func run(args []string) error {
 	for range p.firmware {
 		errs = append(errs, measureFirmware())
 	}
-	errs = append(errs, measureTimers(p.periods), inNamespace(p.io, strconv.Itoa(p.ms)))
+	errs = append(errs, measureTimers(p.periods), inNamespace(p.io, strconv.Itoa(p.ms), strconv.Itoa(runs)))
 	return errors.Join(errs...)
 }
 
@@ -83,15 +83,27 @@ var (
 	short = plan{[]string{figure.HV, figure.MicroVM}, []string{"first", "pvh"}, 0, 1000, "hv", 50}
 )
 
-func ioPart(which, ms string) error {
-	n, err := strconv.Atoi(ms)
+// ioPart is what inNamespace starts: which, and the milliseconds and rounds.
+func ioPart(which string, numbers []string) error {
+	ms, err := strconv.Atoi(numbers[0])
 	if err != nil {
 		return err
 	}
-	if which == "hv" {
-		return measureIO([]string{figure.HV}, []int{1}, n)
+	rounds, err := strconv.Atoi(numbers[1])
+	if err != nil {
+		return err
 	}
-	return measureIO(figure.Monitors, []int{1, 4}, n)
+	if err := prepareIO(); err != nil {
+		return err
+	}
+	if which == "hv" {
+		return measureIO([]string{figure.HV}, []int{1}, ms)
+	}
+	var errs []error
+	for range rounds {
+		errs = append(errs, measureIO(figure.Monitors, []int{1, 4}, ms))
+	}
+	return errors.Join(errs...)
 }
 
 // names of the figures by the name of the guest.
