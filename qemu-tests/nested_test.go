@@ -37,7 +37,7 @@ func TestNested(t *testing.T) {
 		return err
 	})
 	group.Go(func() (err error) {
-		disks, err = guest.NewBootDisks(ctx, tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), t.Output())
+		disks, err = guest.NewBootDisks(ctx, tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), soaking(), t.Output())
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -47,17 +47,22 @@ func TestNested(t *testing.T) {
 	n, whole := boot(t, node), t
 	// Modules go on loading after the API is ready.
 	const await = "until [ -e /dev/kvm ] && [ -e /dev/vhost-vsock ] && [ -e /dev/vhost-net ]; do sleep 1; done"
-	for _, c := range []struct {
+	type part struct {
 		name, pkg, run, proof string
 		count                 int
-	}{
+	}
+	parts := []part{
 		{"machine", "machine", ".", "TestGuestReset", rounds(1, 5)},
 		{"jail", "jail", "TestEnter|TestForbidden", "TestForbiddenAndAllowed", 1},
-		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware", "TestFirmwareDebian", rounds(1, 5)},
+		{"vmm", "vmm", "TestGuest|TestKilled$|TestTerminated|TestQuitWhilePaused|TestBadKernel|TestFirmware(Debian|ISO|NoDisk)", "TestFirmwareDebian", rounds(1, 5)},
 		{"block", "block", "TestQueue", "TestQueueContent", 1},
 		// These count their rounds themselves.
 		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
-	} {
+	}
+	if soaking() {
+		parts = append(parts, part{"installed", "vmm", "TestFirmwareInstalled", "TestFirmwareInstalled", 1})
+	}
+	for _, c := range parts {
 		t.Run(c.name, func(t *testing.T) {
 			command := fmt.Sprintf("%s; cd /nested; PATH=/nested/bin:/bbin TMPDIR=/tmp QUANTAVIRT_NESTED=/nested QV_SOAK='%s' ./%s.test -test.v -test.timeout %s -test.run '%s' -test.count=%d",
 				await, os.Getenv("QV_SOAK"), c.pkg, insideTime(), c.run, c.count)

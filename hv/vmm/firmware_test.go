@@ -1,6 +1,7 @@
 package vmm_test
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,17 +105,36 @@ func (g *guest) stages(texts ...string) {
 	}
 }
 
-// A Debian as its installer leaves it comes up to its login prompt.
+// A Debian with GRUB comes up to its login prompt.
 func TestFirmwareDebian(t *testing.T) {
 	g := newFirmwareSpec(t, "debian", "boot-debian")
 	g.boot()
 	g.stages("SeaBIOS", "Booting from Hard Disk", "GRUB", "Loading Linux", "Loading initial ramdisk", "INIT: version", "bios login: ")
 }
 
+// So does one as large as the installer leaves it, and then root logs in and all its
+// services run.
+func TestFirmwareInstalled(t *testing.T) {
+	if !soaking() {
+		t.Skip("systemd takes minutes to start under TCG (QV_SOAK)")
+	}
+	g := newFirmwareSpec(t, "installed", "boot-installed")
+	g.spec.Machine.Memory = 512 << 20
+	g.boot()
+	g.stages("SeaBIOS", "Booting from Hard Disk", "GRUB", "Loading Linux", "Loading initial ramdisk", "installed login: ")
+	for _, s := range []struct{ text, answer string }{
+		{"root\n", "Password: "}, {"debian\n", "root@installed:~# "}, {"systemctl is-system-running --wait\n", "\nrunning\r\n"},
+	} {
+		_, err := io.WriteString(g.console, s.text)
+		g.must(err)
+		g.stages(s.answer)
+	}
+}
+
 // Debian's ipxe.iso boots, with RAM above 4 GiB, and again after a reset. It shows its
 // banner and its network device.
 func TestFirmwareISO(t *testing.T) {
-	if os.Getenv("QV_SOAK") == "" {
+	if !soaking() {
 		t.Skip("the same disk is booted over the API, and a firmware is reset in hv/machine (QV_SOAK)")
 	}
 	g := newFirmwareSpec(t, "iso", "boot-ipxe")

@@ -70,7 +70,7 @@ func (r *run) bootDisk(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	disks, err := guest.NewBootDisks(ctx, r.tool, cache, filepath.Join(r.root, "build", "guest", "bios"), r.opts.Out)
+	disks, err := guest.NewBootDisks(ctx, r.tool, cache, filepath.Join(r.root, "build", "guest", "bios"), false, r.opts.Out)
 	return disks.QEMUArgs(), err
 }
 

@@ -16,12 +16,15 @@ import (
 
 // BootDisks are the disk images that guests boot from by SeaBIOS.
 type BootDisks struct {
-	Debian string // Debian with GRUB, on which root logs in with the password "debian"
-	IPXE   string // Debian's ipxe.iso as it is, which is a disk image too
+	Debian string // a small Debian with GRUB, on which root logs in with the password "debian"
+	// Installed is a Debian as large as the installer's "standard" one, with systemd and
+	// the kernel for all machines; "" where it was not asked for.
+	Installed string
+	IPXE      string // Debian's ipxe.iso as it is, which is a disk image too
 }
 
 // biosSet is a small Debian with an init system and a login prompt on the serial
-// port: what the installer leaves on a machine without a screen.
+// port, which starts in half a minute under TCG.
 var biosSet = debianSet{name: "bios",
 	packages: []string{
 		"base-files", "base-passwd", "bash", "coreutils", "dash", "diffutils", "dpkg", "findutils", "grep", "hostname", "init-system-helpers",
@@ -38,6 +41,15 @@ var biosSet = debianSet{name: "bios",
 		`echo "UUID=` + rootUUID + ` / ext4 errors=remount-ro 0 1" > "$1/etc/fstab"`,
 }
 
+// installedSet is what the installer leaves on a machine without a screen, all services
+// and drivers included.
+var installedSet = debianSet{name: "installed", variant: "important",
+	packages: []string{"linux-image-amd64", "initramfs-tools", "zstd", "dbus", "libpam-systemd", "openssh-server"},
+	hook: `echo root:debian | chroot "$1" chpasswd; echo installed > "$1/etc/hostname"; ` +
+		`printf "auto lo\niface lo inet loopback\n" > "$1/etc/network/interfaces"; ` +
+		`echo "UUID=` + rootUUID + ` / ext4 errors=remount-ro 0 1" > "$1/etc/fstab"`,
+}
+
 const (
 	rootUUID = "5156b105-0000-4000-8000-000000000001"
 	// partStart is where the only partition begins, in bytes; GRUB's core image lies
@@ -49,31 +61,40 @@ const (
 // grubModules are what grub-install puts into the core image of such a disk.
 var grubModules = []string{"biosdisk", "part_msdos", "ext2"}
 
-// NewBootDisks makes the images in dir. What has to be installed is kept in cache.
-func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, progress io.Writer) (BootDisks, error) {
+// NewBootDisks makes the images in dir, the installed one only if it is wanted. What has
+// to be installed is kept in cache.
+func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, installed bool, progress io.Writer) (BootDisks, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return BootDisks{}, err
 	}
 	d := BootDisks{Debian: filepath.Join(dir, "debian.img"), IPXE: root.Path("usr", "lib", "ipxe", "ipxe.iso")}
-	archive, err := debianArchive(ctx, biosSet, cache, progress)
-	if err != nil {
+	if err := debianDisk(ctx, root, biosSet, cache, d.Debian, 512<<20, progress); err != nil || !installed {
 		return d, err
 	}
-	// The image is made again only from other packages.
-	key, stamp := archive+"\n"+root.Dir+"\n"+debianMenu(nil), d.Debian+".from"
+	d.Installed = filepath.Join(dir, "installed.img")
+	return d, debianDisk(ctx, root, installedSet, cache, d.Installed, 3<<30, progress)
+}
+
+// debianDisk makes a disk that boots a Debian. It is made again only from other packages.
+func debianDisk(ctx context.Context, root tools.Root, set debianSet, cache, path string, size int64, progress io.Writer) error {
+	archive, err := debianArchive(ctx, set, cache, progress)
+	if err != nil {
+		return err
+	}
+	key, stamp := archive+"\n"+root.Dir+"\n"+debianMenu(nil), path+".from"
 	if made, err := os.ReadFile(stamp); err == nil && string(made) == key {
-		return d, nil
+		return nil
 	}
 	_ = os.Remove(stamp)
 	in, err := os.Open(archive)
 	if err != nil {
-		return d, err
+		return err
 	}
 	defer in.Close()
-	if err := grubDisk(root, d.Debian, 512<<20, in, debianMenu); err != nil {
-		return d, fmt.Errorf("guest: Debian for BIOS: %w", err)
+	if err := grubDisk(root, path, size, in, debianMenu); err != nil {
+		return fmt.Errorf("guest: Debian for BIOS: %w", err)
 	}
-	return d, os.WriteFile(stamp, []byte(key), 0o644)
+	return os.WriteFile(stamp, []byte(key), 0o644)
 }
 
 // debianMenu is the entry that update-grub makes for the newest kernel.
@@ -238,7 +259,10 @@ func installGRUB(root tools.Root, path string, size int64) error {
 // hv/vmm look for. What is written to them is forgotten.
 func (d BootDisks) QEMUArgs() []string {
 	var args []string
-	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"ipxe", d.IPXE}} {
+	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"installed", d.Installed}, {"ipxe", d.IPXE}} {
+		if disk.path == "" {
+			continue
+		}
 		args = append(args, "-drive", "if=none,id="+disk.name+",format=raw,snapshot=on,file="+disk.path,
 			"-device", "virtio-blk-pci,drive="+disk.name+",serial=boot-"+disk.name)
 	}

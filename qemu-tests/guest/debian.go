@@ -3,6 +3,7 @@ package guest
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -76,6 +77,7 @@ func Debian(ctx context.Context, root tools.Root, cache, dir, quantavirt string,
 // when they are configured.
 type debianSet struct {
 	name     string
+	variant  string // of mmdebstrap; "" for nothing but the packages
 	packages []string
 	hook     string
 }
@@ -88,7 +90,7 @@ var demoSet = debianSet{name: "guest", packages: debianPackages, hook: `sed -i s
 // mmdebstrap if the cache does not hold it.
 func debianArchive(ctx context.Context, set debianSet, cache string, progress io.Writer) (string, error) {
 	args := []string{
-		"--variant=custom", "--format=tar",
+		"--variant=" + cmp.Or(set.variant, "custom"), "--format=tar",
 		"--include=" + strings.Join(set.packages, ","),
 		"--aptopt=Apt::Install-Recommends \"false\"",
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
