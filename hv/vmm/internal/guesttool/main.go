@@ -18,7 +18,7 @@ import (
 	"strconv"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"github.com/mdlayher/vsock"
 )
 
 func main() {
@@ -31,7 +31,7 @@ func main() {
 func run(args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "vsock":
-		return vsock(args[1], args[2])
+		return talk(args[1], args[2])
 	case len(args) == 2 && args[0] == "answer":
 		return answer(args[1])
 	case len(args) == 4 && args[0] == "echo":
@@ -48,20 +48,16 @@ func run(args []string) error {
 	return fmt.Errorf("usage: guesttool vsock PORT TEXT, answer PORT, echo ADDRESS COUNT SIZE")
 }
 
-func vsock(arg, text string) error {
+func talk(arg, text string) error {
 	port, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	conn, err := vsock.Dial(vsock.Host, uint32(port), nil)
 	if err != nil {
 		return err
 	}
-	conn := os.NewFile(uintptr(fd), "vsock")
 	defer conn.Close()
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: uint32(port)}); err != nil {
-		return err
-	}
 	if _, err := io.WriteString(conn, text+"\n"); err != nil {
 		return err
 	}
@@ -75,22 +71,16 @@ func answer(arg string) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	l, err := vsock.Listen(uint32(port), nil)
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: uint32(port)}); err != nil {
-		return err
-	}
-	if err := unix.Listen(fd, 1); err != nil {
-		return err
-	}
+	defer l.Close()
 	fmt.Println("listening")
-	peer, _, err := unix.Accept(fd)
+	conn, err := l.Accept()
 	if err != nil {
 		return err
 	}
-	conn := os.NewFile(uintptr(peer), "vsock")
 	defer conn.Close()
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
