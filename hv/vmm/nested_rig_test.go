@@ -178,13 +178,14 @@ func (g *guest) expect(text string, limit time.Duration) string {
 	return string(got[:len(got)-len(text)])
 }
 
-// fate is what became of the process, if it ends soon.
+// fate is what became of the process if it ends soon, else what its vCPUs do.
 func (g *guest) fate() string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	r, err := g.process.Wait(ctx)
 	if err != nil {
-		return err.Error()
+		stats, statsErr := g.client.Stats(context.Background())
+		return fmt.Sprintf("%v; vCPUs %+v, %v", err, stats.VCPUs, statsErr)
 	}
 	return fmt.Sprintf("%+v", r)
 }
