@@ -123,7 +123,7 @@ func TestFirmwareInstalled(t *testing.T) {
 	g.boot()
 	g.stages("SeaBIOS", "Booting from Hard Disk", "GRUB", "Loading Linux", "Loading initial ramdisk", "installed login: ")
 	for _, s := range []struct{ text, answer string }{
-		{"root\n", "Password: "}, {"debian\n", "root@installed:~# "}, {"systemctl is-system-running --wait\n", "\nrunning\r\n"},
+		{"root\n", "Password: "}, {"debian\n", "root@installed:~# "}, {"systemctl is-system-running --wait\n", "running\r\n"},
 	} {
 		_, err := io.WriteString(g.console, s.text)
 		g.must(err)
