@@ -1,8 +1,6 @@
 package config
 
-import (
-	"regexp"
-)
+import "strings"
 
 // MaxPCI is how many functions of the host a VM may have.
 const MaxPCI = 16
@@ -13,7 +11,12 @@ type PCI struct {
 	Device  string `json:"device"`  // descriptor name of the open VFIO device
 }
 
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+// isPCIAddress tells addresses like 0000:01:00.0. A regular expression would be a
+// twelfth of the code that each VM process maps.
+func isPCIAddress(s string) bool {
+	hex := func(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
+	return len(s) == 12 && hex(s[:4]) && s[4] == ':' && hex(s[5:7]) && s[7] == ':' && hex(s[8:10]) && s[10] == '.' && s[11] >= '0' && s[11] <= '7'
+}
 
 func (m *Machine) validatePCI() error {
 	if len(m.PCI) > MaxPCI {
@@ -28,7 +31,7 @@ func (m *Machine) validatePCI() error {
 	seen := map[string]bool{}
 	for _, p := range m.PCI {
 		switch {
-		case !pciAddress.MatchString(p.Address):
+		case !isPCIAddress(p.Address):
 			return bad("pci.address", "%q is no PCI address", p.Address)
 		case seen[p.Address]:
 			return bad("pci.address", "%s stands twice", p.Address)
