@@ -86,7 +86,7 @@ func (m *Machine) launch(s State) error {
 		return err
 	}
 	// The kernel uses nearly all of itself while it boots: an exit for each page would
-	// be two thirds of those until its init.
+	// be two fifths of those until its init.
 	for _, s := range m.image {
 		vcpus[0].kvm.PreFault(s.addr, s.size)
 	}
