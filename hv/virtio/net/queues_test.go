@@ -3,8 +3,11 @@ package net_test
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
+	"runtime"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"quantavirt/hv/virtio/internal/driver"
@@ -103,32 +106,39 @@ func TestMerged(t *testing.T) {
 		buffers := r.offer(0, 70, size)
 		want := frame(string(payload[:n]))
 		r.fromHost(want)
-		var got []byte
-		for !bytes.HasPrefix(got, want) {
-			head, first := q.Wait()
-			data := q.Bytes(buffers[head])[:first]
-			count := int(binary.LittleEndian.Uint16(data[10:]))
-			got = append([]byte(nil), data[headerSize:]...)
-			for range count - 1 {
-				head, n, ok := q.Done()
-				if !ok {
-					t.Fatalf("%d buffers were announced, and not all are there", count)
-				}
-				got = append(got, q.Bytes(buffers[head])[:n]...)
-			}
-			if len(got) >= 14 && got[12] == 0x88 && !bytes.Equal(got, want) {
-				t.Fatalf("%d bytes came, not %d, or others", len(got), len(want))
-			}
+		if got := receiveMerged(t, q, buffers); !bytes.HasPrefix(got, want) {
+			t.Fatalf("%d bytes came, not %d, or others", len(got), len(want))
 		}
 		drain(q)
 		r.Start(mergeable)
 		q = r.Queues[0]
 	}
-	// A packet for which there is no room is dropped, and the next one that fits comes.
-	buffers := r.offer(0, 4, size)
-	r.fromHost(frame(string(payload[:5000])))
+	if n := r.dev.Stats().RxDropped; n != 0 {
+		t.Errorf("%d packets were dropped", n)
+	}
+	// A packet waits until there is room for all of it, and those behind it with it.
+	buffers, want, read := r.offer(0, 4, size), frame(string(payload[:5000])), r.fromTAP()
+	r.fromHost(want)
+	for r.fromTAP() == read {
+		runtime.Gosched()
+	}
 	r.fromHost(frame("small"))
-	if got := receiveGuest(t, q, buffers); !bytes.HasSuffix(got, []byte("small")) || r.dev.Stats().RxDropped == 0 {
+	maps.Copy(buffers, r.offer(0, 8, size))
+	for _, want := range [][]byte{want, frame("small")} {
+		if got := receiveMerged(t, q, buffers); !bytes.HasPrefix(got, want) {
+			t.Errorf("%d bytes came, not %d, or others", len(got), len(want))
+		}
+	}
+	if n := r.dev.Stats().RxDropped; n != 0 {
+		t.Errorf("%d packets were dropped", n)
+	}
+	// One for which even the whole queue has no room is dropped, and the next one comes.
+	r.Start(mergeable)
+	q = r.Queues[0]
+	buffers = r.offer(0, q.Size, 16)
+	r.fromHost(frame(string(payload[:16*q.Size])))
+	r.fromHost(frame("small"))
+	if got := receiveMerged(t, q, buffers); !bytes.HasPrefix(got, frame("small")) || r.dev.Stats().RxDropped != 1 {
 		t.Errorf("%q, %d dropped", got, r.dev.Stats().RxDropped)
 	}
 	// The header must be in one buffer.
@@ -142,6 +152,38 @@ func TestMerged(t *testing.T) {
 	if !r.Broken() {
 		t.Error("a header was spread over buffers")
 	}
+}
+
+// receiveMerged returns the next packet of ours without its header: the host's kernel
+// sends others, too.
+func receiveMerged(t testing.TB, q *driver.Queue, buffers map[uint16]driver.Buffer) []byte {
+	t.Helper()
+	for {
+		head, first := q.Wait()
+		data := q.Bytes(buffers[head])[:first]
+		count := int(binary.LittleEndian.Uint16(data[10:]))
+		got := bytes.Clone(data[headerSize:])
+		for range count - 1 {
+			head, n, ok := q.Done()
+			if !ok {
+				t.Fatalf("%d buffers were announced, and not all are there", count)
+			}
+			got = append(got, q.Bytes(buffers[head])[:n]...)
+		}
+		if len(got) >= 14 && got[12] == 0x88 && got[13] == 0xb5 {
+			return got
+		}
+	}
+}
+
+// fromTAP is how many packets were read from the TAP.
+func (r *rig) fromTAP() uint64 {
+	r.TB.Helper()
+	link, err := netlink.LinkByName(tapName)
+	if err != nil {
+		r.TB.Fatal(err)
+	}
+	return link.Attrs().Statistics.TxPackets
 }
 
 func drain(q *driver.Queue) {

@@ -45,7 +45,14 @@ type receiver struct {
 	hand      [virtio.MaxQueueSize]virtio.Chain // buffers taken from the guest, the next first
 	held      int                               // how many
 	iov       vector
-	beyond    [1]byte // behind the last buffer: it is reached by packets that do not fit
+	room      int // bytes of the buffers in hand
+	// Behind the last buffer lies what a packet reaches that does not fit: one byte, or
+	// with mergeable buffers room for the largest packet, whose rest waits there until
+	// the guest gives more. late is the length of such a packet, 0 for none, and split
+	// how much of it lies in the buffers.
+	beyond      [1]byte
+	rest        []byte
+	late, split int
 }
 
 func (r *receiver) init(file *os.File, counters *Counters, limiter *limit.Limiter) (err error) {
@@ -64,7 +71,10 @@ func (r *receiver) init(file *os.File, counters *Counters, limiter *limit.Limite
 
 func (r *receiver) start(mergeable bool, q *virtio.Queue, host virtio.Host) {
 	r.mu.Lock()
-	r.queue, r.host, r.mergeable, r.stopping, r.held, r.err = q, host, mergeable, false, 0, nil
+	r.queue, r.host, r.mergeable, r.stopping, r.held, r.late, r.err = q, host, mergeable, false, 0, 0, nil
+	if mergeable && r.rest == nil {
+		r.rest = make([]byte, maxPacket)
+	}
 	r.mu.Unlock()
 	r.done = make(chan struct{})
 	_ = r.file.SetReadDeadline(time.Time{})
@@ -177,7 +187,10 @@ func (r *receiver) one(fd int) (interrupt, more, ended bool) {
 		r.err = err
 		return false, false, true
 	}
-	n, errno := r.iov.transfer(unix.SYS_READV, fd)
+	n, errno := r.late, unix.Errno(0)
+	if n == 0 {
+		n, errno = r.iov.transfer(unix.SYS_READV, fd)
+	}
 	switch {
 	case errno == unix.EAGAIN:
 		return false, false, false
@@ -195,8 +208,8 @@ func (r *receiver) one(fd int) (interrupt, more, ended bool) {
 }
 
 // gather takes buffers from the guest until the largest packet fits, or there are
-// no more, and lists them for readv. It returns false when there is none at all, and
-// the guest will kick.
+// no more, and lists them for readv. It returns false when there is none at all, or too
+// little for a packet that waits, and the guest will kick.
 func (r *receiver) gather() (bool, error) {
 	r.iov.reset()
 	for i := range r.held {
@@ -216,23 +229,64 @@ func (r *receiver) gather() (bool, error) {
 			r.held++
 			continue
 		}
-		if r.held > 0 {
+		if r.held > 0 && (r.iov.size >= r.late || r.held == r.queue.Size()) {
 			break
 		}
 		if !r.queue.EnableKick() {
 			return false, nil
 		}
 	}
-	r.iov.add([][]byte{r.beyond[:]})
+	r.room = r.iov.size
+	beyond := r.beyond[:]
+	if r.mergeable {
+		beyond = r.rest
+	}
+	r.iov.add([][]byte{beyond})
 	return true, nil
+}
+
+// settle puts the rest of a packet that waited into the buffers that came since, and
+// tells whether one that does not fit is to wait: while the guest can give more.
+func (r *receiver) settle(n int) (wait bool) {
+	switch {
+	case n <= r.room:
+		if r.late > 0 {
+			r.put(r.split, r.rest[:n-r.split])
+		}
+		r.late = 0
+	case r.mergeable && r.late == 0 && r.held < r.queue.Size():
+		r.late, r.split = n, r.room
+		return true
+	}
+	return false
+}
+
+// put writes p at byte off of the buffers in hand.
+func (r *receiver) put(off int, p []byte) {
+	for i := range r.held {
+		size := virtio.Len(r.hand[i].Write)
+		if off >= size {
+			off -= size
+			continue
+		}
+		n := min(len(p), size-off)
+		putAt(r.hand[i].Write, off, p[:n])
+		if p, off = p[n:], 0; len(p) == 0 {
+			return
+		}
+	}
 }
 
 // deliver gives the guest the n bytes that lie in its buffers.
 func (r *receiver) deliver(n int) (interrupt bool, err error) {
-	if n >= r.iov.size {
+	if r.settle(n) {
+		return false, nil
+	}
+	if n > r.room {
 		r.counters.RxDropped.Add(1)
+		r.late = 0
 		if r.mergeable {
-			return false, nil // with more buffers the next one may fit
+			return false, nil // the next one may fit
 		}
 		n = 0 // the guest sees by the length that there is nothing in it
 	}
