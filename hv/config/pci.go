@@ -11,8 +11,8 @@ type PCI struct {
 	Device  string `json:"device"`  // descriptor name of the open VFIO device
 }
 
-// isPCIAddress tells addresses like 0000:01:00.0. A regular expression would be a
-// twelfth of the code that each VM process maps.
+// isPCIAddress tells addresses like 0000:01:00.0. A regular expression would be
+// 240 KB of what each VM process maps.
 func isPCIAddress(s string) bool {
 	hex := func(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 	return len(s) == 12 && hex(s[:4]) && s[4] == ':' && hex(s[5:7]) && s[7] == ':' && hex(s[8:10]) && s[10] == '.' && s[11] >= '0' && s[11] <= '7'
