@@ -57,6 +57,14 @@ type Preparer interface {
 	Release()
 }
 
+// VectorCounter is a Device that offers other MSI-X vectors than one for each queue and
+// one for configuration changes.
+type VectorCounter interface {
+	// Vectors is how many there are. With fewer than queues and one, Linux has all queues
+	// share the second (drivers/virtio/virtio_pci_common.c, vp_find_vqs).
+	Vectors() int
+}
+
 // Host is what a device may ask of its transport.
 type Host interface {
 	// ConfigChanged tells the driver that the configuration space is another.

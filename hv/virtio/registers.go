@@ -39,7 +39,11 @@ func (t *Transport) addRegisters() error {
 	}
 	// One vector for each queue and one for configuration changes: Linux then
 	// gives each queue its own CPU.
-	if t.msix, err = t.pci.AddMSIX(registerBAR, len(t.queues)+1, tableAt, pendingAt); err != nil {
+	vectors := len(t.queues) + 1
+	if d, ok := t.dev.(VectorCounter); ok {
+		vectors = d.Vectors()
+	}
+	if t.msix, err = t.pci.AddMSIX(registerBAR, vectors, tableAt, pendingAt); err != nil {
 		return err
 	}
 	for _, c := range []struct {

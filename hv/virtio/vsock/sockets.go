@@ -89,6 +89,9 @@ func (d *Sockets) Features() uint64 { return 0 }
 // QueueSizes implements virtio.Device.
 func (d *Sockets) QueueSizes() []uint16 { return []uint16{queueSize, queueSize, queueSize} }
 
+// Vectors implements virtio.VectorCounter.
+func (d *Sockets) Vectors() int { return vectors }
+
 // ReadConfig implements virtio.Device.
 func (d *Sockets) ReadConfig(off uint32, p []byte) {
 	var space [8]byte

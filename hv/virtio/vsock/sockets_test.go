@@ -57,6 +57,20 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// TestVectors has all queues share one, so that they stay on one CPU of the guest.
+func TestVectors(t *testing.T) {
+	r := newRig(t)
+	if n := r.Transport.PCI().MSIX().Vectors(); n != 2 {
+		t.Errorf("%d vectors", n)
+	}
+	const selectQueue, queueVector, none = 22, 26, 0xffff
+	r.Write(1, selectQueue, 2, 0)
+	r.Write(1, queueVector, 2, 2)
+	if v := r.Read(1, queueVector, 2); v != none {
+		t.Errorf("the first queue got vector %d, which there is not", v)
+	}
+}
+
 func (r *rig) send(h header, data string) {
 	r.TB.Helper()
 	var raw [headerSize]byte

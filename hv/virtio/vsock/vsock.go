@@ -29,6 +29,12 @@ const (
 	queueCount  = 3
 
 	featureSeqpacket = 1 << 1
+
+	// One vector for configuration changes and one for all queues. With one for each,
+	// Linux puts the two queues of a connection on different CPUs, and every packet
+	// wakes the other CPU to free a buffer: requests were a quarter slower in a guest
+	// with four (medians of five boots under TCG: 231 a second, with this one 299).
+	vectors = 2
 )
 
 // Device is one vsock device.
@@ -68,6 +74,9 @@ func (d *Device) Features() uint64 { return featureSeqpacket & d.vhost.Features(
 func (d *Device) QueueSizes() []uint16 {
 	return []uint16{queueSize, queueSize, queueSize}[:queueCount]
 }
+
+// Vectors implements virtio.VectorCounter.
+func (d *Device) Vectors() int { return vectors }
 
 // ReadConfig implements virtio.Device.
 func (d *Device) ReadConfig(off uint32, p []byte) {

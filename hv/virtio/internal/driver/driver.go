@@ -234,8 +234,9 @@ func (d *Driver) setUpQueue(i int, features uint64) *Queue {
 	size := d.Read(1, 24, 2)
 	q := &Queue{d: d, index: i, Size: int(size), eventIdx: features&virtio.FeatureEventIdx != 0,
 		Desc: d.Alloc(16 * size), Avail: d.Alloc(6 + 2*size), Used: d.Alloc(6 + 8*size)}
-	d.Write(1, 26, 2, uint64(i+1))
-	if d.Read(1, 26, 2) != uint64(i+1) {
+	q.vector = min(i+1, d.Transport.PCI().MSIX().Vectors()-1)
+	d.Write(1, 26, 2, uint64(q.vector))
+	if d.Read(1, 26, 2) != uint64(q.vector) {
 		d.TB.Fatalf("queue %d got no vector", i)
 	}
 	// Halves, as SeaBIOS and Linux write them.
@@ -243,7 +244,7 @@ func (d *Driver) setUpQueue(i int, features uint64) *Queue {
 		d.Write(1, off, 4, addr&0xffff_ffff)
 		d.Write(1, off+4, 4, addr>>32)
 	}
-	d.unmask(i + 1)
+	d.unmask(q.vector)
 	d.Write(1, 28, 2, 1)
 	return q
 }

@@ -17,6 +17,7 @@ type Queue struct {
 
 	d        *Driver
 	index    int
+	vector   int // of MSI-X
 	eventIdx bool
 	free     uint16 // next descriptor to use
 	avail    uint16
@@ -150,7 +151,7 @@ func (q *Queue) Wait() (head uint16, n uint32) {
 		if head, n, ok := q.Done(); ok {
 			return head, n
 		}
-		if !q.d.Interrupted(q.index+1, waitMS) {
+		if !q.d.Interrupted(q.vector, waitMS) {
 			if head, n, ok := q.Done(); ok {
 				return head, n
 			}
