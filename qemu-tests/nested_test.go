@@ -37,7 +37,7 @@ func TestNested(t *testing.T) {
 		return err
 	})
 	group.Go(func() (err error) {
-		disks, err = guest.NewBootDisks(ctx, tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), soaking(), t.Output())
+		disks, err = guest.NewBootDisks(ctx, tool, cache, filepath.Join(shared.root, "build", "guest", "bios"), false, t.Output())
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -58,9 +58,6 @@ func TestNested(t *testing.T) {
 		{"block", "block", "TestQueue", "TestQueueContent", 1},
 		// These count their rounds themselves.
 		{"many", "vmm", "TestFio|TestBadDrivers|TestCrashReport|TestCycles|TestMany|TestKilledAnywhere", "TestKilledAnywhere", 1},
-	}
-	if soaking() {
-		parts = append(parts, part{"installed", "vmm", "TestFirmwareInstalled", "TestFirmwareInstalled", 1})
 	}
 	for _, c := range parts {
 		t.Run(c.name, func(t *testing.T) {

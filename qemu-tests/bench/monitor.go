@@ -47,7 +47,7 @@ func (r *run) monitors(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = n.Down() }()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Minute)
 	defer cancel()
 	out, err := n.Shell(ctx, command)
 	if err != nil {
@@ -70,7 +70,7 @@ func (r *run) bootDisk(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	disks, err := guest.NewBootDisks(ctx, r.tool, cache, filepath.Join(r.root, "build", "guest", "bios"), false, r.opts.Out)
+	disks, err := guest.NewBootDisks(ctx, r.tool, cache, filepath.Join(r.root, "build", "guest", "bios"), true, r.opts.Out)
 	return disks.QEMUArgs(), err
 }
 

@@ -16,16 +16,13 @@ import (
 
 // BootDisks are the disk images that guests boot from by SeaBIOS.
 type BootDisks struct {
-	Debian string // a small Debian with GRUB, on which root logs in with the password "debian"
-	// Installed is a Debian as large as the installer's "standard" one, with systemd and
-	// the kernel for all machines; "" where it was not asked for.
-	Installed string
-	IPXE      string // Debian's ipxe.iso as it is, which is a disk image too
+	Debian string // with GRUB; root logs in with the password "debian"
+	IPXE   string // Debian's ipxe.iso as it is, which is a disk image too
 }
 
-// biosSet is a small Debian with an init system and a login prompt on the serial
+// smallSet is a Debian with no more than an init system and a login prompt on the serial
 // port, which starts in half a minute under TCG.
-var biosSet = debianSet{name: "bios",
+var smallSet = debianSet{name: "bios", small: true,
 	packages: []string{
 		"base-files", "base-passwd", "bash", "coreutils", "dash", "diffutils", "dpkg", "findutils", "grep", "hostname", "init-system-helpers",
 		"libc-bin", "login", "mount", "passwd", "perl-base", "procps", "sed", "util-linux",
@@ -41,11 +38,11 @@ var biosSet = debianSet{name: "bios",
 		`echo "UUID=` + rootUUID + ` / ext4 errors=remount-ro 0 1" > "$1/etc/fstab"`,
 }
 
-// installedSet is what the installer leaves on a machine without a screen, all services
-// and drivers included.
+// installedSet is what the installer leaves on a machine without a screen, systemd, all
+// services and all drivers included.
 var installedSet = debianSet{name: "installed", variant: "important",
 	packages: []string{"linux-image-amd64", "initramfs-tools", "zstd", "dbus", "libpam-systemd", "openssh-server"},
-	hook: `echo root:debian | chroot "$1" chpasswd; echo installed > "$1/etc/hostname"; ` +
+	hook: `echo root:debian | chroot "$1" chpasswd; echo debian > "$1/etc/hostname"; ` +
 		`printf "auto lo\niface lo inet loopback\n" > "$1/etc/network/interfaces"; ` +
 		`echo "UUID=` + rootUUID + ` / ext4 errors=remount-ro 0 1" > "$1/etc/fstab"`,
 }
@@ -61,18 +58,18 @@ const (
 // grubModules are what grub-install puts into the core image of such a disk.
 var grubModules = []string{"biosdisk", "part_msdos", "ext2"}
 
-// NewBootDisks makes the images in dir, the installed one only if it is wanted. What has
-// to be installed is kept in cache.
-func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, installed bool, progress io.Writer) (BootDisks, error) {
+// NewBootDisks makes the images in dir: Debian as the installer leaves it, or a small one.
+// What has to be installed is kept in cache.
+func NewBootDisks(ctx context.Context, root tools.Root, cache, dir string, small bool, progress io.Writer) (BootDisks, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return BootDisks{}, err
 	}
-	d := BootDisks{Debian: filepath.Join(dir, "debian.img"), IPXE: root.Path("usr", "lib", "ipxe", "ipxe.iso")}
-	if err := debianDisk(ctx, root, biosSet, cache, d.Debian, 512<<20, progress); err != nil || !installed {
-		return d, err
+	set, size := installedSet, int64(3<<30)
+	if small {
+		set, size = smallSet, 512<<20
 	}
-	d.Installed = filepath.Join(dir, "installed.img")
-	return d, debianDisk(ctx, root, installedSet, cache, d.Installed, 3<<30, progress)
+	d := BootDisks{Debian: filepath.Join(dir, set.name+".img"), IPXE: root.Path("usr", "lib", "ipxe", "ipxe.iso")}
+	return d, debianDisk(ctx, root, set, cache, d.Debian, size, progress)
 }
 
 // debianDisk makes a disk that boots a Debian. It is made again only from other packages.
@@ -91,7 +88,7 @@ func debianDisk(ctx context.Context, root tools.Root, set debianSet, cache, path
 		return err
 	}
 	defer in.Close()
-	if err := grubDisk(root, path, size, in, debianMenu); err != nil {
+	if err := grubDisk(root, path, size, in, set.small); err != nil {
 		return fmt.Errorf("guest: Debian for BIOS: %w", err)
 	}
 	return os.WriteFile(stamp, []byte(key), 0o644)
@@ -118,10 +115,10 @@ func debianMenu(boot []string) string {
 // grub-install and update-grub leave it with GRUB_TERMINAL=serial and
 // GRUB_TIMEOUT=0: boot.img in the first sector, the core image behind it, modules
 // and menu below /boot/grub.
-func grubDisk(root tools.Root, path string, size int64, files io.Reader, menu func(boot []string) string) error {
+func grubDisk(root tools.Root, path string, size int64, files io.Reader, small bool) error {
 	tarball := path + ".tar"
 	defer os.Remove(tarball)
-	if err := withGRUB(root, tarball, files, menu); err != nil {
+	if err := withGRUB(root, tarball, files, small); err != nil {
 		return err
 	}
 	if err := sparse(path, size); err != nil {
@@ -136,16 +133,16 @@ func grubDisk(root tools.Root, path string, size int64, files io.Reader, menu fu
 	return installGRUB(root, path, size)
 }
 
-// withGRUB copies the archive and adds GRUB's modules and its menu, which is made
-// from the names in /boot.
-func withGRUB(root tools.Root, target string, files io.Reader, menu func(boot []string) string) error {
+// withGRUB copies the archive, a small one without the drivers that it never loads, and
+// adds GRUB's modules and its menu, which is made from the names in /boot.
+func withGRUB(root tools.Root, target string, files io.Reader, small bool) error {
 	out, err := os.Create(target)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	w := tar.NewWriter(out)
-	boot, err := copyTree(w, tar.NewReader(files))
+	boot, err := copyTree(w, tar.NewReader(files), small)
 	if err != nil {
 		return err
 	}
@@ -167,7 +164,7 @@ func withGRUB(root tools.Root, target string, files io.Reader, menu func(boot []
 		}
 	}
 	const head = "insmod part_msdos\ninsmod ext2\nserial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset default=0\nset timeout=0\n"
-	if err := addFile(w, "./boot/grub/grub.cfg", []byte(head+menu(boot))); err != nil {
+	if err := addFile(w, "./boot/grub/grub.cfg", []byte(head+debianMenu(boot))); err != nil {
 		return err
 	}
 	return w.Close()
@@ -182,9 +179,9 @@ func addDirs(w *tar.Writer, names ...string) error {
 	return nil
 }
 
-// copyTree copies all but the modules that no virtual machine needs, and returns
-// the names in /boot.
-func copyTree(w *tar.Writer, r *tar.Reader) (boot []string, err error) {
+// copyTree copies all, of a small one all but the modules that no virtual machine needs,
+// and returns the names in /boot.
+func copyTree(w *tar.Writer, r *tar.Reader, small bool) (boot []string, err error) {
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -197,7 +194,7 @@ func copyTree(w *tar.Writer, r *tar.Reader) (boot []string, err error) {
 		if dir, base := filepath.Split(name); dir == "/boot/" {
 			boot = append(boot, base)
 		}
-		if h.Typeflag == tar.TypeReg && isDropped(name) {
+		if small && h.Typeflag == tar.TypeReg && isDropped(name) {
 			continue
 		}
 		if err := w.WriteHeader(h); err != nil {
@@ -259,10 +256,7 @@ func installGRUB(root tools.Root, path string, size int64) error {
 // hv/vmm look for. What is written to them is forgotten.
 func (d BootDisks) QEMUArgs() []string {
 	var args []string
-	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"installed", d.Installed}, {"ipxe", d.IPXE}} {
-		if disk.path == "" {
-			continue
-		}
+	for _, disk := range []struct{ name, path string }{{"debian", d.Debian}, {"ipxe", d.IPXE}} {
 		args = append(args, "-drive", "if=none,id="+disk.name+",format=raw,snapshot=on,file="+disk.path,
 			"-device", "virtio-blk-pci,drive="+disk.name+",serial=boot-"+disk.name)
 	}

@@ -78,6 +78,7 @@ func Debian(ctx context.Context, root tools.Root, cache, dir, quantavirt string,
 type debianSet struct {
 	name     string
 	variant  string // of mmdebstrap; "" for nothing but the packages
+	small    bool   // without drivers that a guest never loads
 	packages []string
 	hook     string
 }
