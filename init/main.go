@@ -31,7 +31,8 @@ func main() {
 func live(n *node) {
 	debug.SetGCPercent(40)
 	// Our programs need a tenth of a huge page, and would get one for each piece of
-	// theirs that lies in one. It holds for all processes from here on (prctl(2)).
+	// theirs that lies in one. It holds for all processes from here on (prctl(2)) but
+	// those of VMs, which undo it.
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del becomes SIGINT
 	children := make(chan os.Signal, 1)

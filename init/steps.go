@@ -37,7 +37,10 @@ var settings = []struct{ file, value, why string }{
 	{"/proc/sys/kernel/modprobe", "/init", "the kernel asks for modules by itself: see modprobe.go"},
 	{"/proc/sys/kernel/ctrl-alt-del", "0", "Ctrl-Alt-Del is a signal to PID 1"},
 	{"/proc/sys/fs/nr_open", "1048576", "as is our limit"},
-	{"/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", "0", "no 2 MiB are taken up for the sake of a page of 4 KiB"},
+	// Guest RAM gets them when it is touched. khugepaged, which would move pages about to
+	// make more, does not run with the first of these.
+	{"/sys/kernel/mm/transparent_hugepage/enabled", "never", "a huge page for a heap is mostly empty"},
+	{"/sys/kernel/mm/transparent_hugepage/shmem_enabled", "within_size", "guest RAM has huge pages, and no memfd that is smaller"},
 }
 
 // readCommandLine also does what depends on it alone: name, limits, settings.

@@ -132,6 +132,9 @@ func (g *guest) testOverhead(t *testing.T) {
 	if h.Beyond() > 8<<20 || h.Beyond() < 1<<20 || h.GuestPSS < 16<<20 || len(h.Steal) != guestCPUs {
 		t.Errorf("%+v", h)
 	}
+	if kib := g.hugeKiB(); kib < 16<<10 {
+		t.Errorf("%d kB of guest RAM in huge pages", kib)
+	}
 	stats, err := g.client.Stats(t.Context())
 	g.must(err)
 	t.Logf("%+v", stats)
@@ -140,6 +143,22 @@ func (g *guest) testOverhead(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
+}
+
+// hugeKiB is how much of the VM process is mapped by huge pages of shared memory.
+func (g *guest) hugeKiB() int {
+	g.t.Helper()
+	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", g.process.PID))
+	g.must(err)
+	total := 0
+	for line := range strings.Lines(string(smaps)) {
+		if n, ok := strings.CutPrefix(line, "ShmemPmdMapped:"); ok {
+			kib, err := strconv.Atoi(strings.Fields(n)[0])
+			g.must(err)
+			total += kib
+		}
+	}
+	return total
 }
 
 func (g *guest) testDisk(t *testing.T) {

@@ -28,6 +28,9 @@ const gcPercent = 20
 // vmm.StartFD and returns the exit status when the VM is over.
 func Main(name string) int {
 	debug.SetGCPercent(gcPercent)
+	// Guest RAM is to have huge pages, where the host gives them to shared memory; who
+	// started us may have none of its own (prctl(2)).
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 	// The log may be a pipe whose reader is gone with the daemon; the VM stays.
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
 	log := qvlog.New(newBoundedLog(os.Stderr), qvlog.Options{}).With("subsystem", "vm", "vm", name)
