@@ -180,14 +180,22 @@ func (g *guest) expect(text string, limit time.Duration) string {
 
 // fate is what became of the process if it ends soon, else what its vCPUs do.
 func (g *guest) fate() string {
+	before, statsErr := g.client.Stats(context.Background())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	r, err := g.process.Wait(ctx)
-	if err != nil {
-		stats, statsErr := g.client.Stats(context.Background())
-		return fmt.Sprintf("%v; vCPUs %+v, %v", err, stats.VCPUs, statsErr)
+	if err == nil {
+		return fmt.Sprintf("%+v", r)
 	}
-	return fmt.Sprintf("%+v", r)
+	after, afterErr := g.client.Stats(context.Background())
+	text := fmt.Sprintf("%v; vCPUs %+v, %v", err, after.VCPUs, errors.Join(statsErr, afterErr))
+	for i, v := range after.VCPUs {
+		// qemu-tests knows these words.
+		if i < len(before.VCPUs) && v.CPUUS-before.VCPUs[i].CPUUS > 800_000 {
+			text += fmt.Sprintf("; vCPU %d spins", v.ID)
+		}
+	}
+	return text
 }
 
 // ask runs a command in the guest and returns what it prints.

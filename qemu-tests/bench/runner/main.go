@@ -79,7 +79,7 @@ type plan struct {
 }
 
 var (
-	whole = plan{figure.Monitors, []string{"first", "pvh", "bzimage"}, 1, 5000, "all", 1000}
+	whole = plan{figure.Monitors, []string{"first", "pvh", "bzimage"}, 3, 5000, "all", 1000}
 	short = plan{[]string{figure.HV, figure.MicroVM}, []string{"first", "pvh"}, 0, 1000, "hv", 50}
 )
 
