@@ -60,7 +60,7 @@ const (
 	firmwareMemory = 256 << 20
 	// firmwareTime bounds one stage of a start: a Debian takes half a minute on a
 	// machine that has nothing else to do.
-	firmwareTime = 2 * time.Minute
+	firmwareTime = 4 * time.Minute
 )
 
 // diskBySerial finds a disk of this machine.

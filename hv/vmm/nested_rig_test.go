@@ -190,9 +190,8 @@ func (g *guest) fate() string {
 	after, afterErr := g.client.Stats(context.Background())
 	text := fmt.Sprintf("%v; vCPUs %+v, %v", err, after.VCPUs, errors.Join(statsErr, afterErr))
 	for i, v := range after.VCPUs {
-		// qemu-tests knows these words.
 		if i < len(before.VCPUs) && v.CPUUS-before.VCPUs[i].CPUUS > 800_000 {
-			text += fmt.Sprintf("; vCPU %d spins", v.ID)
+			text += fmt.Sprintf("; a vCPU spins: %d", v.ID) // qemu-tests knows these words
 		}
 	}
 	return text

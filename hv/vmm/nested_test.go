@@ -378,12 +378,7 @@ func shmem(t *testing.T) int {
 }
 
 func TestKilled(t *testing.T) {
-	t.Run("vhost", func(t *testing.T) {
-		if !soaking() {
-			t.Skip("TestKill kills one over the API (QV_SOAK)")
-		}
-		testKilled(t, true)
-	})
+	t.Run("vhost", func(t *testing.T) { testKilled(t, true) })
 	t.Run("user space", func(t *testing.T) { testKilled(t, false) })
 }
 
